@@ -1,0 +1,53 @@
+"""Universal multimodal embedders as sentence-transformers models: text, images and text+image in one space.
+
+``SentenceTransformer("gme-2b")`` loads a published model, ``SentenceTransformer("tiny")`` the one that ships with
+the package.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from st_modules.catalog import ModelSpec, get_model, list_models
+from st_modules.errors import CheckpointError, ImageError, InputError, STModulesError, UnknownModelError
+
+if TYPE_CHECKING:
+    from st_modules.images import ImageLimits
+    from st_modules.model import SentenceTransformer, register, unregister
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "ImageError",
+    "ImageLimits",
+    "InputError",
+    "ModelSpec",
+    "STModulesError",
+    "SentenceTransformer",
+    "UnknownModelError",
+    "get_model",
+    "list_models",
+    "register",
+    "unregister",
+]
+
+# torch and sentence-transformers take seconds to import, so what needs them is imported at first use.
+_LAZY = {
+    "ImageLimits": "st_modules.images",
+    "SentenceTransformer": "st_modules.model",
+    "register": "st_modules.model",
+    "unregister": "st_modules.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,270 @@
+"""``SentenceTransformer`` with the catalog's names, and with batches planned from exact lengths.
+
+The only file that touches sentence-transformers' internals.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import sentence_transformers
+import torch
+from sentence_transformers.sentence_transformer.modules import Normalize
+from sentence_transformers.util import batch_to_device, truncate_embeddings
+from torch import Tensor, nn
+from tqdm.autonotebook import tqdm
+
+from st_modules.backbones.base import Backbone, default_dtype
+from st_modules.backbones.qwen2_vl import Qwen2VL
+from st_modules.batching import plan_batches
+from st_modules.catalog import ModelSpec, find_model, get_model, suggestion
+from st_modules.checkpoints import locate
+from st_modules.errors import UnknownModelError
+from st_modules.images import ImageLimits
+from st_modules.inputs import parse_items
+
+# A saved model loads through this package, so its card must not send readers to the plain class.
+_CARD_WORDING = {
+    "First install the Sentence Transformers library:": "First install st-modules:",
+    "pip install -U sentence-transformers": "pip install -U st-modules",
+    "from sentence_transformers import SentenceTransformer": "from st_modules import SentenceTransformer",
+}
+_BACKBONES: dict[str, type[Qwen2VL]] = {"qwen2_vl": Qwen2VL}
+
+
+class SentenceTransformer(sentence_transformers.SentenceTransformer):
+    """sentence-transformers' class, which also loads the models of this package's catalog by name.
+
+    The catalog's short names ("gme-2b"), repository ids and ModelScope ids load those models, and "tiny" loads the
+    one that ships with the package; for a folder of the same name pass "./gme-2b". Any other name, and every
+    argument that is not listed here, means what it means in ``sentence_transformers.SentenceTransformer``. No
+    repository's code is ever run for the catalog's models: ``trust_remote_code`` has no effect on them.
+
+    Args:
+        model_name_or_path: Name of a model, or anything that sentence-transformers loads.
+        weights: Local folder with the files of the model's repository, or a model saved by ``save_pretrained``:
+            used in the repository's place, without network.
+        min_image_tokens: Fewest tokens that an image becomes; smaller images are scaled up. The models' own default
+            is 256 for GME.
+        max_image_tokens: Most tokens that an image becomes; larger images are scaled down. 1280 for GME. A lower
+            bound is faster and less exact on detailed pictures.
+        max_length: Longest input in tokens, image tokens included; the end of longer texts is cut, which is logged.
+            1800 for GME.
+        image_limits: What reading an image may cost; see :class:`st_modules.ImageLimits`.
+        remote_images: ``False`` refuses image URLs. Takes the place of the field of ``image_limits``.
+        allow_private_hosts: ``True`` also fetches images from addresses that are not public. Takes the place of the
+            field of ``image_limits``.
+        **kwargs: The arguments of ``sentence_transformers.SentenceTransformer``.
+
+    Raises:
+        UnknownModelError: The name is near one of the catalog's, or is one that is not available yet.
+        CheckpointError: The model's files are missing, damaged, or of another architecture.
+        ValueError: An argument of this class was passed for a model that it does not apply to.
+
+    Example:
+        >>> from st_modules import SentenceTransformer
+        >>> model = SentenceTransformer("tiny")
+        >>> model.encode(["a red circle", {"text": "make it blue", "image": "picture.png"}]).shape
+        (2, 128)
+    """
+
+    _module_classes: Mapping[str, type[nn.Module]] = {
+        f"{module.__module__}.{module.__name__}": module for module in _BACKBONES.values()
+    }
+
+    def __init__(
+        self,
+        model_name_or_path: str | Path | None = None,
+        *,
+        weights: str | Path | None = None,
+        min_image_tokens: int | None = None,
+        max_image_tokens: int | None = None,
+        max_length: int | None = None,
+        image_limits: ImageLimits | None = None,
+        remote_images: bool | None = None,
+        allow_private_hosts: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        name = None if model_name_or_path is None else str(model_name_or_path)
+        self._spec = _find_spec(name) if name else None
+        self._options = _given(
+            min_image_tokens=min_image_tokens,
+            max_image_tokens=max_image_tokens,
+            max_length=max_length,
+            image_limits=_limits(image_limits, remote_images, allow_private_hosts),
+        )
+        if self._spec:
+            name = str(self._prepare(self._spec, weights, kwargs))
+        elif weights is not None:
+            raise ValueError(
+                f"weights= stands in for a model of the catalog, and {name!r} is none: pass the folder itself."
+            )
+        super().__init__(name, **kwargs)
+        if self._options and not self._backbone:
+            raise ValueError(f"{', '.join(self._options)}: {name!r} is not a model that this argument applies to.")
+
+    @property
+    def _backbone(self) -> Backbone | None:
+        first = self._first_module()
+        return first if isinstance(first, Backbone) else None
+
+    @staticmethod
+    def _prepare(spec: ModelSpec, weights: str | Path | None, kwargs: dict[str, Any]) -> Path:
+        """Find the model's files, and fill in the arguments that the catalog decides."""
+        if (backend := kwargs.get("backend", "torch")) != "torch":
+            raise ValueError(f"backend={backend!r}: the catalog's models run on the torch backend only.")
+        if unused := kwargs.get("processor_kwargs") or kwargs.get("tokenizer_kwargs"):
+            raise ValueError(
+                f"processor_kwargs={unused!r}: the catalog's models take min_image_tokens, max_image_tokens and "
+                "max_length in its place."
+            )
+        location = {name: kwargs.pop(name, None) for name in ("revision", "cache_folder", "token")}
+        folder = locate(spec, weights, local_files_only=kwargs.get("local_files_only", False), **location)
+        model_kwargs = dict(kwargs.get("model_kwargs") or {})
+        if not {"dtype", "torch_dtype"} & set(model_kwargs):
+            model_kwargs["dtype"] = default_dtype(kwargs.get("device"))
+        kwargs.update(model_kwargs=model_kwargs, trust_remote_code=False, local_files_only=True)
+        kwargs["prompts"] = {**spec.prompts, **(kwargs.get("prompts") or {})}
+        return folder
+
+    def _load_modules(
+        self, model_name_or_path: str, *args: Any, **kwargs: Any
+    ) -> tuple[list[nn.Module] | OrderedDict[str, nn.Module], dict[str, Any]]:
+        folder = Path(model_name_or_path)
+        if self._spec is None or (folder / Backbone.config_file_name).is_file():
+            return super()._load_modules(model_name_or_path, *args, **kwargs)
+        backbone = _BACKBONES[self._spec.backbone].from_checkpoint(
+            folder, kwargs["model_kwargs"], kwargs["config_kwargs"], **{**self._spec.options, **self._options}
+        )
+        self.model_card_data.base_model = self._spec.repo_id
+        self.model_card_data.license = self._spec.licence
+        return [backbone, Normalize()], {}
+
+    def _get_module_init_defaults(self, class_ref: str) -> dict[str, Any]:
+        return self._options if class_ref in self._module_classes else super()._get_module_init_defaults(class_ref)
+
+    def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
+        super()._create_model_card(path, *args, **kwargs)
+        card = Path(path) / "README.md"
+        if self._backbone and card.is_file():
+            text = card.read_text(encoding="utf-8")
+            for theirs, ours in _CARD_WORDING.items():
+                text = text.replace(theirs, ours)
+            card.write_text(text, encoding="utf-8")
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Turn inputs into the features of one batch; see :meth:`Backbone.preprocess`."""
+        if inputs and (backbone := self._backbone):
+            return backbone.preprocess(inputs, prompt=prompt, **kwargs)
+        return super().preprocess(inputs, prompt=prompt, **kwargs)
+
+    def _multi_process(self, inputs: Sequence[Any], *args: Any, **kwargs: Any) -> list[Any] | Tensor:
+        # Parsed before they are split into chunks, so that errors name positions in the caller's list.
+        if backbone := self._backbone:
+            inputs = parse_items(inputs, backbone.image_limits)
+        return super()._multi_process(inputs, *args, **kwargs)
+
+    @torch.inference_mode()
+    def _inference(
+        self,
+        inputs: list[Any],
+        *,
+        prompt: str | None,
+        batch_size: int,
+        show_progress_bar: bool,
+        output_value: str | None,
+        save_to_cpu: bool,
+        normalize_embeddings: bool,
+        truncate_dim: int | None,
+        device: str | torch.device | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        backbone = self._backbone
+        items = parse_items(inputs, backbone.image_limits) if backbone else inputs
+        if backbone is None or output_value != "sentence_embedding":
+            return super()._inference(
+                items,
+                prompt=prompt,
+                batch_size=batch_size,
+                show_progress_bar=show_progress_bar,
+                output_value=output_value,
+                save_to_cpu=save_to_cpu,
+                normalize_embeddings=normalize_embeddings,
+                truncate_dim=truncate_dim,
+                device=device,
+                **kwargs,
+            )
+        device = self._resolve_inference_device(device)
+        self.eval()
+        rows = backbone.plan(items, prompt, kwargs.get("task"))
+        backbone.report_trimmed(rows)
+        batches = plan_batches([len(row.ids) for row in rows], batch_size, _max_batch_tokens(device))
+        embeddings: dict[int, Tensor] = {}
+        for batch in tqdm(batches, desc="Batches", disable=not show_progress_bar):
+            features = batch_to_device(backbone.collate([rows[number] for number in batch]), device)
+            vectors = truncate_embeddings(self(features, **kwargs)["sentence_embedding"], truncate_dim)
+            if normalize_embeddings:
+                vectors = nn.functional.normalize(vectors, p=2, dim=1)
+            embeddings.update(zip(batch, vectors.cpu() if save_to_cpu else vectors, strict=True))
+        if not embeddings:
+            return torch.tensor([], device=device)
+        return torch.stack([embeddings[number] for number in range(len(rows))])
+
+
+def register() -> None:
+    """Teach the catalog's names to ``sentence_transformers.SentenceTransformer`` itself.
+
+    For code that constructs its own, such as other libraries' integrations. Afterwards the plain class, called
+    with one of the catalog's names, builds a :class:`SentenceTransformer` of this package; any other name, and
+    every other class, is untouched. Calling it again changes nothing; :func:`unregister` takes it back.
+    """
+    plain = sentence_transformers.SentenceTransformer
+    original = plain.__init__
+    if hasattr(original, "_st_modules_original"):
+        return
+
+    @functools.wraps(original)
+    def construct(self: Any, model_name_or_path: str | None = None, *args: Any, **kwargs: Any) -> None:
+        build: Callable[..., None] = original
+        if type(self) is plain and model_name_or_path and find_model(str(model_name_or_path)):
+            self.__class__ = SentenceTransformer
+            build = SentenceTransformer.__init__
+        build(self, model_name_or_path, *args, **kwargs)
+
+    construct._st_modules_original = original  # type: ignore[attr-defined]
+    plain.__init__ = construct
+
+
+def unregister() -> None:
+    """Take :func:`register` back; calling it without that changes nothing."""
+    plain = sentence_transformers.SentenceTransformer
+    plain.__init__ = getattr(plain.__init__, "_st_modules_original", plain.__init__)
+
+
+def _find_spec(name: str) -> ModelSpec | None:
+    if find_model(name):
+        return get_model(name)
+    if "/" not in name and not Path(name).exists() and (hint := suggestion(name)):
+        raise UnknownModelError(f"Unknown model {name!r}.{hint}")
+    return None
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _limits(
+    image_limits: ImageLimits | None, remote_images: bool | None, allow_private_hosts: bool | None
+) -> ImageLimits | None:
+    changes = _given(remote_images=remote_images, allow_private_hosts=allow_private_hosts)
+    return dataclasses.replace(image_limits or ImageLimits(), **changes) if changes else image_limits
+
+
+def _max_batch_tokens(device: torch.device) -> int:
+    # Measured on two CPU cores: 512 to 2048 tokens is fastest, more is slower. An accelerator wants more.
+    return 2048 if device.type == "cpu" else 16384

@@ -1,0 +1,333 @@
+"""``encode`` and its neighbours behave as sentence-transformers documents them, on the golden GME checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sentence_transformers
+import torch
+from PIL import Image
+
+from st_modules import ImageError, InputError, SentenceTransformer, UnknownModelError
+
+GOLDEN = Path(__file__).parent / "golden" / "gme"
+CHECKPOINT = GOLDEN / "checkpoint"
+SQUARE = GOLDEN / "images" / "square.png"
+WIDE = GOLDEN / "images" / "wide.png"
+ITEMS: list[Any] = [
+    "What kind of car is this?",
+    SQUARE,
+    {"text": "make it blue", "image": WIDE},
+    {"text": "a"},
+    "",
+    {"image": [SQUARE, WIDE], "text": "both"},
+    [{"role": "system", "content": "Find it."}, {"role": "user", "content": "What kind of car is this?"}],
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> SentenceTransformer:
+    return SentenceTransformer("gme-2b", weights=CHECKPOINT, device="cpu", min_image_tokens=4, max_image_tokens=64)
+
+
+@pytest.fixture(scope="module")
+def embeddings(model: SentenceTransformer) -> np.ndarray:
+    return model.encode(ITEMS)
+
+
+def close(left: Any, right: Any, tolerance: float = 1e-5) -> bool:
+    return bool(np.abs(np.asarray(left) - np.asarray(right)).max() <= tolerance)
+
+
+def test_it_is_a_sentence_transformer(model: SentenceTransformer) -> None:
+    assert isinstance(model, sentence_transformers.SentenceTransformer)
+    assert model.get_embedding_dimension() == 64
+    assert model.max_seq_length == 1800
+    assert all(model.supports(modality) for modality in ("text", "image", ("image", "text")))
+
+
+def test_a_mixed_list_gives_what_one_by_one_gives(model: SentenceTransformer, embeddings: np.ndarray) -> None:
+    assert embeddings.shape == (len(ITEMS), 64)
+    assert embeddings.dtype == np.float32
+    assert close(np.linalg.norm(embeddings, axis=1), 1)
+    assert close(embeddings, [model.encode([item])[0] for item in ITEMS])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_order_and_batch_size_do_not_matter(
+    model: SentenceTransformer, embeddings: np.ndarray, batch_size: int, seed: int
+) -> None:
+    order = np.random.default_rng(seed).permutation(len(ITEMS))
+    assert close(model.encode([ITEMS[i] for i in order], batch_size=batch_size), embeddings[order])
+
+
+def test_sentence_transformers_own_loop_gives_the_same(model: SentenceTransformer, embeddings: np.ndarray) -> None:
+    rows = model.encode(ITEMS, output_value=None)
+    assert close([row["sentence_embedding"] for row in rows], embeddings)
+    tokens = model.encode(ITEMS, output_value="token_embeddings")
+    assert close([torch.nn.functional.normalize(row[-1], dim=0) for row in tokens], embeddings)
+
+
+@pytest.mark.parametrize("item", ITEMS[:5], ids=["text", "image", "fused", "dict", "empty"])
+def test_one_item_gives_one_vector(model: SentenceTransformer, item: Any) -> None:
+    assert close(model.encode(item), model.encode([item])[0])
+    assert model.encode(item).shape == (64,)
+
+
+def test_no_items_give_no_vectors(model: SentenceTransformer) -> None:
+    assert model.encode([]).shape == (0,)
+    assert model.encode([], convert_to_tensor=True).shape == (0,)
+
+
+def test_tensors_and_lists_of_tensors(model: SentenceTransformer, embeddings: np.ndarray) -> None:
+    tensor = model.encode(ITEMS, convert_to_tensor=True)
+    assert isinstance(tensor, torch.Tensor)
+    assert close(tensor, embeddings)
+    several = model.encode(ITEMS, convert_to_numpy=False)
+    assert isinstance(several, list)
+    assert all(isinstance(vector, torch.Tensor) for vector in several)
+
+
+def test_truncated_dimensions_are_the_first_ones(model: SentenceTransformer, embeddings: np.ndarray) -> None:
+    assert close(model.encode(ITEMS, truncate_dim=16), embeddings[:, :16])
+    short = model.encode(ITEMS, truncate_dim=16, normalize_embeddings=True)
+    assert close(short, embeddings[:, :16] / np.linalg.norm(embeddings[:, :16], axis=1, keepdims=True))
+    with model.truncate_embeddings(8):
+        assert model.encode("a").shape == (8,)
+        assert model.get_embedding_dimension() == 8
+
+
+@pytest.mark.parametrize(("precision", "dtype", "width"), [("int8", np.int8, 64), ("ubinary", np.uint8, 8)])
+def test_quantised_precisions(model: SentenceTransformer, precision: Any, dtype: type, width: int) -> None:
+    quantised = model.encode(ITEMS[:1] * 50 + ITEMS, precision=precision)
+    assert quantised.dtype == dtype
+    assert quantised.shape == (50 + len(ITEMS), width)
+
+
+def test_binary_precision_is_the_sign_of_each_dimension(model: SentenceTransformer, embeddings: np.ndarray) -> None:
+    assert (model.encode(ITEMS, precision="ubinary") == np.packbits(embeddings > 0, axis=1)).all()
+
+
+def test_the_progress_bar_is_shown_on_demand(model: SentenceTransformer, capsys: pytest.CaptureFixture[str]) -> None:
+    model.encode("a", show_progress_bar=True)
+    assert "Batches" in capsys.readouterr().err
+    model.encode("a", show_progress_bar=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_similarity_is_the_cosine(model: SentenceTransformer, embeddings: np.ndarray) -> None:
+    assert close(model.similarity(embeddings, embeddings), embeddings @ embeddings.T)
+
+
+def test_instructions_by_text_by_name_and_on_the_query_side_only(model: SentenceTransformer) -> None:
+    instruction = "Find an image that matches the given text."
+    plain = model.encode("a")
+    instructed = model.encode("a", prompt=instruction)
+    assert not close(instructed, plain, 1e-3)
+    assert close(model.encode("a", prompt_name="t2i"), instructed)
+    assert close(model.encode_query("a", prompt_name="t2i"), instructed)
+    assert close(model.encode_document("a", prompt_name="t2i"), plain)
+    assert close(model.encode_query("a"), plain)
+    assert close(model.encode_document("a"), plain)
+    assert close(model.encode("a", prompt=""), plain)
+    assert close(model.encode("a", prompt="You are a helpful assistant."), plain)
+    with pytest.raises(ValueError, match="nonsense"):
+        model.encode("a", prompt_name="nonsense")
+
+
+def test_the_users_prompts_join_the_authors(model: SentenceTransformer) -> None:
+    custom = SentenceTransformer(
+        "gme-2b", weights=CHECKPOINT, device="cpu", prompts={"mine": "Find it."}, default_prompt_name="mine"
+    )
+    assert custom.prompts["t2i"] == model.prompts["t2i"]
+    assert close(custom.encode("a"), model.encode("a", prompt="Find it."))
+
+
+def test_an_items_own_instruction_wins_over_the_calls(model: SentenceTransformer) -> None:
+    chat = [{"role": "system", "content": "Find it."}, {"role": "user", "content": "a"}]
+    assert close(model.encode([chat, "a"], prompt="Other.")[0], model.encode("a", prompt="Find it."))
+
+
+def test_control_tokens_in_text_are_text(model: SentenceTransformer) -> None:
+    hostile = ["a<|im_end|>b", "<|image_pad|>", "<|endoftext|>", "<|vision_start|><|image_pad|><|vision_end|>"]
+    vectors = model.encode([*hostile, {"text": hostile[3], "image": SQUARE}], prompt="<|image_pad|> <|im_end|>")
+    assert np.isfinite(vectors).all()
+    pad = model[0].encoder.control_ids["<|image_pad|>"]
+    assert not (model.preprocess(hostile, prompt=hostile[3])["input_ids"] == pad).any()
+
+
+def test_a_hundred_thousand_characters_keep_their_tail_and_are_logged_once(
+    model: SentenceTransformer, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = "word " * 20_000
+    with caplog.at_level(logging.WARNING):
+        vectors = model.encode([long, "short", long + "end", {"text": long, "image": SQUARE}], batch_size=1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "3 of 4 items are longer than max_length=1800 tokens: the end of their text was cut."
+    ]
+    assert np.isfinite(vectors).all()
+    ids = model.preprocess([long])["input_ids"][0]
+    assert len(ids) == 1800
+    tail = model.preprocess(["a"])["input_ids"][0][-6:]
+    assert torch.equal(ids[-6:], tail)
+
+
+@pytest.mark.parametrize("bad", ["lone \ud800 surrogate", {"text": "\udfff"}])
+def test_lone_surrogates_are_refused_by_position(model: SentenceTransformer, bad: Any) -> None:
+    with pytest.raises(InputError, match="item 2"):
+        model.encode(["a", "b", bad])
+    with pytest.raises(InputError, match="prompt"):
+        model.encode("a", prompt="\ud800")
+
+
+def test_images_over_the_length_limit_are_refused_by_position() -> None:
+    short = SentenceTransformer("gme-2b", weights=CHECKPOINT, device="cpu", max_length=200)
+    with pytest.raises(InputError, match=r"item 1: its \d+ image tokens.*max_length=200"):
+        short.encode(["a", SQUARE])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (3, 2), (27, 29)])
+def test_extreme_images_embed(model: SentenceTransformer, size: tuple[int, int]) -> None:
+    assert np.isfinite(model.encode(Image.new("RGB", size, "teal"))).all()
+
+
+def test_an_image_error_names_the_position_in_the_call(model: SentenceTransformer, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(SQUARE.read_bytes()[:5000])
+    with pytest.raises(ImageError, match=r"item 3.*broken\.png"):
+        model.encode(["a", SQUARE, "b", broken, WIDE], batch_size=1)
+
+
+def test_worker_processes_give_the_same_and_name_positions(model: SentenceTransformer, embeddings: np.ndarray) -> None:
+    pool = model.start_multi_process_pool(["cpu", "cpu"])
+    try:
+        assert close(model.encode(ITEMS, pool=pool, chunk_size=2), embeddings)
+        picture = Image.open(SQUARE)
+        array = np.asarray(picture.convert("RGB"))
+        several = model.encode([picture, array, SQUARE.read_bytes()], pool=pool, chunk_size=1)
+        assert close(several, embeddings[[1, 1, 1]])
+        with pytest.raises(ImageError, match="item 4"):
+            model.encode(["a", "b", "c", "d", GOLDEN / "missing.png"], pool=pool, chunk_size=1)
+    finally:
+        model.stop_multi_process_pool(pool)
+
+
+def test_it_pickles(model: SentenceTransformer, embeddings: np.ndarray) -> None:
+    assert close(pickle.loads(pickle.dumps(model)).encode(ITEMS), embeddings)
+
+
+def test_saving_keeps_options_prompts_and_vectors(
+    model: SentenceTransformer, embeddings: np.ndarray, tmp_path: Path
+) -> None:
+    model.save_pretrained(str(tmp_path))
+    assert "trust_remote_code" not in (tmp_path / "config.json").read_text()
+    reloaded = SentenceTransformer(str(tmp_path), device="cpu")
+    assert close(reloaded.encode(ITEMS), embeddings)
+    assert reloaded.prompts == model.prompts
+    backbone = reloaded[0]
+    assert (backbone.min_image_tokens, backbone.max_image_tokens, backbone.max_length) == (4, 64, 1800)
+    plain = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu", trust_remote_code=True)
+    assert close(plain.encode(ITEMS), embeddings)
+    again = SentenceTransformer("gme-2b", weights=tmp_path, device="cpu", max_image_tokens=16, max_length=99)
+    assert (again[0].max_image_tokens, again[0].max_length, again[0].min_image_tokens) == (16, 99, 4)
+
+
+def test_the_saved_folder_is_what_push_to_hub_uploads(
+    model: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads: list[dict[str, Any]] = []
+
+    class Hub:
+        def __init__(self, **kwargs: Any) -> None: ...
+
+        def create_repo(self, repo_id: str, **kwargs: Any) -> Any:
+            return type("Url", (), {"repo_id": repo_id})()
+
+        def upload_folder(self, folder_path: str, **kwargs: Any) -> Any:
+            uploads.append({path.name: path.read_bytes() for path in Path(folder_path).iterdir() if path.is_file()})
+            return type("Commit", (), {"commit_url": "url"})()
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *args, **kwargs: None
+
+    monkeypatch.setattr("sentence_transformers.base.model.HfApi", Hub)
+    model.push_to_hub("me/mine", replace_model_card=True)
+    (files,) = uploads
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert {"model.safetensors", "modules.json", "config.json", "st_modules_config.json", "README.md"} <= set(files)
+    assert json.loads(files["modules.json"])[0]["type"] == "st_modules.backbones.qwen2_vl.Qwen2VL"
+
+
+def test_precision_of_the_weights(embeddings: np.ndarray) -> None:
+    half = SentenceTransformer(
+        "gme-2b",
+        weights=CHECKPOINT,
+        device="cpu",
+        min_image_tokens=4,
+        max_image_tokens=64,
+        model_kwargs={"dtype": torch.bfloat16},
+    )
+    assert half.dtype == torch.bfloat16
+    vectors = half.encode(ITEMS)
+    assert vectors.dtype == np.float32
+    assert (np.sum(vectors * embeddings, axis=1) > 0.99).all()
+
+
+@pytest.mark.parametrize("option", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize("value", ["float16", torch.float16])
+def test_both_names_and_forms_of_dtype(option: str, value: Any) -> None:
+    model = SentenceTransformer("gme-2b", weights=CHECKPOINT, device="cpu", model_kwargs={option: value})
+    assert model.dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"min_image_tokens": 0}, "min_image_tokens=0"),
+        ({"min_image_tokens": 50, "max_image_tokens": 49}, "max_image_tokens=49"),
+        ({"max_length": 0}, "max_length=0"),
+        ({"backend": "onnx"}, "onnx"),
+        ({"processor_kwargs": {"min_pixels": 3136}}, "min_image_tokens"),
+    ],
+)
+def test_bad_arguments_say_what_is_wrong(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SentenceTransformer("gme-2b", weights=CHECKPOINT, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bge-vl-base", "not available yet"),
+        ("gme2b", "Did you mean 'gme-2b'"),
+        ("TIGER-Lab/VLM2Vec-Qwen2VL-2B", "not available yet"),
+    ],
+)
+def test_names_that_cannot_be_loaded(name: str, message: str) -> None:
+    with pytest.raises(UnknownModelError, match=message):
+        SentenceTransformer(name)
+
+
+def test_weights_without_a_name_of_the_catalog_are_refused() -> None:
+    with pytest.raises(ValueError, match="weights="):
+        SentenceTransformer("somebody/else", weights=CHECKPOINT)
+
+
+def test_fetching_can_be_turned_off() -> None:
+    model = SentenceTransformer("gme-2b", weights=CHECKPOINT, device="cpu", remote_images=False)
+    with pytest.raises(ImageError, match="item 0"):
+        model.encode([{"image": "https://example.com/picture.png"}])
+
+
+def test_dictionary_text_that_looks_like_a_url_or_path_is_text(model: SentenceTransformer) -> None:
+    texts = ["http://127.0.0.1:9/picture.png", str(SQUARE)]
+    features = model.preprocess([{"text": text} for text in texts])
+    assert "pixel_values" not in features

@@ -1,0 +1,150 @@
+"""Encoding of segments, on a tokenizer that merges newlines as the published ones do."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+
+from st_modules import CheckpointError, InputError
+from st_modules.images import ImageSource
+from st_modules.inputs import Item
+from st_modules.templates import Image, Segment, Text, gme
+from st_modules.tokens import SegmentEncoder
+
+CONTROL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE that knows runs of two and four newlines, letter pairs, and the control tokens."""
+    merges = [("Ċ", "Ċ"), ("ĊĊ", "ĊĊ"), ("Ġ", "Ġ"), ("h", "e"), ("u", "s"), ("us", "er"), ("e", "r"), ("t", "e")]
+    merges.sort(key=lambda pair: pair == ("us", "er"))
+    words = sorted(ByteLevel.alphabet()) + [left + right for left, right in merges]
+    tokenizer = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pattern=__import__("tokenizers").Regex(QWEN2_PATTERN), behavior="isolated"),
+            ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(CONTROL))
+    folder = tmp_path_factory.mktemp("tokenizer")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(folder: Path) -> SegmentEncoder:
+    return SegmentEncoder(folder, Qwen2Tokenizer, CONTROL)
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def render(text: str | None, instruction: str | None = None, images: int = 0) -> list[Segment]:
+    return gme(Item(text, tuple(ImageSource(b"") for _ in range(images)), None, 0), instruction, None)
+
+
+def encode(encoder: SegmentEncoder, segments: list[Segment], images: list[int], max_length: int = 10**6) -> list[int]:
+    return encoder([segments], [images], ["item 0"], max_length)[0][0]
+
+
+def as_string(segments: list[Segment], image_tokens: int = 0) -> str:
+    return "".join(
+        segment.fixed + segment.user
+        if isinstance(segment, Text)
+        else segment.token * (image_tokens if isinstance(segment, Image) else 1)
+        for segment in segments
+    )
+
+
+def fuzz_texts() -> list[str]:
+    random_state = random.Random(7)
+    return [
+        "".join(random_state.choices("\n\n\n \t hetusr.1é猫😀", k=random_state.randint(0, 30))) for _ in range(2000)
+    ]
+
+
+def test_ordinary_text_tokenises_as_the_whole_string_does(encoder: SegmentEncoder, whole: Tokenizer) -> None:
+    for text in fuzz_texts():
+        segments = render(text, instruction="\n" + text[:5])
+        assert encode(encoder, segments, []) == whole.encode(as_string(segments), add_special_tokens=False).ids
+
+
+def test_this_tokenizer_would_show_a_cut_at_the_users_text(encoder: SegmentEncoder, whole: Tokenizer) -> None:
+    assert whole.encode("user\n\n\n\nhe").ids != whole.encode("user\n").ids + whole.encode("\n\n\nhe").ids
+
+
+def test_text_after_images_tokenises_as_the_whole_string_does(encoder: SegmentEncoder, whole: Tokenizer) -> None:
+    segments = render("\n\nhe", images=2)
+    expected = whole.encode(as_string(segments, image_tokens=5), add_special_tokens=False).ids
+    assert encode(encoder, segments, [5, 5]) == expected
+
+
+@pytest.mark.parametrize("token", CONTROL)
+def test_control_tokens_in_text_and_instruction_stay_text(
+    encoder: SegmentEncoder, whole: Tokenizer, token: str
+) -> None:
+    segments = render(f"he {token} te", instruction=f"{token}us")
+    ids = encode(encoder, segments, [])
+    clean = encode(encoder, render("he", instruction="us"), [])
+    structure = set(encoder.control_ids.values())
+    assert [i for i in ids if i in structure] == [i for i in clean if i in structure]
+    assert whole.decode(ids, skip_special_tokens=False) == as_string(segments)
+
+
+def test_images_are_as_many_tokens_as_asked_in_order(encoder: SegmentEncoder) -> None:
+    ids = encode(encoder, render("te", images=2), [3, 1])
+    pad, end = encoder.control_ids["<|image_pad|>"], encoder.control_ids["<|vision_end|>"]
+    start = encoder.control_ids["<|vision_start|>"]
+    first = ids.index(start)
+    assert ids[first : first + 8] == [start, pad, pad, pad, end, start, pad, end]
+
+
+@pytest.mark.parametrize("images", [[], [4]])
+@pytest.mark.parametrize("excess", [0, 1, 10, 300])
+def test_trimming_takes_the_end_of_the_users_text_and_nothing_else(
+    encoder: SegmentEncoder, images: list[int], excess: int
+) -> None:
+    segments = render("x" * 300, images=len(images))
+    full = encode(encoder, segments, images)
+    ids, trimmed = encoder([segments], [images], ["item 0"], len(full) - excess)[0]
+    start = full.index(encoder._plain("x", add_special_tokens=False)["input_ids"][0])
+    assert ids == full[: start + 300 - excess] + full[start + 300 :]
+    assert trimmed == (excess > 0)
+
+
+def test_what_cannot_be_trimmed_is_an_error_that_names_the_item(encoder: SegmentEncoder) -> None:
+    with pytest.raises(InputError, match=r"^item 4: its 900 image tokens .* over max_length=500"):
+        encoder([render("te", images=1)], [[900]], ["item 4"], 500)
+    with pytest.raises(InputError, match=r"^item 4: .*instruction"):
+        encoder([render("te", instruction="x" * 900)], [[]], ["item 4"], 500)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="tokenizer"):
+        SegmentEncoder(tmp_path, Qwen2Tokenizer, CONTROL)
+
+
+def test_a_tokenizer_without_a_control_token_is_refused(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="absent"):
+        SegmentEncoder(folder, Qwen2Tokenizer, (*CONTROL, "<|absent|>"))
+
+
+def test_a_control_token_that_plain_text_could_write_is_refused(folder: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens(["<|ordinary|>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match="ordinary.*control token"):
+        SegmentEncoder(tmp_path, Qwen2Tokenizer, (*CONTROL, "<|ordinary|>"))
