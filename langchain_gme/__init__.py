@@ -1,0 +1,1 @@
+"""LangChain embeddings over st_modules; nothing is public yet."""

@@ -1,0 +1,1 @@
+"""LlamaIndex embeddings over st_modules; nothing is public yet."""
