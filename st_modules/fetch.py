@@ -97,7 +97,7 @@ def _get(parts: SplitResult, clock: _Clock, limits: ImageLimits) -> tuple[bytes,
     """One request: its body, or the place that it redirects to."""
     host = _ascii_host(parts.hostname or "")
     with _connect(host, parts, clock, limits) as sock:
-        connection = http.client.HTTPConnection(host)
+        connection = http.client.HTTPConnection(host, parts.port or 80)  # never connects: it is given its socket
         connection.sock = _TimedSocket(sock, clock)
         connection.request("GET", _target(parts), headers=_headers(host, parts.port))
         response = connection.getresponse()
@@ -133,8 +133,12 @@ def _connect(host: str, parts: SplitResult, clock: _Clock, limits: ImageLimits) 
     sock = _first_to_answer(found, clock, limits)
     if parts.scheme == "http":
         return sock
-    sock.settimeout(clock.next_timeout(limits.connect_timeout))
-    return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+    try:
+        sock.settimeout(clock.next_timeout(limits.connect_timeout))
+        return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+    except Exception:
+        sock.close()
+        raise
 
 
 def _first_to_answer(found: list[Any], clock: _Clock, limits: ImageLimits) -> socket.socket:

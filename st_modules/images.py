@@ -131,7 +131,7 @@ class ImageSource:
             return _open_file(source, max_bytes)
         scheme = source.partition(":")[0].lower()
         if scheme == "data":
-            return _checked_stream(_data_uri_bytes(source, max_bytes), max_bytes)
+            return _checked_stream(_data_uri_bytes(source), max_bytes)
         if scheme == "file":
             return _open_file(_file_url_path(source), max_bytes)
         if self._fetched is None:
@@ -207,13 +207,12 @@ def _file_url_path(url: str) -> Path:
     return Path(url2pathname(parts.path))
 
 
-def _data_uri_bytes(uri: str, max_bytes: int) -> bytes:
+def _data_uri_bytes(uri: str) -> bytes:
     header, comma, payload = uri.partition(",")
     if not comma:
         raise ImageError("a data URI without a comma; write data:image/png;base64,...")
     if not header.lower().endswith(";base64"):
         return unquote_to_bytes(payload)
-    _check_length(len(payload) * 3 // 4, max_bytes)
     compact = b"".join(unquote_to_bytes(payload).split())
     try:
         return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
@@ -319,4 +318,5 @@ def _problem(error: Exception) -> str:
         return "not enough memory to decode it; shrink the image"
     if isinstance(error, Image.DecompressionBombError):
         return "over Pillow's own limit of pixels; shrink the image"
-    return f"damaged or not readable ({error or type(error).__name__}); save or download it again"
+    detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"damaged or not readable ({_shortened(detail, 200)}); save or download it again"
