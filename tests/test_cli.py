@@ -88,6 +88,15 @@ def test_unknown_model_suggests_a_near_name() -> None:
     assert_one_line_error(run("embed", "hello", "--model", "gme2b"), 2, "gme2b", "Did you mean 'gme-2b'")
 
 
+def test_unknown_repository_without_network() -> None:
+    assert_one_line_error(run("embed", "hello", "--model", "nobody/nothing"), 1)
+
+
+@pytest.mark.parametrize("device", ["toaster", "cuda:99"])
+def test_device_that_is_not_there(device: str) -> None:
+    assert_one_line_error(embed("hello", "--device", device), 2, f"--device {device}: ")
+
+
 def test_planned_model_is_not_available_yet() -> None:
     assert_one_line_error(run("embed", "hello", "--model", "e5-v"), 2, "not available yet")
 
@@ -361,7 +370,9 @@ def test_verify_without_network_says_so(monkeypatch: pytest.MonkeyPatch) -> None
         raise ImageError("example picture: fetching failed (Name or service not known)")
 
     monkeypatch.setattr(verify, "fetch_images", offline)
-    assert_one_line_error(run("verify", "gme-2b"), 1, "not verified", "needs the network", "Name or service not known")
+    assert_one_line_error(
+        run("verify", "gme-2b"), 1, "not verified: that needs the network", "Name or service not known"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from st_modules import cli
 from st_modules.demo.drawings import caption, changed_attribute, is_held_out
 from st_modules.demo.page import SHOWN, render
-from st_modules.demo.run import COMPOSED, EDITED, PICTURE, TEXT, Answer, Gallery, answer, make_gallery
+from st_modules.demo.run import CAPTION, COMPOSED, EDITED, PICTURE, TEXT, Answer, Gallery, answer, make_gallery
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +26,20 @@ def gallery() -> Gallery:
 class Pointing:
     """Gives a picture of the gallery a one-hot vector, and each question the vector of the place that it is told."""
 
+    prompts: ClassVar = {"query": "", "document": "", "t2i": "Find an image.", "i2t": "Find a text."}
+
     def __init__(self, places: list[int]) -> None:
-        self.places = places
-        self.documents: list[Any] = []
-        self.queries: list[Any] = []
+        self.places = list(places)
+        self.documents: list[list[Any]] = []
+        self.queries: list[tuple[Any, str | None]] = []
 
     def encode_document(self, items: list[Any], **options: object) -> np.ndarray:
-        self.documents = items
+        self.documents.append(items)
         return np.eye(len(items))
 
-    def encode_query(self, items: list[Any], **options: object) -> np.ndarray:
-        self.queries = items
-        return np.eye(len(self.documents))[self.places] * 0.5
+    def encode_query(self, items: list[Any], prompt_name: str | None, **options: object) -> np.ndarray:
+        self.queries += [(item, prompt_name) for item in items]
+        return np.eye(len(self.documents[0]))[[self.places.pop(0) for _ in items]] * 0.5
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:
@@ -60,7 +62,7 @@ def test_gallery_has_different_scenes_that_training_left_out(gallery: Gallery) -
 
 def test_there_are_questions_of_every_kind(gallery: Gallery) -> None:
     kinds = [question.kind for question in gallery.questions]
-    assert kinds == [TEXT] * 4 + [PICTURE] * 4 + [COMPOSED] * len(EDITED)
+    assert kinds == [TEXT] * 4 + [PICTURE] * 4 + [COMPOSED] * len(EDITED) + [CAPTION] * 3
 
 
 def test_text_questions_describe_their_answer(gallery: Gallery) -> None:
@@ -80,11 +82,30 @@ def test_no_question_shows_a_picture_of_the_gallery(gallery: Gallery) -> None:
     assert not any(same(a, b) for a in shown for b in gallery.pictures)
 
 
-def test_questions_are_asked_with_their_text_and_picture(gallery: Gallery) -> None:
+def test_questions_are_asked_with_their_text_and_picture_and_the_instruction_of_their_kind(gallery: Gallery) -> None:
     model = Pointing([question.answer for question in gallery.questions])
     answer(model, gallery, show_progress_bar=False)  # type: ignore[arg-type]
-    assert model.documents == gallery.pictures
-    assert [set(item) for item in model.queries] == [{"text"}] * 4 + [{"image"}] * 4 + [{"text", "image"}] * len(EDITED)
+    assert model.documents == [gallery.pictures, [{"text": text} for text in gallery.captions]]
+    assert [(set(item), prompt_name) for item, prompt_name in model.queries] == [
+        *[({"text"}, "t2i")] * 4,
+        *[({"image"}, None)] * 4,
+        *[({"text", "image"}, None)] * len(EDITED),  # the model has no instruction named it2i
+        *[({"image"}, "i2t")] * 3,
+    ]
+
+
+class CaptionsOnly(Pointing):
+    """Finds captions, and is wrong about every picture."""
+
+    def encode_document(self, items: list[Any], **options: object) -> np.ndarray:
+        vectors = super().encode_document(items, **options)
+        return vectors if isinstance(items[0], dict) else -vectors
+
+
+def test_captions_are_ranked_by_captions_and_the_rest_by_pictures(gallery: Gallery) -> None:
+    model = CaptionsOnly([question.answer for question in gallery.questions])
+    ranks = [found.rank for found in answer(model, gallery, show_progress_bar=False)]  # type: ignore[arg-type]
+    assert ranks == [40] * (8 + len(EDITED)) + [1] * 3
 
 
 def test_rank_counts_from_one(gallery: Gallery) -> None:
@@ -152,12 +173,12 @@ def test_each_question_shows_the_best_pictures_and_marks_the_right_one(html: str
     hits = Page(html).all("li")
     assert len(hits) == SHOWN * len(gallery.questions)
     assert sum(hit.get("class") == "right" for hit in hits) == len(gallery.questions) - 1
-    assert "The right picture came at rank 10." in html
+    assert "The right one came at rank 10." in html
 
 
 def test_heat_map_has_a_cell_for_every_pair_and_marks_the_diagonal(html: str, gallery: Gallery) -> None:
     cells = Page(html).all("td")
-    n = len(gallery.questions)
+    n = sum(question.kind != CAPTION for question in gallery.questions)
     marked = [place for place, cell in enumerate(cells) if cell.get("class") == "right"]
     assert len(cells) == n * n
     assert set(range(0, n * n, n + 1)) <= set(marked)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,18 @@ def test_worker_processes_give_the_same_and_name_positions(model: SentenceTransf
             model.encode(["a", "b", "c", "d", GOLDEN / "missing.png"], pool=pool, chunk_size=1)
     finally:
         model.stop_multi_process_pool(pool)
+
+
+def test_a_list_of_devices_spreads_the_work(model: SentenceTransformer, embeddings: np.ndarray) -> None:
+    assert close(model.encode(ITEMS, device=["cpu", "cpu"]), embeddings)
+
+
+def test_threads_do_not_disturb_each_other(model: SentenceTransformer) -> None:
+    texts = [f"text {number} <|im_end|> <|image_pad|>" for number in range(40)]
+    expected = model.encode(texts)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(model.encode, texts))
+    assert close(found, expected)
 
 
 def test_it_pickles(model: SentenceTransformer, embeddings: np.ndarray) -> None:

@@ -1,0 +1,1 @@
+"""The demonstration world: drawn pictures with captions, and how well a model retrieves them."""
