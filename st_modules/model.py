@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor, nn
 from tqdm.autonotebook import tqdm
 
-from st_modules.backbones.base import Backbone, default_dtype
+from st_modules.backbones.base import Backbone
 from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.batching import plan_batches
 from st_modules.catalog import ModelSpec, find_model, get_model, suggestion
@@ -98,6 +99,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             max_length=max_length,
             image_limits=_limits(image_limits, remote_images, allow_private_hosts),
         )
+        self._requested_device = kwargs.get("device")
         if self._spec:
             name = str(self._prepare(self._spec, weights, kwargs))
         elif weights is not None:
@@ -123,12 +125,15 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
                 f"processor_kwargs={unused!r}: the catalog's models take min_image_tokens, max_image_tokens and "
                 "max_length in its place."
             )
-        location = {name: kwargs.pop(name, None) for name in ("revision", "cache_folder", "token")}
-        folder = locate(spec, weights, local_files_only=kwargs.get("local_files_only", False), **location)
-        model_kwargs = dict(kwargs.get("model_kwargs") or {})
-        if not {"dtype", "torch_dtype"} & set(model_kwargs):
-            model_kwargs["dtype"] = default_dtype(kwargs.get("device"))
-        kwargs.update(model_kwargs=model_kwargs, trust_remote_code=False, local_files_only=True)
+        folder = locate(
+            spec,
+            weights,
+            revision=kwargs.pop("revision", None),
+            cache_folder=kwargs.pop("cache_folder", None) or os.getenv("SENTENCE_TRANSFORMERS_HOME"),
+            token=kwargs.pop("token", None),
+            local_files_only=kwargs.get("local_files_only", False),
+        )
+        kwargs.update(trust_remote_code=False, local_files_only=True)
         kwargs["prompts"] = {**spec.prompts, **(kwargs.get("prompts") or {})}
         return folder
 
@@ -139,14 +144,20 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         if self._spec is None or (folder / Backbone.config_file_name).is_file():
             return super()._load_modules(model_name_or_path, *args, **kwargs)
         backbone = _BACKBONES[self._spec.backbone].from_checkpoint(
-            folder, kwargs["model_kwargs"], kwargs["config_kwargs"], **{**self._spec.options, **self._options}
+            folder,
+            kwargs["model_kwargs"],
+            kwargs["config_kwargs"],
+            self._requested_device,
+            **{**self._spec.options, **self._options},
         )
         self.model_card_data.base_model = self._spec.repo_id
         self.model_card_data.license = self._spec.licence
         return [backbone, Normalize()], {}
 
     def _get_module_init_defaults(self, class_ref: str) -> dict[str, Any]:
-        return self._options if class_ref in self._module_classes else super()._get_module_init_defaults(class_ref)
+        if class_ref in self._module_classes:
+            return {**self._options, "device": self._requested_device}
+        return super()._get_module_init_defaults(class_ref)
 
     def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
         super()._create_model_card(path, *args, **kwargs)

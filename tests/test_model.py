@@ -344,3 +344,50 @@ def test_dictionary_text_that_looks_like_a_url_or_path_is_text(model: SentenceTr
     texts = ["http://127.0.0.1:9/picture.png", str(SQUARE)]
     features = model.preprocess([{"text": text} for text in texts])
     assert "pixel_values" not in features
+
+
+@pytest.mark.parametrize("source", ["upstream", "saved"])
+@pytest.mark.parametrize(("accelerator", "device", "dtype"), [("cuda", None, "bfloat16"), ("cuda", "cpu", "float32")])
+def test_the_device_decides_the_precision_where_nothing_else_does(
+    source: str,
+    accelerator: str,
+    device: str | None,
+    dtype: str,
+    model: SentenceTransformer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model.save_pretrained(str(tmp_path))
+    monkeypatch.setattr("st_modules.backbones.base.get_device_name", lambda: accelerator)
+    arguments: dict[str, Any] = {"weights": CHECKPOINT} if source == "upstream" else {}
+    name = "gme-2b" if source == "upstream" else str(tmp_path)
+    loaded = SentenceTransformer(name, device=device, **arguments)
+    assert str(loaded.dtype) == f"torch.{dtype}"
+
+
+def test_a_device_map_places_the_model(embeddings: np.ndarray) -> None:
+    placed = SentenceTransformer(
+        "gme-2b",
+        weights=CHECKPOINT,
+        min_image_tokens=4,
+        max_image_tokens=64,
+        model_kwargs={"device_map": "cpu", "dtype": "float32"},
+    )
+    assert close(placed.encode(ITEMS), embeddings)
+
+
+def test_the_cache_folder_of_sentence_transformers_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def download(repo_id: str, **kwargs: Any) -> str:
+        asked.update(kwargs, repo_id=repo_id)
+        return str(CHECKPOINT)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
+    SentenceTransformer("iic/gme-Qwen2-VL-2B-Instruct", device="cpu", token="secret")
+    assert asked["repo_id"] == "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct"
+    assert asked["revision"] == "ce765ae71b8cdb208203cd8fb64a170b1b84293a"
+    assert (asked["cache_dir"], asked["token"], asked["local_files_only"]) == (str(tmp_path), "secret", False)
+    SentenceTransformer("gme-2b", device="cpu", revision="main", cache_folder="/elsewhere", local_files_only=True)
+    assert (asked["revision"], asked["cache_dir"], asked["local_files_only"]) == ("main", "/elsewhere", True)

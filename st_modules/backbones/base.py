@@ -145,13 +145,13 @@ def default_dtype(device: str | torch.device | None) -> torch.dtype:
     return torch.float32 if torch.device(device or get_device_name()).type == "cpu" else torch.bfloat16
 
 
-def loading_kwargs(model_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+def loading_kwargs(model_kwargs: Mapping[str, Any] | None, device: str | torch.device | None) -> dict[str, Any]:
     """Turn sentence-transformers' ``model_kwargs`` into what ``from_pretrained`` takes.
 
-    ``torch_dtype`` becomes ``dtype``, which gets a default; ``trust_remote_code`` is dropped, since no module of
-    this package runs a repository's code.
+    ``torch_dtype`` becomes ``dtype``, which gets the device's default; ``trust_remote_code`` is dropped, since no
+    module of this package runs a repository's code.
     """
     kwargs = {name: value for name, value in (model_kwargs or {}).items() if name != "trust_remote_code"}
     dtype = kwargs.pop("torch_dtype", None)
-    kwargs["dtype"] = kwargs.get("dtype") or dtype or default_dtype(None)
+    kwargs["dtype"] = kwargs.get("dtype") or dtype or default_dtype(device)
     return kwargs

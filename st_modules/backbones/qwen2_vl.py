@@ -196,7 +196,8 @@ class Qwen2VL(Backbone):
     ) -> Self:
         """Load a module that :meth:`save` wrote, from a folder or from the Hub.
 
-        ``init_defaults`` are the options that the user passed, so here they win over the saved ones.
+        ``init_defaults`` are the options and the device that the user asked for, so here they win over the saved
+        ones.
         """
         location = {
             "subfolder": subfolder,
@@ -217,6 +218,7 @@ class Qwen2VL(Backbone):
         folder: Path,
         model_kwargs: Mapping[str, Any] | None = None,
         config_kwargs: Mapping[str, Any] | None = None,
+        device: str | None = None,
         **options: Any,
     ) -> Self:
         """Build the module from a folder in the upstream's layout, or one that :meth:`save` wrote.
@@ -225,6 +227,7 @@ class Qwen2VL(Backbone):
             folder: The checkpoint.
             model_kwargs: For ``from_pretrained``: ``dtype``, ``attn_implementation``, ``device_map`` and others.
             config_kwargs: Values that take the place of those in ``config.json``.
+            device: Where the model will run, which decides the precision where ``model_kwargs`` does not.
             **options: The constructor's keyword arguments.
 
         Raises:
@@ -237,7 +240,7 @@ class Qwen2VL(Backbone):
             folder,
             optional=_LM_HEAD,
             config=Qwen2VLConfig.from_pretrained(folder, **(config_kwargs or {})),
-            **loading_kwargs(model_kwargs),
+            **loading_kwargs(model_kwargs, device),
         )
         return cls(cast(Qwen2VLForConditionalGeneration, full).model, folder, **options)
 
