@@ -20,7 +20,9 @@ from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
 from st_modules import SentenceTransformer
-from st_modules.demo.drawings import caption, draw, random_scenes
+from st_modules.demo.drawings import draw
+from st_modules.demo.scenes import random_scenes
+from st_modules.demo.wording import caption
 
 
 class OwnLoop(SentenceTransformer):

@@ -111,7 +111,7 @@ def demo(
 
 
 def _answer_table(gallery: Gallery, answers: list[Answer]) -> Table:
-    from st_modules.demo.drawings import caption
+    from st_modules.demo.wording import caption
 
     table = _table("Question", "First answer", "Score", "Right answer")
     for kind, group in groupby(answers, key=lambda found: found.question.kind):

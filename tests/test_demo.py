@@ -13,9 +13,10 @@ from PIL import Image, ImageChops
 from typer.testing import CliRunner
 
 from st_modules import cli
-from st_modules.demo.drawings import caption, changed_attribute, is_held_out
 from st_modules.demo.page import SHOWN, render
 from st_modules.demo.run import CAPTION, COMPOSED, EDITED, PICTURE, TEXT, Answer, Gallery, answer, make_gallery
+from st_modules.demo.scenes import changed_attribute, is_held_out
+from st_modules.demo.wording import caption
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from st_modules import SentenceTransformer, get_model
-from st_modules.demo.drawings import Scene, caption, draw, edit, has_unseen_pair, is_held_out, neighbours, random_scenes
+from st_modules.demo.drawings import draw
+from st_modules.demo.scenes import Scene, has_unseen_pair, is_held_out, neighbours, random_scenes
+from st_modules.demo.wording import caption, edit
 
 QUERIES = 300
 Items = list[dict[str, Any]]

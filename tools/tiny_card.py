@@ -29,7 +29,7 @@ trained from nothing on pictures drawn by code. It embeds text, images, and imag
 {dimension} dimensions, loads without network, and is what the demonstration, the documentation and the tests run on.
 
 It knows drawings of one to three equal shapes of one colour on a plain background, as in
-`st_modules/demo/drawings.py`, and English descriptions of them. Descriptions that leave out several of shape, colour,
+`st_modules/demo/scenes.py`, and English descriptions of them. Descriptions that leave out several of shape, colour,
 size, count, place and background, and texts in capitals, are much less reliable than the complete ones that are scored
 below. It has seen no photograph: for anything else use one of the published models.
 

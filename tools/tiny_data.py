@@ -14,19 +14,9 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
-from st_modules.demo.drawings import (
-    VALUES,
-    Scene,
-    caption,
-    changed_attribute,
-    draw,
-    edit,
-    is_held_out,
-    neighbours,
-    paraphrase,
-    partial_caption,
-    random_scene,
-)
+from st_modules.demo.drawings import draw
+from st_modules.demo.scenes import VALUES, Scene, changed_attribute, is_held_out, neighbours, random_scene
+from st_modules.demo.wording import caption, edit, paraphrase, partial_caption
 
 PROMPTS = {
     "t2i": "Find an image that matches the given text.",

@@ -8,17 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from st_modules.demo.drawings import (
-    Scene,
-    caption,
-    draw,
-    edit,
-    has_unseen_pair,
-    is_held_out,
-    neighbours,
-    paraphrase,
-    random_scenes,
-)
+from st_modules.demo.drawings import draw
+from st_modules.demo.scenes import Scene, has_unseen_pair, is_held_out, neighbours, random_scenes
+from st_modules.demo.wording import caption, edit, paraphrase
 from st_modules.model import SentenceTransformer
 
 Items = list[dict[str, Any]]

@@ -39,7 +39,8 @@ from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGen
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from st_modules.backbones.qwen2_vl import Qwen2VL
-from st_modules.demo.drawings import VALUES, edit, neighbours
+from st_modules.demo.scenes import VALUES, neighbours
+from st_modules.demo.wording import edit
 from st_modules.model import SentenceTransformer
 from st_modules.templates import GME_DEFAULT_INSTRUCTION
 

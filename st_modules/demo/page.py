@@ -10,8 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from st_modules.demo.drawings import caption
 from st_modules.demo.run import CAPTION, COMPOSED, PICTURE, TEXT, Answer, Gallery, Question
+from st_modules.demo.wording import caption
 
 SHOWN = 6
 """Pictures or captions shown for each question."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from st_modules.demo.drawings import Scene, caption, changed_attribute, draw, edits, is_held_out, random_scenes
+from st_modules.demo.drawings import draw
+from st_modules.demo.scenes import Scene, changed_attribute, is_held_out, random_scenes
+from st_modules.demo.wording import caption, edits
 
 if TYPE_CHECKING:
     import numpy as np
