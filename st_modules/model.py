@@ -20,7 +20,7 @@ from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor, nn
 from tqdm.autonotebook import tqdm
 
-from st_modules.backbones.base import Backbone
+from st_modules.backbones.base import Backbone, refuse_options
 from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.batching import plan_batches
 from st_modules.catalog import ModelSpec, find_model, get_model, suggestion
@@ -42,7 +42,8 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
     """sentence-transformers' class, which also loads the models of this package's catalog by name.
 
     The catalog's short names ("gme-2b"), repository ids and ModelScope ids load those models, and "tiny" loads the
-    one that ships with the package; for a folder of the same name pass "./gme-2b". Any other name, and every
+    one that ships with the package; for a folder of the same name pass "./gme-2b". ``encode`` plans its batches from
+    exact lengths in tokens; ``batch_size`` is the most items in a batch. Any other name, and every
     argument that is not listed here, means what it means in ``sentence_transformers.SentenceTransformer``. No
     repository's code is ever run for the catalog's models: ``trust_remote_code`` has no effect on them.
 
@@ -120,11 +121,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         """Find the model's files, and fill in the arguments that the catalog decides."""
         if (backend := kwargs.get("backend", "torch")) != "torch":
             raise ValueError(f"backend={backend!r}: the catalog's models run on the torch backend only.")
-        if unused := kwargs.get("processor_kwargs") or kwargs.get("tokenizer_kwargs"):
-            raise ValueError(
-                f"processor_kwargs={unused!r}: the catalog's models take min_image_tokens, max_image_tokens and "
-                "max_length in its place."
-            )
+        refuse_options({name: kwargs.get(name) for name in ("processor_kwargs", "tokenizer_kwargs")})
         folder = locate(
             spec,
             weights,
@@ -210,6 +207,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
                 device=device,
                 **kwargs,
             )
+        refuse_options({"processing_kwargs": kwargs.get("processing_kwargs")})
         device = self._resolve_inference_device(device)
         self.eval()
         rows = backbone.plan(items, prompt, kwargs.get("task"))

@@ -334,6 +334,26 @@ def test_weights_without_a_name_of_the_catalog_are_refused() -> None:
         SentenceTransformer("somebody/else", weights=CHECKPOINT)
 
 
+def test_options_that_would_be_ignored_are_refused(model: SentenceTransformer, tmp_path: Path) -> None:
+    options = {"text": {"max_length": 8}}
+    for call in (model.encode, model.encode_query, lambda *args, **kw: model.encode(*args, **kw, output_value=None)):
+        with pytest.raises(ValueError, match=r"processing_kwargs.*max_length"):
+            call("a", processing_kwargs=options)
+    model.save_pretrained(str(tmp_path))
+    with pytest.raises(ValueError, match="processor_kwargs"):
+        SentenceTransformer(str(tmp_path), processor_kwargs={"min_pixels": 3136})
+
+
+def test_options_for_the_catalogs_models_are_refused_for_others(tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    sentence_transformers.SentenceTransformer(
+        modules=[sentence_transformers.sentence_transformer.modules.Normalize()]
+    ).save_pretrained(str(folder), create_model_card=False)
+    assert isinstance(SentenceTransformer(str(folder)), sentence_transformers.SentenceTransformer)
+    with pytest.raises(ValueError, match="max_length"):
+        SentenceTransformer(str(folder), max_length=9)
+
+
 def test_fetching_can_be_turned_off() -> None:
     model = SentenceTransformer("gme-2b", weights=CHECKPOINT, device="cpu", remote_images=False)
     with pytest.raises(ImageError, match="item 0"):

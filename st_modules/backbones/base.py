@@ -112,8 +112,7 @@ class Backbone(InputModule):
             InputError: An input cannot be embedded.
             ValueError: An option that this module does not have was passed.
         """
-        if unknown := [name for name, value in kwargs.items() if value]:
-            raise ValueError(f"{type(self).__name__} does not have the preprocessing options {unknown}.")
+        refuse_options(kwargs)
         rows = self.plan(parse_items(inputs, self.image_limits), prompt, task, max_length)
         self.report_trimmed(rows, max_length)
         return self.collate(rows)
@@ -131,6 +130,15 @@ class Backbone(InputModule):
     def _check_prompt(self, prompt: str | None) -> None:
         if prompt:
             check_text(prompt, "the prompt")
+
+
+def refuse_options(options: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where an option of sentence-transformers is set that these models do not have."""
+    if given := [name for name, value in options.items() if value]:
+        raise ValueError(
+            f"{', '.join(given)}: these models do not have this option. How images and long texts are prepared is "
+            "decided by min_image_tokens, max_image_tokens and max_length of SentenceTransformer."
+        )
 
 
 def default_dtype(device: str | torch.device | None) -> torch.dtype:

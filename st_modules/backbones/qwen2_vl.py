@@ -19,7 +19,7 @@ from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGen
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 from typing_extensions import Self
 
-from st_modules.backbones.base import Backbone, Row, loading_kwargs
+from st_modules.backbones.base import Backbone, Row, loading_kwargs, refuse_options
 from st_modules.checkpoints import load_model, read_config
 from st_modules.errors import CheckpointError, ImageError
 from st_modules.images import ImageLimits, ImageSource, to_rgb
@@ -199,6 +199,7 @@ class Qwen2VL(Backbone):
         ``init_defaults`` are the options and the device that the user asked for, so here they win over the saved
         ones.
         """
+        refuse_options({"processor_kwargs": kwargs.get("processor_kwargs")})
         location = {
             "subfolder": subfolder,
             "token": token,
