@@ -342,6 +342,8 @@ def test_options_that_would_be_ignored_are_refused(model: SentenceTransformer, t
     model.save_pretrained(str(tmp_path))
     with pytest.raises(ValueError, match="processor_kwargs"):
         SentenceTransformer(str(tmp_path), processor_kwargs={"min_pixels": 3136})
+    with pytest.raises(ValueError, match="backend"):
+        SentenceTransformer(str(tmp_path), backend="onnx")
 
 
 def test_options_for_the_catalogs_models_are_refused_for_others(tmp_path: Path) -> None:

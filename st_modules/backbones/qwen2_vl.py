@@ -199,7 +199,12 @@ class Qwen2VL(Backbone):
         ``init_defaults`` are the options and the device that the user asked for, so here they win over the saved
         ones.
         """
-        refuse_options({"processor_kwargs": kwargs.get("processor_kwargs")})
+        refuse_options(
+            {
+                "processor_kwargs": kwargs.get("processor_kwargs"),
+                "backend": kwargs.get("backend", "torch") != "torch",
+            }
+        )
         location = {
             "subfolder": subfolder,
             "token": token,
