@@ -10,11 +10,11 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from st_modules.errors import UnknownModelError
 
-_GME_PROMPTS = {"t2i": "Find an image that matches the given text."}
+Parity: TypeAlias = Literal["authors' code", "authors' usage", "stock transformers"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,13 @@ class ModelSpec:
         backbone: The module in ``st_modules.backbones`` that runs it.
         dimension: Embedding dimension of the published weights.
         licence: SPDX-like identifier that the repository states.
+        languages: Languages that the authors name.
+        parity: What the tests compare small checkpoints of this layout with: vectors that the authors' own code gave,
+            vectors that the steps of their published usage gave, or calls of stock transformers put together.
         revision: Commit that parity was established for; ``None`` follows the repository's default branch.
         modelscope_id: The same model's identifier on ModelScope, an alias for look-ups.
         base_repo_id: What an adapter or a tower is built on.
         weights_file: The one file of the repository that holds the weights, where it holds several models.
-        available: Whether this version of the package can load it.
         options: Keyword arguments of the backbone that make it this model.
         prompts: The authors' task instructions by name.
         path: Folder of a model that ships with the package.
@@ -42,159 +44,246 @@ class ModelSpec:
     backbone: str
     dimension: int
     licence: str
+    languages: str
+    parity: Parity = "authors' code"
     revision: str | None = None
     modelscope_id: str | None = None
     base_repo_id: str | None = None
     weights_file: str | None = None
-    available: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
     path: Path | None = None
 
 
-_GME = {"template": "gme", "first_resize_tokens": (4, 16384)}
+_GME = {
+    "template": "gme",
+    "first_resize": "gme",
+    "min_image_tokens": 256,
+    "max_image_tokens": 1280,
+    "max_length": 1800,
+}
+_VLM2VEC_QWEN2VL = {"template": "vlm2vec_qwen2vl", "first_resize": "vlm2vec"}
+_BGE_VL_MLLM = {"template": "bge_vl_mllm", "first_resize": 512}
+
+_GME_PROMPTS = {"t2i": "Find an image that matches the given text."}
+_VLM2VEC_PROMPTS = {
+    "image": "Represent the given image.",
+    "vqa": "Represent the given image with the following question:",
+    "t2i": "Find me an everyday image that matches the given caption:",
+}
+_BGE_VL_MLLM_PROMPTS = {
+    "cir": "Retrieve the target image that best meets the combined criteria by using both the provided image and the "
+    "image retrieval instructions: ",
+}
 
 _MODELS = (
     ModelSpec(
-        "tiny",
-        None,
-        "qwen2_vl",
-        128,
-        "apache-2.0",
-        available=True,
+        name="tiny",
+        repo_id=None,
+        backbone="qwen2_vl",
+        dimension=128,
+        licence="apache-2.0",
+        languages="English",
+        options=_GME,
         path=Path(__file__).parent / "assets" / "tiny",
     ),
     ModelSpec(
-        "gme-2b",
-        "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct",
-        "qwen2_vl",
-        1536,
-        "apache-2.0",
+        name="gme-2b",
+        repo_id="Alibaba-NLP/gme-Qwen2-VL-2B-Instruct",
+        backbone="qwen2_vl",
+        dimension=1536,
+        licence="apache-2.0",
+        languages="English, Chinese",
         revision="ce765ae71b8cdb208203cd8fb64a170b1b84293a",
         modelscope_id="iic/gme-Qwen2-VL-2B-Instruct",
-        available=True,
         options=_GME,
         prompts=_GME_PROMPTS,
     ),
     ModelSpec(
-        "gme-7b",
-        "Alibaba-NLP/gme-Qwen2-VL-7B-Instruct",
-        "qwen2_vl",
-        3584,
-        "apache-2.0",
+        name="gme-7b",
+        repo_id="Alibaba-NLP/gme-Qwen2-VL-7B-Instruct",
+        backbone="qwen2_vl",
+        dimension=3584,
+        licence="apache-2.0",
+        languages="English, Chinese",
         revision="477027a6480f8630363be77751f169cc3434b673",
         modelscope_id="iic/gme-Qwen2-VL-7B-Instruct",
-        available=True,
         options=_GME,
         prompts=_GME_PROMPTS,
     ),
     ModelSpec(
-        "vlm2vec-qwen2vl-2b",
-        "TIGER-Lab/VLM2Vec-Qwen2VL-2B",
-        "qwen2_vl",
-        1536,
-        "apache-2.0",
+        name="vlm2vec-qwen2vl-2b",
+        repo_id="TIGER-Lab/VLM2Vec-Qwen2VL-2B",
+        backbone="qwen2_vl",
+        dimension=1536,
+        licence="apache-2.0",
+        languages="English",
+        parity="authors' usage",
         base_repo_id="Qwen/Qwen2-VL-2B-Instruct",
+        options=_VLM2VEC_QWEN2VL,
+        prompts=_VLM2VEC_PROMPTS,
     ),
     ModelSpec(
-        "vlm2vec-qwen2vl-7b",
-        "TIGER-Lab/VLM2Vec-Qwen2VL-7B",
-        "qwen2_vl",
-        3584,
-        "apache-2.0",
+        name="vlm2vec-qwen2vl-7b",
+        repo_id="TIGER-Lab/VLM2Vec-Qwen2VL-7B",
+        backbone="qwen2_vl",
+        dimension=3584,
+        licence="apache-2.0",
+        languages="English",
+        parity="authors' usage",
         base_repo_id="Qwen/Qwen2-VL-7B-Instruct",
+        options=_VLM2VEC_QWEN2VL,
+        prompts=_VLM2VEC_PROMPTS,
     ),
     ModelSpec(
-        "vlm2vec-v2",
-        "VLM2Vec/VLM2Vec-V2.0",
-        "qwen2_vl",
-        1536,
-        "apache-2.0",
+        name="vlm2vec-v2",
+        repo_id="VLM2Vec/VLM2Vec-V2.0",
+        backbone="qwen2_vl",
+        dimension=1536,
+        licence="apache-2.0",
+        languages="English",
+        parity="authors' usage",
         revision="e39ff079b8275ef876d3656da8c0bddbff3c4dde",
         base_repo_id="Qwen/Qwen2-VL-2B-Instruct",
+        options=_VLM2VEC_QWEN2VL,
+        prompts=_VLM2VEC_PROMPTS,
     ),
-    ModelSpec("vlm2vec-llava-next", "TIGER-Lab/VLM2Vec-LLaVa-Next", "llava_next", 4096, "apache-2.0"),
     ModelSpec(
-        "bge-vl-base",
-        "BAAI/BGE-VL-base",
-        "clip",
-        512,
-        "mit",
+        name="vlm2vec-llava-next",
+        repo_id="TIGER-Lab/VLM2Vec-LLaVa-Next",
+        backbone="llava_next",
+        dimension=4096,
+        licence="apache-2.0",
+        languages="English",
+        parity="stock transformers",
+        options={"template": "vlm2vec_llava_next"},
+        prompts=_VLM2VEC_PROMPTS,
+    ),
+    ModelSpec(
+        name="bge-vl-base",
+        repo_id="BAAI/BGE-VL-base",
+        backbone="clip",
+        dimension=512,
+        licence="mit",
+        languages="English",
         revision="cc4c733ed997dbee4ac70ccffb911e70c9c24b93",
+        options={"template": "clip"},
     ),
     ModelSpec(
-        "bge-vl-large",
-        "BAAI/BGE-VL-large",
-        "clip",
-        768,
-        "mit",
+        name="bge-vl-large",
+        repo_id="BAAI/BGE-VL-large",
+        backbone="clip",
+        dimension=768,
+        licence="mit",
+        languages="English",
         revision="40fb48217f521df22a2a5bf15edd52ed1146ef05",
+        options={"template": "clip"},
     ),
     ModelSpec(
-        "bge-vl-mllm-s1",
-        "BAAI/BGE-VL-MLLM-S1",
-        "llava_next",
-        4096,
-        "mit",
+        name="bge-vl-mllm-s1",
+        repo_id="BAAI/BGE-VL-MLLM-S1",
+        backbone="llava_next",
+        dimension=4096,
+        licence="mit",
+        languages="English",
+        parity="authors' usage",
         revision="455ac20c111813fbb263dd0f22d47d173a971582",
+        options=_BGE_VL_MLLM,
+        prompts=_BGE_VL_MLLM_PROMPTS,
     ),
     ModelSpec(
-        "bge-vl-mllm-s2",
-        "BAAI/BGE-VL-MLLM-S2",
-        "llava_next",
-        4096,
-        "mit",
+        name="bge-vl-mllm-s2",
+        repo_id="BAAI/BGE-VL-MLLM-S2",
+        backbone="llava_next",
+        dimension=4096,
+        licence="mit",
+        languages="English",
+        parity="authors' usage",
         revision="20137e245f277e7eca277bbb436ce7d632a16406",
+        options=_BGE_VL_MLLM,
+        prompts=_BGE_VL_MLLM_PROMPTS,
     ),
     ModelSpec(
-        "bge-vl-v1.5-zs",
-        "BAAI/BGE-VL-v1.5-zs",
-        "llava_next",
-        4096,
-        "mit",
+        name="bge-vl-v1.5-zs",
+        repo_id="BAAI/BGE-VL-v1.5-zs",
+        backbone="llava_next",
+        dimension=4096,
+        licence="mit",
+        languages="English",
+        parity="authors' usage",
         revision="a7ca46102a1a8be517e85cc1f03d1df39498e56c",
+        options=_BGE_VL_MLLM,
+        prompts=_BGE_VL_MLLM_PROMPTS,
     ),
     ModelSpec(
-        "bge-vl-v1.5-mmeb",
-        "BAAI/BGE-VL-v1.5-mmeb",
-        "llava_next",
-        4096,
-        "mit",
+        name="bge-vl-v1.5-mmeb",
+        repo_id="BAAI/BGE-VL-v1.5-mmeb",
+        backbone="llava_next",
+        dimension=4096,
+        licence="mit",
+        languages="English",
+        parity="authors' usage",
         revision="59f60b95765b32014df235059c4d8c60e8204be5",
+        options=_BGE_VL_MLLM,
+        prompts=_BGE_VL_MLLM_PROMPTS,
     ),
     ModelSpec(
-        "bge-visualized-base",
-        "BAAI/bge-visualized",
-        "visualized_bge",
-        768,
-        "mit",
+        name="bge-visualized-base",
+        repo_id="BAAI/bge-visualized",
+        backbone="visualized_bge",
+        dimension=768,
+        licence="mit",
+        languages="English",
         revision="98db10b10d22620010d06f11733346e1c98c34aa",
         base_repo_id="BAAI/bge-base-en-v1.5",
         weights_file="Visualized_base_en_v1.5.pth",
+        options={"template": "visualized_bert"},
     ),
     ModelSpec(
-        "bge-visualized-m3",
-        "BAAI/bge-visualized",
-        "visualized_bge",
-        1024,
-        "mit",
+        name="bge-visualized-m3",
+        repo_id="BAAI/bge-visualized",
+        backbone="visualized_bge",
+        dimension=1024,
+        licence="mit",
+        languages="multilingual",
         revision="98db10b10d22620010d06f11733346e1c98c34aa",
         base_repo_id="BAAI/bge-m3",
         weights_file="Visualized_m3.pth",
+        options={"template": "visualized_xlm_roberta"},
     ),
     ModelSpec(
-        "e5-v",
-        "royokong/e5-v",
-        "llava_next",
-        4096,
-        "unknown",
+        name="e5-v",
+        repo_id="royokong/e5-v",
+        backbone="llava_next",
+        dimension=4096,
+        licence="unknown",
+        languages="English",
+        parity="stock transformers",
         revision="0c1f22679417b3ae925d779442221c40cd1861ab",
+        options={"template": "e5_v"},
+    ),
+    ModelSpec(
+        name="dse-qwen2-2b",
+        repo_id="MrLight/dse-qwen2-2b-mrl-v1",
+        backbone="qwen2_vl",
+        dimension=1536,
+        licence="apache-2.0",
+        languages="English, French",
+        parity="stock transformers",
+        revision="3fde4464ea72da2a863ed8fa51f0f1b8045f0426",
+        options={
+            "template": "dse_qwen2",
+            "first_resize": "qwen_vl_utils",
+            "multimodal_positions": True,
+            "min_image_tokens": 1,
+            "max_image_tokens": 2560,
+        },
     ),
 )
 
 
 def list_models() -> list[ModelSpec]:
-    """Return every model of the catalog, available or not, in its order."""
+    """Return every model of the catalog, in its order."""
     return list(_MODELS)
 
 
@@ -223,25 +312,20 @@ def find_model(name: str) -> ModelSpec | None:
 
 
 def get_model(name: str) -> ModelSpec:
-    """Look a model up, and insist that this version of the package can load it.
+    """Look a model up by short name, repository id or ModelScope id.
 
     Args:
-        name: Short name, repository id or ModelScope id.
+        name: What the user calls the model.
 
     Returns:
         The model's row.
 
     Raises:
-        UnknownModelError: The catalog has no such model (near names are suggested), or it is not available yet.
+        UnknownModelError: The catalog has no such model (near names are suggested).
     """
     spec = find_model(name)
     if spec is None:
         raise UnknownModelError(f"Unknown model {name!r}.{suggestion(name)} `st-modules list` shows every model.")
-    if not spec.available:
-        raise UnknownModelError(
-            f"Model {spec.name!r} is not available yet: this version of st-modules does not have its recipe. "
-            f"Available: {', '.join(other.name for other in _MODELS if other.available)}."
-        )
     return spec
 
 

@@ -3,103 +3,219 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import huggingface_hub
+import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from transformers import PreTrainedModel
+from safetensors import safe_open
+from torch import nn
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from st_modules.catalog import ModelSpec
 from st_modules.errors import CheckpointError
 
-_MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
+Processor = TypeVar("Processor", bound=BaseImageProcessor)
+
+_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
+ADAPTER_CONFIG = "adapter_config.json"
+_CONFIG_FILES = ("*.json", "*.txt", "*.jinja", "*.model")
+_WEIGHT_FILES = ("*.safetensors", "adapter_model.bin")
+
+LM_HEAD = frozenset({"lm_head.weight"})
+"""The language-modelling head, which no embedder uses."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a model's files are.
+
+    Attributes:
+        path: Folder of the model's files; the weights' own file where a repository holds several models.
+        base: Folder of the model that an adapter or a tower is built on, if the model is one of those.
+    """
+
+    path: Path
+    base: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder that ``path`` is, or is in."""
+        return self.path if self.path.is_dir() else self.path.parent
 
 
 def locate(
     spec: ModelSpec,
     weights: str | Path | None,
+    base_weights: str | Path | None = None,
     *,
     revision: str | None = None,
     cache_folder: str | None = None,
     token: bool | str | None = None,
     local_files_only: bool = False,
-) -> Path:
-    """Find the folder that holds a model's files, downloading the repository where nothing local is given.
+) -> Checkpoint:
+    """Find a model's files, downloading the repository where nothing local is given.
 
     Args:
         spec: The model.
         weights: Local folder in the upstream's layout (or saved by ``save_pretrained``) to use in the
-            repository's place.
+            repository's place; the file itself will do where the weights are one file.
+        base_weights: Local folder of what an adapter or a tower is built on, in the place of its repository.
         revision: Commit, branch or tag of the repository; the catalog's where it is ``None``.
         cache_folder: Download cache; the Hub's default where it is ``None``.
         token: Hub token, as in ``huggingface_hub.snapshot_download``.
         local_files_only: Use the download cache and no network.
 
     Returns:
-        A local folder.
+        Local paths.
 
     Raises:
-        CheckpointError: The folder does not hold a model, or the repository cannot be downloaded.
+        CheckpointError: The folder does not hold a model, or a repository cannot be downloaded.
+        ValueError: ``base_weights`` was given for a model that is complete by itself.
     """
-    folder = spec.path if weights is None else Path(weights).expanduser()
-    if folder is None:
-        folder = _download(spec, revision, cache_folder, token, local_files_only)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder. It must hold the files of {spec.repo_id or spec.name}.")
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder}: no config.json in it. It must hold the files of {spec.repo_id or spec.name}.")
-    return folder
+    hub = {"cache_dir": cache_folder, "token": token, "local_files_only": local_files_only}
+    path = spec.path if weights is None else Path(weights).expanduser()
+    if path is None:
+        assert spec.repo_id is not None
+        patterns = [spec.weights_file] if spec.weights_file else [*_CONFIG_FILES, *_WEIGHT_FILES]
+        path = _download(spec.name, spec.repo_id, revision or spec.revision, patterns, "weights=", hub)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such folder. It must hold the files of {spec.repo_id or spec.name}.")
+    if path.is_dir() and spec.weights_file and (path / spec.weights_file).is_file():
+        path = path / spec.weights_file
+    base = _locate_base(spec, path, base_weights, hub)
+    if base is None and base_weights is not None:
+        raise ValueError(f"base_weights={str(base_weights)!r}: {path} is a complete model and is built on no other.")
+    if base is None and not (path / "config.json").is_file():
+        needed = f"config.json or {spec.weights_file}" if spec.weights_file else "config.json"
+        raise CheckpointError(f"{path}: no {needed} in it. It must hold the files of {spec.repo_id or spec.name}.")
+    return Checkpoint(path, base)
+
+
+def _locate_base(spec: ModelSpec, path: Path, base_weights: str | Path | None, hub: Mapping[str, Any]) -> Path | None:
+    if path.is_file():
+        source, patterns = spec.base_repo_id, [*_CONFIG_FILES]
+    elif (path / ADAPTER_CONFIG).is_file():
+        source, patterns = (
+            read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path"),
+            [*_CONFIG_FILES, "*.safetensors"],
+        )
+    else:
+        return None
+    if base_weights is not None:
+        base = Path(base_weights).expanduser()
+    elif not source:
+        raise CheckpointError(
+            f"{path}: it does not say which model it is built on. Pass base_weights= with its folder."
+        )
+    elif Path(source).is_dir():
+        base = Path(source)
+    else:
+        base = _download(spec.name, source, None, patterns, "base_weights=", hub)
+    if not (base / "config.json").is_file():
+        raise CheckpointError(
+            f"{base}: no config.json in it. It must hold the files of {source}, which {path} is built on."
+        )
+    return base
 
 
 def _download(
-    spec: ModelSpec,
-    revision: str | None,
-    cache_folder: str | None,
-    token: bool | str | None,
-    local_files_only: bool,
+    name: str, repo_id: str, revision: str | None, patterns: Sequence[str], argument: str, hub: Mapping[str, Any]
 ) -> Path:
-    assert spec.repo_id is not None
     try:
-        folder = huggingface_hub.snapshot_download(
-            spec.repo_id,
-            revision=revision or spec.revision,
-            cache_dir=cache_folder,
-            token=token,
-            local_files_only=local_files_only,
-            allow_patterns=list(_MODEL_FILES),
-        )
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        folder = huggingface_hub.snapshot_download(repo_id, revision=revision, allow_patterns=list(patterns), **hub)
+    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{spec.name}: {spec.repo_id} is neither in the download cache nor can it be downloaded ({reason}). "
-            "On a machine without network, pass weights= with a local folder of its files."
+            f"{name}: {repo_id} is neither in the download cache nor can it be downloaded ({reason}). "
+            f"On a machine without network, pass {argument} with a local folder of its files."
         ) from error
     return Path(folder)
 
 
-def read_config(folder: Path, model_type: str) -> dict[str, Any]:
-    """Read a folder's ``config.json`` and check that it is of the architecture that the caller runs.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file of a checkpoint.
+
+    Raises:
+        CheckpointError: The file is missing or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: a JSON object is needed, and it holds a {type(content).__name__}.")
+    return content
+
+
+def check_model_type(folder: Path, *model_types: str) -> str:
+    """Check that a folder's ``config.json`` is of an architecture that the caller runs.
 
     Args:
         folder: Folder of a checkpoint.
-        model_type: The ``model_type`` that the file must state.
+        *model_types: The values of ``model_type`` that will do.
 
     Returns:
-        The file's content.
+        The one that the file states.
 
     Raises:
         CheckpointError: The file is missing, is not JSON, or states another architecture.
     """
-    path = folder / "config.json"
+    found = read_json(folder / "config.json").get("model_type")
+    if found not in model_types:
+        needed = " or ".join(map(repr, model_types))
+        raise CheckpointError(f"{folder / 'config.json'}: model_type is {found!r}, this model needs {needed}.")
+    return found
+
+
+def load_image_processor(processor_class: type[Processor], folder: Path, **options: Any) -> Processor:
+    """Read an image processor's settings from a checkpoint.
+
+    Args:
+        processor_class: The PIL-based class of the processor, named so that no other installed backend is picked.
+        folder: Folder with ``preprocessor_config.json``.
+        **options: Settings that take the place of those in the file.
+
+    Raises:
+        CheckpointError: The file is missing or cannot be read.
+    """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}).") from error
-    found = config.get("model_type") if isinstance(config, dict) else None
-    if found != model_type:
-        raise CheckpointError(f"{path}: model_type is {found!r}, this model needs {model_type!r}.")
-    return config
+        return processor_class.from_pretrained(folder, local_files_only=True, **options)
+    except Exception as error:
+        raise CheckpointError(f"{folder}: preprocessor_config.json is missing or cannot be read.") from error
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """Return the precision that a folder's weights are stored in: float32 where it is not one for all.
+
+    ``config.json`` may say another one, which ``from_pretrained(dtype="auto")`` would follow.
+
+    Raises:
+        CheckpointError: A file cannot be read.
+    """
+    found: set[torch.dtype] = set()
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, "pt") as file:
+                names = list(file.keys())
+                found |= {_DTYPES.get(file.get_slice(name).get_dtype(), torch.float32) for name in names}
+        except Exception as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+    return found.pop() if len(found) == 1 else torch.float32
+
+
+def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast a module's parameters, and leave its buffers (rotary tables and frequencies) in the precision they need."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def first_with(name: str, folder: Path, base: Path | None) -> Path:
+    """Return the folder of the file ``name``: the adapter's own where it has the file, else its base."""
+    return folder if base is None or (folder / name).is_file() else base
 
 
 def load_model(
@@ -111,7 +227,7 @@ def load_model(
 
     Args:
         model_class: Class whose ``from_pretrained`` knows every published layout of the checkpoint.
-        folder: Folder of the checkpoint.
+        folder: Folder of the checkpoint; only named in errors where ``state_dict`` is among ``kwargs``.
         optional: Weights that may be missing or superfluous, because the caller does not use them.
         **kwargs: Passed to ``from_pretrained``, ``dtype`` among them.
 
@@ -124,7 +240,7 @@ def load_model(
     loader: Any = model_class
     try:
         model, info = loader.from_pretrained(
-            folder,
+            None if "state_dict" in kwargs else folder,
             output_loading_info=True,
             # Listed below by name with the other misfits; without this transformers raises without one.
             ignore_mismatched_sizes=True,
@@ -134,20 +250,27 @@ def load_model(
         )
     except Exception as error:
         raise CheckpointError(f"{folder}: the weights cannot be loaded: {error}") from error
-    wrong = {
-        "missing": set(info["missing_keys"]) - optional,
-        "unexpected": set(info["unexpected_keys"]) - optional,
-        "of another shape": {
+    refuse_misfits(
+        folder,
+        missing=set(info["missing_keys"]) - optional,
+        unexpected=set(info["unexpected_keys"]) - optional,
+        misshapen={
             f"{name} ({list(found)} in the file, {list(needed)} in the model)"
             for name, found, needed in info["mismatched_keys"]
         },
-    }
-    if any(wrong.values()):
-        found = "; ".join(f"{kind}: {_some(names)}" for kind, names in wrong.items() if names)
-        raise CheckpointError(f"{folder}: the weights do not fit the model. {found}.")
+    )
     return model.eval()
 
 
-def _some(names: set[str], most: int = 10) -> str:
+def refuse_misfits(path: Path, *, missing: set[str], unexpected: set[str], misshapen: set[str]) -> None:
+    """Raise ``CheckpointError`` where the weights of a file are not exactly those of the model, with their names."""
+    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    if any(wrong.values()):
+        found = "; ".join(f"{kind}: {some(names)}" for kind, names in wrong.items() if names)
+        raise CheckpointError(f"{path}: the weights do not fit the model. {found}.")
+
+
+def some(names: set[str], most: int = 10) -> str:
+    """Return the first of the names in alphabetical order, and how many more there are."""
     shown = ", ".join(sorted(names)[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -35,6 +35,9 @@ ModelName = Annotated[str, typer.Option("--model", "-m", help="A name that `st-m
 Weights = Annotated[
     Path | None, typer.Option(help="Local folder with the model's files, used in the place of a download.")
 ]
+BaseWeights = Annotated[
+    Path | None, typer.Option(help="Local folder of what an adapter or a vision tower is built on, likewise.")
+]
 Device = Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, mps … The best one there is by default.")]
 
 
@@ -79,7 +82,7 @@ def list_() -> None:
     """Show every model that this package knows."""
     table = _table("Model", "Status", "Backbone", "Dim", "Licence", "Repository")
     for spec in list_models():
-        status = "[green]available[/]" if spec.available else "[dim]planned[/]"
+        status = f"[green]available[/], equals {spec.parity}"
         repository = spec.repo_id or "ships with st-modules"
         table.add_row(spec.name, status, spec.backbone, str(spec.dimension), spec.licence, repository)
     _console().print(table)
@@ -90,6 +93,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for index.html.")] = Path("demo-out"),
     model_name: ModelName = "tiny",
     weights: Weights = None,
+    base_weights: BaseWeights = None,
     device: Device = None,
     pictures: Annotated[int, typer.Option(min=20, max=3000, help="Size of the gallery.")] = 300,
     seed: Annotated[int, typer.Option(help="Another seed draws another gallery.")] = 7,
@@ -100,7 +104,7 @@ def demo(
         from st_modules.demo.run import answer, make_gallery
 
         out.mkdir(parents=True, exist_ok=True)
-        model = _load(model_name, weights, device)
+        model = _load(model_name, device, weights, base_weights)
         typer.echo(f"Drawing {pictures} pictures and embedding them with {model_name} …")
         gallery = make_gallery(pictures, seed)
         answers = answer(model, gallery)
@@ -145,6 +149,7 @@ def embed(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
     model_name: ModelName = "tiny",
     weights: Weights = None,
+    base_weights: BaseWeights = None,
     device: Device = None,
     query: Annotated[
         bool | None,
@@ -163,9 +168,10 @@ def embed(
             _stop("--prompt and --prompt-name are two ways to say the same: pass one of them.", 2)
         check_target(out, overwrite=force)
         records = _records(texts or [], files or [])
-        model = _load(model_name, weights, device)
+        model = _load(model_name, device, weights, base_weights)
         if prompt_name is not None and prompt_name not in model.prompts:
-            _stop(f"{model_name} has no instruction named {prompt_name!r}. It has: {', '.join(model.prompts)}.", 2)
+            known = ", ".join(model.prompts) or "none"
+            _stop(f"{model_name} has no instruction named {prompt_name!r}. It has: {known}.", 2)
         encode = {None: model.encode, True: model.encode_query, False: model.encode_document}[query]
         with _places_named(records):
             vectors = encode(
@@ -205,6 +211,7 @@ def _places_named(records: Sequence[Record]) -> Iterator[None]:
 def verify(
     name: Annotated[str, typer.Argument(help="A name that `st-modules list` shows.")],
     weights: Weights = None,
+    base_weights: BaseWeights = None,
     device: Device = None,
 ) -> None:
     """Download a model's weights, and check the scores that its authors publish."""
@@ -219,7 +226,7 @@ def verify(
             images = fetch_images(published.scores)
         except ImageError as error:
             _stop(f"{spec.name} was not verified: that needs the network. {error}", 1)
-        model = _load(spec.name, weights, device)
+        model = _load(spec.name, device, weights, base_weights)
         console = _console()
         got = [measure(model, score, images) for score in track(published.scores, "Scoring", console=console)]
         close = [abs(value - score.published) <= TOLERANCE for value, score in zip(got, published.scores, strict=True)]
@@ -233,7 +240,7 @@ def verify(
             _stop(f"{close.count(False)} of {len(close)} scores of {spec.name} differ from the published ones.", 1)
 
 
-def _load(name: str, weights: Path | None, device: str | None) -> SentenceTransformer:
+def _load(name: str, device: str | None, weights: Path | None, base_weights: Path | None) -> SentenceTransformer:
     if "/" not in name and not Path(name).exists():
         get_model(name)  # says what is wrong with the name before anything is imported or asked of the Hub
 
@@ -247,7 +254,7 @@ def _load(name: str, weights: Path | None, device: str | None) -> SentenceTransf
     logging.disable_progress_bar()
     hub.enable_progress_bars()
     hub.logging.set_verbosity_error()  # it would print every retry on a machine without network
-    return SentenceTransformer(name, weights=weights, device=device)
+    return SentenceTransformer(name, weights=weights, base_weights=base_weights, device=device)
 
 
 def _check_device(device: str | None) -> None:

@@ -14,7 +14,7 @@ class ImageError(InputError):
 
 
 class UnknownModelError(STModulesError, ValueError):
-    """A model name that the catalog does not have, or has but cannot load yet."""
+    """A model name that the catalog does not have."""
 
 
 class CheckpointError(STModulesError, ValueError):

@@ -1,13 +1,15 @@
 """Reading an image safely: paths, URLs, data URIs, bytes, PIL images, arrays and tensors.
 
 What is read is what ``PIL.Image.open`` reads, as the models' authors use it: the first frame of an animation, and no
-EXIF rotation (Pillow itself turns a TIFF). What Pillow would hand over damaged without a word is refused.
+EXIF rotation (Pillow itself turns a TIFF). What Pillow would hand over damaged without a word is refused, or logged
+where the authors' code embeds it so.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import logging
 import os
 import re
 import stat
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
@@ -25,11 +27,14 @@ from PIL import Image, ImageFile
 from st_modules import fetch
 from st_modules.errors import ImageError
 
+logger = logging.getLogger(__name__)
+
 # Raster formats whose decoders are in Pillow itself: nothing that starts a program (EPS) or wraps other formats.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
 
-# The modes of which Image.convert("RGB") keeps the picture. It saturates 16-bit and float modes at 255, for example.
+# The modes of which Image.convert("RGB") keeps the picture, and those where it turns every value over 255 into white.
 _MODES_TO_RGB = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
+_MODES_CUT_AT_255 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _ENCODED = (bytes, str, Path)
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
@@ -121,6 +126,13 @@ class ImageSource:
                     f"its size changed from {self._size} to {image.size}; do not change it while it is used"
                 )
             self._size = image.size
+        if image.mode in _MODES_CUT_AT_255 and cast(float, image.convert("I").getextrema()[1]) > 255:
+            logger.warning(
+                "%s: %s: 16-bit values over 255 become white, as in the code of the models' authors. For the picture "
+                "that a viewer shows, scale it to 8 bits first.",
+                self.label,
+                _described(self._source),
+            )
         return image
 
     def _stream(self) -> BinaryIO:
@@ -261,7 +273,7 @@ def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
         raise ImageError(
             f"{width}x{height} pixels are over the limit of {limits.max_pixels}; shrink the image or raise max_pixels"
         )
-    if image.mode not in _MODES_TO_RGB:
+    if image.mode not in _MODES_TO_RGB | _MODES_CUT_AT_255:
         raise ImageError(
             f"mode {image.mode!r} does not convert to RGB faithfully; scale its values to 0..255 as 8-bit RGB first"
         )

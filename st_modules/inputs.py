@@ -25,7 +25,7 @@ class Item:
     """One thing to embed.
 
     Args:
-        text: The text, or None when there is none ("" is a text).
+        text: The text, or None when there is none ("" is a text where there is no image).
         images: The images, in order.
         instruction: The system text of a chat-style item, or None.
         index: Position in the caller's list, counted from 0.
@@ -113,7 +113,8 @@ def _item(texts: list[str], images: list[object], instruction: str | None, index
         check_text(instruction, f"{where}, system message")
     labels = [where] if len(images) == 1 else [f"{where}, image {number}" for number in range(len(images))]
     sources = tuple(ImageSource(image, label, limits) for image, label in zip(images, labels, strict=True))
-    return Item("\n".join(texts) if texts else None, sources, instruction, index)
+    # An empty text beside an image says nothing, and models lay out a text that is there.
+    return Item("\n".join(texts) if any(texts) or (texts and not images) else None, sources, instruction, index)
 
 
 def _from_dict(value: dict[Any, Any], index: int, limits: ImageLimits) -> Item:

@@ -21,11 +21,14 @@ from torch import Tensor, nn
 from tqdm.autonotebook import tqdm
 
 from st_modules.backbones.base import Backbone, refuse_options
+from st_modules.backbones.clip import CLIP
+from st_modules.backbones.llava_next import LlavaNext
 from st_modules.backbones.qwen2_vl import Qwen2VL
+from st_modules.backbones.visualized_bge import VisualizedBGE
 from st_modules.batching import plan_batches
-from st_modules.catalog import ModelSpec, find_model, get_model, suggestion
-from st_modules.checkpoints import locate
-from st_modules.errors import UnknownModelError
+from st_modules.catalog import ModelSpec, find_model, suggestion
+from st_modules.checkpoints import Checkpoint, locate, read_json
+from st_modules.errors import CheckpointError, UnknownModelError
 from st_modules.images import ImageLimits
 from st_modules.inputs import parse_items
 
@@ -35,7 +38,12 @@ _CARD_WORDING = {
     "pip install -U sentence-transformers": "pip install -U st-modules",
     "from sentence_transformers import SentenceTransformer": "from st_modules import SentenceTransformer",
 }
-_BACKBONES: dict[str, type[Qwen2VL]] = {"qwen2_vl": Qwen2VL}
+_BACKBONES: dict[str, type[Backbone]] = {
+    "qwen2_vl": Qwen2VL,
+    "llava_next": LlavaNext,
+    "clip": CLIP,
+    "visualized_bge": VisualizedBGE,
+}
 
 
 class SentenceTransformer(sentence_transformers.SentenceTransformer):
@@ -50,13 +58,15 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
     Args:
         model_name_or_path: Name of a model, or anything that sentence-transformers loads.
         weights: Local folder with the files of the model's repository, or a model saved by ``save_pretrained``:
-            used in the repository's place, without network.
-        min_image_tokens: Fewest tokens that an image becomes; smaller images are scaled up. The models' own default
-            is 256 for GME.
-        max_image_tokens: Most tokens that an image becomes; larger images are scaled down. 1280 for GME. A lower
-            bound is faster and less exact on detailed pictures.
+            used in the repository's place, without network. For Visualized-BGE the ``.pth`` file itself will do.
+        base_weights: Local folder of the model that an adapter (VLM2Vec) or a tower (Visualized-BGE) is built on,
+            in the place of its repository.
+        min_image_tokens: Fewest tokens that an image becomes; smaller images are scaled up. Models on Qwen2-VL only;
+            256 for GME.
+        max_image_tokens: Most tokens that an image becomes; larger images are scaled down. Models on Qwen2-VL only;
+            1280 for GME. A lower bound is faster and less exact on detailed pictures.
         max_length: Longest input in tokens, image tokens included; the end of longer texts is cut, which is logged.
-            1800 for GME.
+            1800 for GME, and as many as the model has positions for elsewhere.
         image_limits: What reading an image may cost; see :class:`st_modules.ImageLimits`.
         remote_images: ``False`` refuses image URLs. Takes the place of the field of ``image_limits``.
         allow_private_hosts: ``True`` also fetches images from addresses that are not public. Takes the place of the
@@ -64,7 +74,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         **kwargs: The arguments of ``sentence_transformers.SentenceTransformer``.
 
     Raises:
-        UnknownModelError: The name is near one of the catalog's, or is one that is not available yet.
+        UnknownModelError: The name is near one of the catalog's.
         CheckpointError: The model's files are missing, damaged, or of another architecture.
         ValueError: An argument of this class was passed for a model that it does not apply to.
 
@@ -84,6 +94,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         model_name_or_path: str | Path | None = None,
         *,
         weights: str | Path | None = None,
+        base_weights: str | Path | None = None,
         min_image_tokens: int | None = None,
         max_image_tokens: int | None = None,
         max_length: int | None = None,
@@ -102,10 +113,12 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         )
         self._requested_device = kwargs.get("device")
         if self._spec:
-            name = str(self._prepare(self._spec, weights, kwargs))
-        elif weights is not None:
+            self._checkpoint = self._prepare(self._spec, weights, base_weights, kwargs)
+            name = str(self._checkpoint.folder)
+        elif weights is not None or base_weights is not None:
             raise ValueError(
-                f"weights= stands in for a model of the catalog, and {name!r} is none: pass the folder itself."
+                f"weights= and base_weights= stand in for a model of the catalog, and {name!r} is none: pass the "
+                "folder itself."
             )
         super().__init__(name, **kwargs)
         if self._options and not self._backbone:
@@ -117,14 +130,17 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         return first if isinstance(first, Backbone) else None
 
     @staticmethod
-    def _prepare(spec: ModelSpec, weights: str | Path | None, kwargs: dict[str, Any]) -> Path:
+    def _prepare(
+        spec: ModelSpec, weights: str | Path | None, base_weights: str | Path | None, kwargs: dict[str, Any]
+    ) -> Checkpoint:
         """Find the model's files, and fill in the arguments that the catalog decides."""
         if (backend := kwargs.get("backend", "torch")) != "torch":
             raise ValueError(f"backend={backend!r}: the catalog's models run on the torch backend only.")
         refuse_options({name: kwargs.get(name) for name in ("processor_kwargs", "tokenizer_kwargs")})
-        folder = locate(
+        checkpoint = locate(
             spec,
             weights,
+            base_weights,
             revision=kwargs.pop("revision", None),
             cache_folder=kwargs.pop("cache_folder", None) or os.getenv("SENTENCE_TRANSFORMERS_HOME"),
             token=kwargs.pop("token", None),
@@ -132,19 +148,25 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         )
         kwargs.update(trust_remote_code=False, local_files_only=True)
         kwargs["prompts"] = {**spec.prompts, **(kwargs.get("prompts") or {})}
-        return folder
+        return checkpoint
 
     def _load_modules(
         self, model_name_or_path: str, *args: Any, **kwargs: Any
     ) -> tuple[list[nn.Module] | OrderedDict[str, nn.Module], dict[str, Any]]:
-        folder = Path(model_name_or_path)
-        if self._spec is None or (folder / Backbone.config_file_name).is_file():
+        if self._spec is None:
             return super()._load_modules(model_name_or_path, *args, **kwargs)
-        backbone = _BACKBONES[self._spec.backbone].from_checkpoint(
-            folder,
-            kwargs["model_kwargs"],
-            kwargs["config_kwargs"],
-            self._requested_device,
+        backbone_class = _BACKBONES[self._spec.backbone]
+        saved = self._checkpoint.path / Backbone.config_file_name
+        if saved.is_file():
+            _check_template(saved, self._spec)
+            return super()._load_modules(model_name_or_path, *args, **kwargs)
+        _check_options(backbone_class, self._options)
+        backbone = backbone_class.from_checkpoint(
+            self._checkpoint.path,
+            self._checkpoint.base,
+            model_kwargs=kwargs["model_kwargs"],
+            config_kwargs=kwargs["config_kwargs"],
+            device=self._requested_device,
             **{**self._spec.options, **self._options},
         )
         self.model_card_data.base_model = self._spec.repo_id
@@ -153,6 +175,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
 
     def _get_module_init_defaults(self, class_ref: str) -> dict[str, Any]:
         if class_ref in self._module_classes:
+            _check_options(self._module_classes[class_ref], self._options)
             return {**self._options, "device": self._requested_device}
         return super()._get_module_init_defaults(class_ref)
 
@@ -212,7 +235,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         self.eval()
         rows = backbone.plan(items, prompt, kwargs.get("task"))
         backbone.report_trimmed(rows)
-        batches = plan_batches([len(row.ids) for row in rows], batch_size, _max_batch_tokens(device))
+        batches = plan_batches([row.length for row in rows], batch_size, _max_batch_tokens(device))
         embeddings: dict[int, Tensor] = {}
         for batch in tqdm(batches, desc="Batches", disable=not show_progress_bar):
             features = batch_to_device(backbone.collate([rows[number] for number in batch]), device)
@@ -256,11 +279,26 @@ def unregister() -> None:
 
 
 def _find_spec(name: str) -> ModelSpec | None:
-    if find_model(name):
-        return get_model(name)
+    if spec := find_model(name):
+        return spec
     if "/" not in name and not Path(name).exists() and (hint := suggestion(name)):
         raise UnknownModelError(f"Unknown model {name!r}.{hint}")
     return None
+
+
+def _check_template(saved: Path, spec: ModelSpec) -> None:
+    found = read_json(saved).get("template")
+    if spec.path is None and found != spec.options["template"]:
+        raise CheckpointError(
+            f"{saved.parent}: it was saved from a model with the template {found!r}, and {spec.name} has "
+            f"{spec.options['template']!r}. Load the folder by its path, or by the name of the model that it is."
+        )
+
+
+def _check_options(backbone: type[nn.Module], options: Mapping[str, Any]) -> None:
+    known = backbone.config_keys if issubclass(backbone, Backbone) else []
+    if unknown := sorted(options.keys() - {*known, "image_limits"}):
+        raise ValueError(f"{', '.join(unknown)}: not an option of models on {backbone.__name__}.")
 
 
 def _given(**options: Any) -> dict[str, Any]:

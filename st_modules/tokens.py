@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
+from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from st_modules.errors import CheckpointError, InputError
-from st_modules.templates import Image, Segment, Special, Text
+from st_modules.images import ImageSource
+from st_modules.inputs import Item
+from st_modules.templates import Image, Segment, Special, Template, Text
+
+Piece: TypeAlias = tuple[bool, str]
 
 
 class SegmentEncoder:
-    """Encodes segments with two tokenizers that differ in one option.
+    """Encodes segments with tokenizers that differ in one option.
 
     ``split_special_tokens`` must not be toggled on a shared tokenizer, since the setting lives in its Rust
     half and leaks between threads: hence one instance that knows control tokens and one that reads them as
@@ -23,39 +31,47 @@ class SegmentEncoder:
         folder: Folder with the tokenizer's files.
         fallback: Tokenizer class for a folder without ``tokenizer.json``. Where that file exists it is used as
             it is: a named class would rebuild its pre-tokenizer from the class's own defaults.
-        control_tokens: Tokens that the template inserts; each must exist, and none may come out of plain text.
+        template: Layout of the rows; the tokenizer must have each of its control tokens, and must read a row piece by
+            piece as it reads the whole string.
 
     Raises:
-        CheckpointError: The files are missing, or do not have the control tokens.
+        CheckpointError: The files are missing, or do not fit the template.
     """
 
-    def __init__(self, folder: Path, fallback: type[PreTrainedTokenizerBase], control_tokens: Sequence[str]) -> None:
+    def __init__(self, folder: Path, fallback: type[PreTrainedTokenizerBase], template: Template) -> None:
         tokenizer_class: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else fallback
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder)
             self._plain = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
+            self._inner = self._plain
+            if _opens_words_once(self._plain):
+                self._inner = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
+                self._inner.backend_tokenizer.pre_tokenizer.prepend_scheme = "never"
         except Exception as error:
             raise CheckpointError(
-                f"{folder}: the tokenizer's files cannot be read ({error}). The folder needs tokenizer.json, or "
-                "vocab.json and merges.txt."
+                f"{folder}: the tokenizer's files cannot be read ({error}). The folder needs tokenizer.json, or the "
+                "vocabulary files that it is built from."
             ) from error
+        self.pad_id: int = self.tokenizer.pad_token_id or 0
+        samples = _samples(template)
         vocabulary = self.tokenizer.get_vocab()
-        if missing := [token for token in control_tokens if token not in vocabulary]:
+        tokens = list(dict.fromkeys(token for row in samples for token in map(_control_token, row) if token))
+        if missing := [token for token in tokens if token not in vocabulary]:
             raise CheckpointError(f"{folder}: the tokenizer does not have the control tokens {', '.join(missing)}.")
-        self.control_ids: dict[str, int] = {token: vocabulary[token] for token in control_tokens}
-        for token, ids in zip(control_tokens, self._encode(list(control_tokens)), strict=True):
-            if set(ids) & set(self.control_ids.values()):
-                raise CheckpointError(
-                    f"{folder}: the tokenizer turns the text {token!r} into a control token. Its entry in "
-                    'tokenizer.json must say "special": true.'
-                )
+        self.control_ids: dict[str, int] = {token: vocabulary[token] for token in tokens}
+        self.image_ids: set[int] = {
+            vocabulary[part.token] for row in samples for part in row if isinstance(part, Image) and part.token
+        }
+        for tokenizer in (self._plain, self._inner):
+            _read_as_text(tokenizer, tokens)
+        self._check(folder, samples)
 
     def __call__(
         self,
         rows: Sequence[Sequence[Segment]],
         image_tokens: Sequence[Sequence[int]],
         labels: Sequence[str],
-        max_length: int,
+        max_lengths: Sequence[int],
     ) -> list[tuple[list[int], bool]]:
         """Encode rows of segments.
 
@@ -63,59 +79,165 @@ class SegmentEncoder:
             rows: One list of segments an item.
             image_tokens: For each item, the number of tokens of each of its images.
             labels: What an error calls each item, for example ``"item 3"``.
-            max_length: Longest row in tokens; longer rows lose the end of their user text.
+            max_lengths: Most tokens of each row; a longer row loses the end of its user text.
 
         Returns:
             For each item its token ids, and whether its text was trimmed.
 
         Raises:
-            InputError: The images and the instruction of an item exceed ``max_length`` by themselves.
+            InputError: The images and the instruction of an item exceed its limit by themselves.
         """
-        texts = list({text for row in rows for segment in row for text in _strings(segment)})
-        ids = dict(zip(texts, self._encode(texts), strict=True))
-        return [
-            self._encode_row(row, counts, label, max_length, ids)
-            for row, counts, label in zip(rows, image_tokens, labels, strict=True)
-        ]
+        pieces = {piece for row in rows for piece in _pieces(row)}
+        ids = dict(zip(pieces, self._encode(pieces), strict=True))
+        encoded: list[tuple[list[int], bool]] = []
+        for row, counts, label, max_length in zip(rows, image_tokens, labels, max_lengths, strict=True):
+            parts = self._parts(row, counts, ids)
+            excess = sum(map(len, parts)) - max_length
+            if excess > 0:
+                self._trim(row, parts, excess, label, sum(counts), max_length)
+            encoded.append(([token_id for part in parts for token_id in part], excess > 0))
+        return encoded
 
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        return self._plain(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-
-    def _encode_row(
-        self,
-        row: Sequence[Segment],
-        image_tokens: Sequence[int],
-        label: str,
-        max_length: int,
-        ids: dict[str, list[int]],
-    ) -> tuple[list[int], bool]:
-        counts = iter(image_tokens)
+    def _parts(
+        self, row: Sequence[Segment], image_tokens: Sequence[int], ids: Mapping[Piece, list[int]]
+    ) -> list[list[int]]:
+        texts, counts = iter(_pieces(row)), iter(image_tokens)
         parts: list[list[int]] = []
-        user_part, keep = -1, 0
         for segment in row:
             match segment:
                 case Special(token):
                     parts.append([self.control_ids[token]])
                 case Image(token):
-                    parts.append([self.control_ids[token]] * next(counts))
-                case Text(fixed, user):
-                    if user:
-                        user_part, keep = len(parts), len(ids[fixed])
-                    parts.append(ids[fixed + user])
-        excess = sum(map(len, parts)) - max_length
-        trimmable = len(parts[user_part]) - keep if user_part >= 0 else 0
-        if excess > trimmable:
-            raise InputError(
-                f"{label}: its {sum(image_tokens)} image tokens and its instruction take "
-                f"{max_length + excess - trimmable} tokens without any text, over max_length={max_length}. Pass fewer "
-                "or smaller images, lower max_image_tokens, shorten the instruction, or raise max_length."
-            )
-        if excess > 0:
-            parts[user_part] = parts[user_part][:-excess]
-        return [token_id for part in parts for token_id in part], excess > 0
+                    count = next(counts)
+                    parts.append([self.control_ids[token]] * count if token else [])
+                case Text():
+                    parts.append(ids[next(texts)])
+        return parts
+
+    def _trim(
+        self, row: Sequence[Segment], parts: list[list[int]], excess: int, label: str, images: int, max_length: int
+    ) -> None:
+        """Shorten the user's text in ``parts`` until the row fits."""
+        for number, segment in enumerate(row):
+            if isinstance(segment, Text) and segment.user:
+                budget = len(parts[number]) - excess
+                tokenizer = self._tokenizer(number == _first_text(row))
+                fixed = tokenizer(segment.before + segment.after, add_special_tokens=False)["input_ids"]
+                if len(fixed) <= budget:
+                    parts[number] = _shortened(tokenizer, segment, budget)
+                    return
+        raise InputError(
+            f"{label}: its {images} image tokens and instruction are over max_length={max_length} without any text. "
+            "Pass fewer or smaller images, lower max_image_tokens, shorten the instruction, or raise max_length."
+        )
+
+    def _encode(self, pieces: Collection[Piece]) -> list[list[int]]:
+        ids: dict[Piece, list[int]] = {}
+        for first in (True, False):
+            group = [piece for piece in pieces if piece[0] == first]
+            texts = [text for _, text in group]
+            ids.update(zip(group, _ids(self._tokenizer(first), texts), strict=True))
+        return [ids[piece] for piece in pieces]
+
+    def _tokenizer(self, first: bool) -> PreTrainedTokenizerBase:
+        return self._plain if first else self._inner
+
+    def _check(self, folder: Path, samples: Sequence[Sequence[Segment]]) -> None:
+        for token, ids in zip(self.control_ids, _ids(self._plain, list(self.control_ids)), strict=True):
+            if set(ids) & set(self.control_ids.values()):
+                raise CheckpointError(f"{folder}: the tokenizer turns the text {token!r} into a control token.")
+        for row in samples:
+            counts = [1 for segment in row if isinstance(segment, Image)]
+            ((ids, _),) = self([row], [counts], ["sample"], [sys.maxsize])
+            # The control token that opens a row is the tokenizer's own to add, so the string begins after it.
+            opening = isinstance(row[0], Special)
+            string = _string(row[opening:])
+            if ids[opening:] != _ids(self.tokenizer, [string])[0]:
+                raise CheckpointError(
+                    f"{folder}: the tokenizer reads {string!r} otherwise than piece by piece between its control "
+                    "tokens. Use the tokenizer files of the model's repository."
+                )
 
 
-def _strings(segment: Segment) -> tuple[str, ...]:
-    return (segment.fixed, segment.fixed + segment.user) if isinstance(segment, Text) else ()
+def _samples(template: Template) -> list[list[Segment]]:
+    """Rows that have every control token of a template between them."""
+    image = (ImageSource(b"", "sample"),)
+    items = [Item("a b", (), None, 0), Item(None, image, None, 0), Item("a b", image, None, 0)]
+    return [template(item, None, task) for item in items for task in ("query", "document")]
+
+
+def _control_token(segment: Segment) -> str | None:
+    return None if isinstance(segment, Text) else segment.token
+
+
+def _pieces(row: Sequence[Segment]) -> list[Piece]:
+    """The texts of a row, and whether the row begins with them."""
+    first = _first_text(row)
+    return [
+        (number == first, segment.before + segment.user + segment.after)
+        for number, segment in enumerate(row)
+        if isinstance(segment, Text)
+    ]
+
+
+def _first_text(row: Sequence[Segment]) -> int:
+    return 1 if row and isinstance(row[0], Special) else 0
+
+
+def _string(row: Sequence[Segment]) -> str:
+    return "".join(
+        segment.before + segment.user + segment.after if isinstance(segment, Text) else segment.token or ""
+        for segment in row
+    )
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+
+def _shortened(tokenizer: PreTrainedTokenizerBase, segment: Text, budget: int) -> list[int]:
+    """Encode a segment with as much of the user's text as fits: what is kept is a prefix of that text."""
+    before, user, after = segment.before, segment.user, segment.after
+    while True:
+        encoding = tokenizer(
+            before + user + after, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
+        if len(ids) <= budget:
+            return ids
+        starts = [start for start, _ in offsets if len(before) <= start < len(before) + len(user)]
+        kept = max(0, len(starts) - (len(ids) - budget))
+        user = user[: starts[kept] - len(before)] if starts else ""
+
+
+def _read_as_text(tokenizer: PreTrainedTokenizerBase, control_tokens: Sequence[str]) -> None:
+    # split_special_tokens spares only tokens that are marked as special, and some published tokenizers do not mark
+    # their image token.
+    unmarked = [
+        AddedToken(token.content, normalized=token.normalized, special=True)
+        for token in tokenizer.added_tokens_decoder.values()
+        if token.content in control_tokens and not token.special
+    ]
+    if unmarked:
+        tokenizer.add_tokens(unmarked, special_tokens=True)
+    _hide_control_pieces(tokenizer)
+
+
+def _hide_control_pieces(tokenizer: Any) -> None:
+    # A Unigram model finds control tokens in a text by itself, since they are pieces of its vocabulary. With a space
+    # before them they match nothing: every space of a text has become another character by then.
+    backend = tokenizer.backend_tokenizer
+    if not isinstance(backend.model, Unigram):
+        return
+    model = json.loads(backend.to_str())["model"]
+    hidden = set(tokenizer.all_special_tokens)
+    vocabulary = [(f" {piece}" if piece in hidden else piece, score) for piece, score in model["vocab"]]
+    backend.model = Unigram(vocabulary, model["unk_id"], model["byte_fallback"])
+
+
+def _opens_words_once(tokenizer: Any) -> bool:
+    # Some SentencePiece tokenizers put a space before the first text of a string only; each piece is a string here.
+    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
+    return isinstance(pre_tokenizer, Metaspace) and pre_tokenizer.prepend_scheme == "first"

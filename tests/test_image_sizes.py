@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from st_modules import ImageError, SentenceTransformer
-from st_modules.backbones.qwen2_vl import Qwen2VL, first_resize
+from st_modules.backbones.qwen2_vl import Qwen2VL, gme_first_resize, qwen_vl_utils_first_resize
 from st_modules.images import ImageSource
 from st_modules.inputs import Item
 
@@ -33,11 +33,29 @@ def backbone() -> Qwen2VL:
         (1, 10_000, (28, 5600)),  # an aspect ratio of 357 is clamped to 200
         (10_000, 1, (5600, 28)),
         (8000, 4000, (5068, 2520)),  # over 16384 tokens: scaled by sqrt(32000000 / 12845056), then floored
-        (1, 20_000_000, (0, 0)),
     ],
 )
 def test_the_first_resize_follows_the_authors_rule(height: int, width: int, expected: tuple[int, int]) -> None:
-    assert first_resize(height, width, 28, 4, 16384) == expected
+    assert gme_first_resize(height, width) == expected
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (280, 280, (280, 280)),
+        (600, 4, (588, 28)),  # a side that rounds to nothing is 28 pixels at least, where transformers' rule has 700x28
+        (30, 6000, (28, 5992)),  # an aspect ratio of 200, which rounding makes larger
+        (10, 5, (84, 56)),
+        (8000, 4000, (5068, 2520)),
+    ],
+)
+def test_the_resize_of_qwen_vl_utils_has_no_clamp(height: int, width: int, expected: tuple[int, int]) -> None:
+    assert qwen_vl_utils_first_resize(height, width) == expected
+
+
+def test_the_resize_of_qwen_vl_utils_refuses_what_is_too_elongated() -> None:
+    with pytest.raises(ValueError, match="above 200"):
+        qwen_vl_utils_first_resize(1, 201)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -218,17 +218,31 @@ def test_16_bits_a_colour_keep_their_upper_8() -> None:
     assert [to_rgb(loaded).getpixel((x, 0)) for x in (0, 1)] == [(0x12, 0xFF, 0x00), (0x80, 0x7F, 0xFF)]
 
 
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
+def test_16_bits_of_gray_become_what_pillow_makes_of_them_and_that_is_logged(
+    image_format: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    gray = np.array([[0, 7, 255, 256, 65535]], dtype=np.uint16)
+    source = ImageSource(encoded(Image.fromarray(gray), image_format), "item 3")
+    assert np.asarray(to_rgb(source.load()))[0, :, 0].tolist() == [0, 7, 255, 255, 255]
+    assert [record.getMessage()[:7] for record in caplog.records] == ["item 3:"]
+    assert "8 bits" in caplog.text
+
+
+def test_16_bits_of_gray_that_lose_nothing_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    assert to_rgb(ImageSource(Image.new("I;16", (4, 4), 255)).load()).getpixel((0, 0)) == (255, 255, 255)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("attribute", ["size", "load"])
-@pytest.mark.parametrize(
-    ("mode", "image_format"), [("I;16", "PNG"), ("I;16", "TIFF"), ("I", "TIFF"), ("F", "TIFF"), ("LAB", "TIFF")]
-)
+@pytest.mark.parametrize(("mode", "image_format"), [("I", "TIFF"), ("F", "TIFF"), ("LAB", "TIFF")])
 def test_modes_that_convert_wrongly_are_refused_by_name(mode: str, image_format: str, attribute: str) -> None:
     data = encoded(Image.new(mode, (4, 4)), image_format)
     with pytest.raises(ImageError, match=f"mode '{mode}' does not convert to RGB faithfully; scale its values"):
         ImageSource(data).size if attribute == "size" else ImageSource(data).load()
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I", "F", "La", "LAB"])
+@pytest.mark.parametrize("mode", ["I", "F", "La", "LAB"])
 def test_a_callers_image_of_such_a_mode_is_refused(mode: str) -> None:
     with pytest.raises(ImageError, match=f"mode '{mode}'"):
         ImageSource(Image.new(mode, (4, 4))).load()

@@ -319,9 +319,8 @@ def test_bad_arguments_say_what_is_wrong(arguments: dict[str, Any], message: str
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("bge-vl-base", "not available yet"),
         ("gme2b", "Did you mean 'gme-2b'"),
-        ("TIGER-Lab/VLM2Vec-Qwen2VL-2B", "not available yet"),
+        ("BAAI/bge-visualized", "'bge-visualized-base' or 'bge-visualized-m3'"),
     ],
 )
 def test_names_that_cannot_be_loaded(name: str, message: str) -> None:

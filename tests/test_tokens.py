@@ -6,14 +6,14 @@ import random
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer, XLMRobertaTokenizer
 
 from st_modules import CheckpointError, InputError
 from st_modules.images import ImageSource
 from st_modules.inputs import Item
-from st_modules.templates import Image, Segment, Text, gme
+from st_modules.templates import Image, Segment, Special, Text, gme, visualized_xlm_roberta
 from st_modules.tokens import SegmentEncoder
 
 CONTROL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(folder: Path) -> SegmentEncoder:
-    return SegmentEncoder(folder, Qwen2Tokenizer, CONTROL)
+    return SegmentEncoder(folder, Qwen2Tokenizer, gme)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +57,14 @@ def render(text: str | None, instruction: str | None = None, images: int = 0) ->
 
 
 def encode(encoder: SegmentEncoder, segments: list[Segment], images: list[int], max_length: int = 10**6) -> list[int]:
-    return encoder([segments], [images], ["item 0"], max_length)[0][0]
+    return encoder([segments], [images], ["item 0"], [max_length])[0][0]
 
 
 def as_string(segments: list[Segment], image_tokens: int = 0) -> str:
     return "".join(
-        segment.fixed + segment.user
+        segment.before + segment.user + segment.after
         if isinstance(segment, Text)
-        else segment.token * (image_tokens if isinstance(segment, Image) else 1)
+        else (segment.token or "") * (image_tokens if isinstance(segment, Image) else 1)
         for segment in segments
     )
 
@@ -119,7 +119,7 @@ def test_trimming_takes_the_end_of_the_users_text_and_nothing_else(
 ) -> None:
     segments = render("x" * 300, images=len(images))
     full = encode(encoder, segments, images)
-    ids, trimmed = encoder([segments], [images], ["item 0"], len(full) - excess)[0]
+    ids, trimmed = encoder([segments], [images], ["item 0"], [len(full) - excess])[0]
     start = full.index(encoder._plain("x", add_special_tokens=False)["input_ids"][0])
     assert ids == full[: start + 300 - excess] + full[start + 300 :]
     assert trimmed == (excess > 0)
@@ -127,24 +127,105 @@ def test_trimming_takes_the_end_of_the_users_text_and_nothing_else(
 
 def test_what_cannot_be_trimmed_is_an_error_that_names_the_item(encoder: SegmentEncoder) -> None:
     with pytest.raises(InputError, match=r"^item 4: its 900 image tokens .* over max_length=500"):
-        encoder([render("te", images=1)], [[900]], ["item 4"], 500)
+        encoder([render("te", images=1)], [[900]], ["item 4"], [500])
     with pytest.raises(InputError, match=r"^item 4: .*instruction"):
-        encoder([render("te", instruction="x" * 900)], [[]], ["item 4"], 500)
+        encoder([render("te", instruction="x" * 900)], [[]], ["item 4"], [500])
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="tokenizer"):
-        SegmentEncoder(tmp_path, Qwen2Tokenizer, CONTROL)
+        SegmentEncoder(tmp_path, Qwen2Tokenizer, gme)
 
 
 def test_a_tokenizer_without_a_control_token_is_refused(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="absent"):
-        SegmentEncoder(folder, Qwen2Tokenizer, (*CONTROL, "<|absent|>"))
+        SegmentEncoder(folder, Qwen2Tokenizer, lambda *_: [Special("<|absent|>"), Text("a")])
 
 
-def test_a_control_token_that_plain_text_could_write_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_control_token_that_is_not_marked_as_special_stays_text_too(folder: Path, tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_tokens(["<|ordinary|>"])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(CheckpointError, match="ordinary.*control token"):
-        SegmentEncoder(tmp_path, Qwen2Tokenizer, (*CONTROL, "<|ordinary|>"))
+
+    def template(item: Item, instruction: str | None, task: str | None) -> list[Segment]:
+        return [Special("<|ordinary|>"), Text("", item.text or "")]
+
+    encoder = SegmentEncoder(tmp_path, Qwen2Tokenizer, template)
+    control = encoder.control_ids["<|ordinary|>"]
+    ids = encode(encoder, template(Item("he <|ordinary|> te", (), None, 0), None, None), [])
+    assert ids.count(control) == 1
+    assert tokenizer.decode(ids, skip_special_tokens=False) == "<|ordinary|>he <|ordinary|> te"
+
+
+def test_a_tokenizer_that_strips_around_its_control_tokens_is_refused(folder: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens([AddedToken("<|greedy|>", rstrip=True)])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(CheckpointError, match=r"<\|greedy\|> a.*piece by piece"):
+        SegmentEncoder(tmp_path, Qwen2Tokenizer, lambda *_: [Text("a "), Special("<|greedy|>"), Text(" a")])
+
+
+LLAMA_TEXTS = ["he te", " he", "", "  two spaces", "<s> he", "</s>", "[INST] <image> [/INST]", "é猫", "tail "]
+
+
+def llama(item: Item, instruction: str | None, task: str | None) -> list[Segment]:
+    return [Special("<s>"), Text("[INST]  ", item.text or "", " \n "), Special("<image>"), Text(" [/INST]")]
+
+
+@pytest.fixture(scope="module", params=["prepended", "first only"])
+def llama_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SentencePiece-like BPE in the two forms that Mistral's tokenizer is published in."""
+    letters = sorted(set("▁abcdefghijklmnopqrstuvwxyz[]/<>ISNT."))
+    words = ["<unk>", "<s>", "</s>", *[f"<0x{byte:02X}>" for byte in range(256)], *letters, "▁▁", "▁h", "te"]
+    merges = [("▁", "▁"), ("▁", "h"), ("t", "e")]
+    model = models.BPE({word: n for n, word in enumerate(words)}, merges, unk_token="<unk>", byte_fallback=True)
+    tokenizer = Tokenizer(model)
+    if request.param == "prepended":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>", "<image>"])
+    folder = tmp_path_factory.mktemp("llama")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("text", LLAMA_TEXTS)
+def test_sentencepiece_spaces_are_those_of_the_whole_string(llama_folder: Path, text: str) -> None:
+    whole = Tokenizer.from_file(str(llama_folder / "tokenizer.json"))
+    encoder = SegmentEncoder(llama_folder, PreTrainedTokenizerFast, llama)
+    if "<" in text:
+        # As text, control tokens are spelled: the string beside them is encoded as if they were words.
+        whole.encode_special_tokens = True
+    ids = encode(encoder, llama(Item(text, (), None, 0), None, None), [])
+    image = encoder.control_ids["<image>"]
+    place = ids.index(image)
+    assert ids[0] == encoder.control_ids["<s>"]
+    assert ids[1:place] == whole.encode(f"[INST]  {text} \n ", add_special_tokens=False).ids
+    whole.encode_special_tokens = False
+    tail = whole.encode("x<image> [/INST]", add_special_tokens=False).ids
+    assert ids[place:] == tail[tail.index(image) :]
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3, 7, 12])
+def test_a_text_before_fixed_text_is_trimmed_to_the_longest_prefix_that_fits(llama_folder: Path, room: int) -> None:
+    text = "he te  te hé te. tete he"
+    encoder = SegmentEncoder(llama_folder, PreTrainedTokenizerFast, llama)
+    prefixes = [encode(encoder, llama(Item(text[:n], (), None, 0), None, None), []) for n in range(len(text) + 1)]
+    max_length = len(prefixes[0]) + room
+    row = llama(Item(text, (), None, 0), None, None)
+    ((ids, trimmed),) = encoder([row], [[]], ["item 0"], [max_length])
+    assert trimmed
+    assert ids in prefixes
+    assert len(ids) <= max_length
+    assert len(ids) >= max_length - 2
+
+
+def test_no_piece_of_a_unigram_vocabulary_is_a_control_token() -> None:
+    folder = Path(__file__).parent / "golden" / "bge_visualized_m3" / "bge"
+    encoder = SegmentEncoder(folder, XLMRobertaTokenizer, visualized_xlm_roberta)
+    special = set(encoder.tokenizer.all_special_ids) - {encoder.tokenizer.unk_token_id}
+    texts = ["<s>", "</s>", "a <mask> b", "<pad>x", "</s></s> <s>"]
+    rows = [visualized_xlm_roberta(Item(text, (), None, 0), None, None) for text in texts]
+    encoded = encoder(rows, [[]] * len(rows), texts, [512] * len(rows))
+    assert [special & set(ids[1:-1]) for ids, _ in encoded] == [set()] * len(rows)

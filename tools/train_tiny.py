@@ -80,7 +80,7 @@ VISION = {
 }
 OPTIONS = {
     "template": "gme",
-    "first_resize_tokens": (4, 16384),
+    "first_resize": "gme",
     "min_image_tokens": 12,
     "max_image_tokens": 16,
     "max_length": 512,

@@ -6,16 +6,23 @@ import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from sentence_transformers.base.modality_types import Modality
 from sentence_transformers.base.modules import InputModule
 from sentence_transformers.util import get_device_name
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import BaseImageProcessor, PreTrainedModel
+from typing_extensions import Self
 
+from st_modules.errors import ImageError
 from st_modules.images import ImageLimits, ImageSource
 from st_modules.inputs import Item, check_text, parse_items
-from st_modules.templates import Task
+from st_modules.templates import TEMPLATES, Image, Task
+from st_modules.tokens import SegmentEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -25,32 +32,82 @@ class Row:
     """One item, ready but for its pixels.
 
     Attributes:
-        ids: Token ids, image tokens included.
-        images: The item's images, not opened beyond their headers.
+        ids: Token ids, with those of the images that are read among the text.
+        images: The images, not opened beyond their headers.
         trimmed: Whether the end of the item's text was cut to fit ``max_length``.
+        length: Tokens that the row costs, with those of images that are read apart from the text.
     """
 
     ids: list[int]
     images: tuple[ImageSource, ...]
     trimmed: bool
+    length: int
 
 
 class Backbone(InputModule):
     """Base class of the modules that turn items into one vector each.
 
-    A subclass says in ``config_keys`` which constructor arguments are saved with the model, and implements
-    :meth:`plan`, :meth:`collate`, :meth:`forward`, :meth:`save` and :meth:`load`. Inference and training share
-    them: ``preprocess`` is ``collate(plan(items))``.
+    A subclass adds its own constructor arguments to ``config_keys``, which are saved with the model, and implements
+    :meth:`from_checkpoint`, :meth:`get_embedding_dimension`, :meth:`image_tokens`, :meth:`pixel_features` and
+    :meth:`forward`. Inference and training share them: ``preprocess`` is ``collate(plan(items))``.
+
+    Args:
+        model: What runs.
+        encoder: Turns rendered items into token ids.
+        image_processor: Turns images into the model's pixel features.
+        template: Name of the layout in ``st_modules.templates``.
+        positions: Tokens that the model has positions for.
+        max_length: Longest row in tokens; ``None`` is as long as ``positions`` allows.
+        image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
     """
 
     config_file_name = "st_modules_config.json"
-    image_limits: ImageLimits
-    max_length: int
+    config_keys: list[str] = ["template", "max_length"]
+    model: Any
+    image_processor: Any
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module,
+        encoder: SegmentEncoder,
+        image_processor: BaseImageProcessor,
+        template: str,
+        positions: int,
+        max_length: int | None,
+        image_limits: ImageLimits | None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.image_processor = image_processor
+        self.encoder = encoder
+        self.tokenizer = encoder.tokenizer
+        self.template = template
+        self.positions = positions
+        self.image_limits = image_limits or ImageLimits()
+        self.max_length = positions if max_length is None else max_length
 
     @property
     def modalities(self) -> list[Modality]:
         """What the module embeds; "message" is what lets a batch mix the others."""
         return ["text", "image", ("image", "text"), "message"]
+
+    @property
+    def processor(self) -> BaseImageProcessor:
+        """The image processor."""
+        return self.image_processor
+
+    @property
+    def max_length(self) -> int:
+        """Longest row in tokens; longer rows lose the end of their user text."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, value: int) -> None:
+        if not 1 <= value <= self.positions:
+            raise ValueError(
+                f"max_length={value}: it must be at least 1, and this model has {self.positions} positions."
+            )
+        self._max_length = value
 
     @property
     def max_seq_length(self) -> int:
@@ -66,6 +123,47 @@ class Backbone(InputModule):
         """Return the length of an embedding, read from the weights."""
 
     @abstractmethod
+    def image_tokens(self, image: ImageSource) -> int:
+        """Return how many tokens an image becomes, from its size alone.
+
+        Raises:
+            ImageError: The image cannot be read, or is too elongated for the model.
+        """
+
+    @abstractmethod
+    def pixel_features(self, images: Sequence[ImageSource]) -> Mapping[str, torch.Tensor]:
+        """Read images in the way of the model's authors, and return the features that :meth:`forward` needs of them.
+
+        Raises:
+            ImageError: An image cannot be read.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_checkpoint(
+        cls,
+        folder: Path,
+        base: Path | None = None,
+        *,
+        model_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        device: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Build the module from a folder in the upstream's layout, or one that :meth:`save` wrote.
+
+        Args:
+            folder: The checkpoint.
+            base: Folder of the model that an adapter or a tower is built on.
+            model_kwargs: For ``from_pretrained``: ``dtype``, ``attn_implementation``, ``device_map`` and others.
+            config_kwargs: Values that take the place of those in ``config.json``.
+            device: Where the model will run, which decides the precision where ``model_kwargs`` does not.
+            **options: The constructor's keyword arguments.
+
+        Raises:
+            CheckpointError: The folder does not hold exactly this architecture's weights.
+        """
+
     def plan(
         self, items: Sequence[Item], prompt: str | None = None, task: Task = None, max_length: int | None = None
     ) -> list[Row]:
@@ -83,10 +181,51 @@ class Backbone(InputModule):
         Raises:
             InputError: An item does not fit, or cannot be read.
         """
+        if prompt:
+            check_text(prompt, "the prompt")
+        render = TEMPLATES[self.template]
+        rendered = [render(item, item.instruction or prompt, task) for item in items]
+        images = [[segment for segment in row if isinstance(segment, Image)] for row in rendered]
+        counts = [[self.image_tokens(image.source) for image in row] for row in images]
+        encoded = self.encoder(
+            rendered,
+            counts,
+            [f"item {item.index}" for item in items],
+            [self._limit(max_length, bool(row)) for row in images],
+        )
+        return [
+            Row(
+                ids,
+                tuple(image.source for image in row),
+                trimmed,
+                len(ids) + sum(count for image, count in zip(row, tokens, strict=True) if image.token is None),
+            )
+            for (ids, trimmed), row, tokens in zip(encoded, images, counts, strict=True)
+        ]
 
-    @abstractmethod
+    def _limit(self, max_length: int | None, has_image: bool) -> int:
+        """Return the most tokens that a row may have."""
+        return min(max_length or self.max_length, self.positions)
+
     def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        """Read the rows' pixels and join the rows to a batch of features for :meth:`forward`."""
+        """Read the rows' pixels and join the rows, padded on the right, to a batch of features for :meth:`forward`.
+
+        Args:
+            rows: What :meth:`plan` returned.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` of shape (rows, longest row), int64; ``num_images_per_sample`` of
+            shape (rows,), int64; and where there are images what :meth:`pixel_features` returns.
+        """
+        ids = [torch.tensor(row.ids, dtype=torch.long) for row in rows]
+        features = {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.encoder.pad_id),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+            "num_images_per_sample": torch.tensor([len(row.images) for row in rows]),
+        }
+        if images := [image for row in rows for image in row.images]:
+            features.update(self.pixel_features(images))
+        return features
 
     def preprocess(
         self,
@@ -127,9 +266,80 @@ class Backbone(InputModule):
                 max_length or self.max_length,
             )
 
-    def _check_prompt(self, prompt: str | None) -> None:
-        if prompt:
-            check_text(prompt, "the prompt")
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Write the weights as safetensors, the tokenizer, the image processor and the options to a folder."""
+        self.save_weights(output_path)
+        self.save_tokenizer(output_path)
+        self.image_processor.save_pretrained(output_path)
+        self.save_config(output_path)
+
+    def save_weights(self, output_path: str) -> None:
+        """Write the weights and ``config.json`` to a folder."""
+        self.model.save_pretrained(output_path)
+
+    @classmethod
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a module that :meth:`save` wrote, from a folder or from the Hub.
+
+        ``init_defaults`` are the options and the device that the user asked for, so here they win over the saved
+        ones.
+        """
+        refuse_options(
+            {
+                "processor_kwargs": kwargs.get("processor_kwargs"),
+                "backend": kwargs.get("backend", "torch") != "torch",
+            }
+        )
+        location = {
+            "subfolder": subfolder,
+            "token": token,
+            "cache_folder": cache_folder,
+            "revision": revision,
+            "local_files_only": local_files_only,
+        }
+        folder = cls.load_dir_path(model_name_or_path, **location)
+        return cls.from_checkpoint(
+            Path(cast(str, folder)),
+            model_kwargs=model_kwargs,
+            config_kwargs=config_kwargs,
+            **{**cls.load_config(model_name_or_path, **location), **(init_defaults or {})},
+        )
+
+
+def scaled_size(image: ImageSource, side: int) -> tuple[int, int]:
+    """Return the size of an image whose shorter side is scaled to ``side``.
+
+    Args:
+        image: The image.
+        side: Length in pixels.
+
+    Returns:
+        Width and height in pixels; the longer side is rounded down, as CLIP's preparation does it.
+
+    Raises:
+        ImageError: The image cannot be read, or is so elongated that scaling it would exceed ``max_pixels``.
+    """
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    longer = int(side * long / short)
+    if side * longer > image.limits.max_pixels:
+        raise ImageError(
+            f"{image.label}: {width}x{height} pixels are too elongated: scaled to a shorter side of {side} pixels they "
+            f"are over the limit of {image.limits.max_pixels}. Crop or resize it."
+        )
+    return (side, longer) if width <= height else (longer, side)
 
 
 def refuse_options(options: Mapping[str, Any]) -> None:

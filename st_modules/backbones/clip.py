@@ -1,0 +1,120 @@
+"""CLIP as an embedder of text, images, and both: the two towers' features are added before they are normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from typing_extensions import Self
+
+from st_modules.backbones.base import Backbone, loading_kwargs, scaled_size
+from st_modules.checkpoints import check_model_type, load_image_processor, load_model
+from st_modules.images import ImageLimits, ImageSource, to_rgb
+from st_modules.templates import TEMPLATES
+from st_modules.tokens import SegmentEncoder
+
+
+class CLIP(Backbone):
+    """CLIP with BGE-VL's fusion of an image and a text.
+
+    Args:
+        model: Both towers.
+        encoder: Turns rendered items into token ids.
+        image_processor: Resizes, crops and normalises images.
+        template: Name of the layout in ``st_modules.templates``.
+        max_length: Most tokens of a text; a longer text loses its end, never the end token, which is pooled.
+        image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
+    """
+
+    model: CLIPModel
+    image_processor: CLIPImageProcessorPil
+
+    def __init__(
+        self,
+        model: CLIPModel,
+        encoder: SegmentEncoder,
+        image_processor: CLIPImageProcessorPil,
+        *,
+        template: str,
+        max_length: int | None = None,
+        image_limits: ImageLimits | None = None,
+    ) -> None:
+        positions = model.text_model.embeddings.position_embedding.num_embeddings
+        super().__init__(model, encoder, image_processor, template, positions, max_length, image_limits)
+
+    def get_embedding_dimension(self) -> int:
+        """Return the length of an embedding, read from the weights."""
+        return self.model.text_projection.out_features
+
+    def image_tokens(self, image: ImageSource) -> int:
+        """Return how many patches the image tower sees, which is the same for every image.
+
+        Raises:
+            ImageError: The image cannot be read, or is too elongated to be scaled.
+        """
+        scaled_size(image, self.image_processor.size["shortest_edge"])
+        return self.model.vision_model.embeddings.num_positions
+
+    def pixel_features(self, images: Sequence[ImageSource]) -> Mapping[str, torch.Tensor]:
+        """Read images, and scale and crop them to the tower's square.
+
+        Returns:
+            ``pixel_values`` of shape (images, 3, height, width), float32.
+        """
+        return self.image_processor(
+            [to_rgb(image.load()) for image in images], do_convert_rgb=False, return_tensors="pt"
+        )
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Run the towers that the rows need, and add the features of a row's text and image.
+
+        Args:
+            features: What :meth:`collate` returned, on the model's device.
+            **kwargs: Not used.
+
+        Returns:
+            The features with ``sentence_embedding`` of shape (rows, dimension), in the model's precision.
+        """
+        mask = features["attention_mask"]
+        has_text, has_image = mask.any(1), features["num_images_per_sample"] > 0
+        embedding = torch.zeros(len(mask), self.get_embedding_dimension(), dtype=self.model.dtype, device=mask.device)
+        if has_text.any():
+            text: Any = self.model.get_text_features(
+                input_ids=features["input_ids"][has_text], attention_mask=mask[has_text]
+            )
+            embedding = embedding.index_add(0, has_text.nonzero()[:, 0], text.pooler_output)
+        if has_image.any():
+            image: Any = self.model.get_image_features(pixel_values=features["pixel_values"])
+            embedding = embedding.index_add(0, has_image.nonzero()[:, 0], image.pooler_output)
+        features["sentence_embedding"] = embedding
+        return features
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        folder: Path,
+        base: Path | None = None,
+        *,
+        model_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        device: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Build the module from a checkpoint; see :meth:`Backbone.from_checkpoint`."""
+        check_model_type(folder, "clip")
+        model = load_model(
+            CLIPModel,
+            folder,
+            config=CLIPConfig.from_pretrained(folder, **(config_kwargs or {})),
+            **loading_kwargs(model_kwargs, device),
+        )
+        return cls(
+            cast(CLIPModel, model),
+            SegmentEncoder(folder, CLIPTokenizer, TEMPLATES[options["template"]]),
+            load_image_processor(CLIPImageProcessorPil, folder),
+            **options,
+        )

@@ -1,0 +1,115 @@
+"""LLaVA-NeXT as an embedder: last-token pooling over an image cut into tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL.Image import Image as PILImage
+from PIL.Image import Resampling
+from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextModel, PreTrainedTokenizerFast
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+from typing_extensions import Self
+
+from st_modules.backbones.base import loading_kwargs
+from st_modules.backbones.decoder import DecoderBackbone
+from st_modules.checkpoints import LM_HEAD, check_model_type, load_image_processor, load_model
+from st_modules.images import ImageLimits, ImageSource, to_rgb
+from st_modules.templates import TEMPLATES
+from st_modules.tokens import SegmentEncoder
+
+
+class LlavaNext(DecoderBackbone):
+    """LLaVA-NeXT with the recipe of one of its published embedders.
+
+    Args:
+        model: The transformer, vision tower included.
+        encoder: Turns rendered items into token ids.
+        image_processor: Cuts images into tiles.
+        template: Name of the layout in ``st_modules.templates``.
+        first_resize: Side in pixels of the square that every image is resized to, in its own mode, before anything
+            else; ``None`` leaves images as they are.
+        max_length: Longest row in tokens; longer rows lose the end of their text, never the tokens after it.
+        image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
+    """
+
+    config_keys: list[str] = [*DecoderBackbone.config_keys, "first_resize"]
+    model: LlavaNextModel
+    image_processor: LlavaNextImageProcessorPil
+    visual_features = ("pixel_values", "image_sizes")
+
+    def __init__(
+        self,
+        model: LlavaNextModel,
+        encoder: SegmentEncoder,
+        image_processor: LlavaNextImageProcessorPil,
+        *,
+        template: str,
+        first_resize: int | None = None,
+        max_length: int | None = None,
+        image_limits: ImageLimits | None = None,
+    ) -> None:
+        super().__init__(
+            model, encoder, image_processor, template=template, max_length=max_length, image_limits=image_limits
+        )
+        self.first_resize = first_resize
+
+    def image_tokens(self, image: ImageSource) -> int:
+        """Return how many tokens an image becomes, from its size alone.
+
+        The whole image in one tile, and then the tiles that it covers with a newline token after each of their rows.
+        """
+        width, height = image.size
+        if self.first_resize:
+            width = height = self.first_resize
+        vision: Any = self.model.config.vision_config
+        side = vision.image_size // vision.patch_size
+        tiles = get_anyres_image_grid_shape((height, width), self.model.config.image_grid_pinpoints, vision.image_size)
+        padded = torch.empty(1, tiles[0] * side, tiles[1] * side, device="meta")
+        _, rows, columns = unpad_image(padded, (height, width)).shape
+        return side**2 + rows * (columns + 1)
+
+    def pixel_features(self, images: Sequence[ImageSource]) -> Mapping[str, torch.Tensor]:
+        """Read images and cut them into tiles.
+
+        Returns:
+            ``pixel_values`` of shape (images, most tiles of an image, 3, tile height, tile width), float32, and
+            ``image_sizes`` of shape (images, 2), int64: height and width in pixels.
+        """
+        return self.image_processor([self._read(image) for image in images], do_convert_rgb=False, return_tensors="pt")
+
+    def _read(self, image: ImageSource) -> PILImage:
+        pixels = image.load()
+        if self.first_resize:
+            pixels = pixels.resize((self.first_resize, self.first_resize), Resampling.BICUBIC)
+        return to_rgb(pixels)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        folder: Path,
+        base: Path | None = None,
+        *,
+        model_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        device: str | None = None,
+        **options: Any,
+    ) -> Self:
+        """Build the module from a checkpoint; see :meth:`Backbone.from_checkpoint`."""
+        check_model_type(folder, "llava_next")
+        full = load_model(
+            LlavaNextForConditionalGeneration,
+            folder,
+            optional=LM_HEAD,
+            config=LlavaNextConfig.from_pretrained(folder, **(config_kwargs or {})),
+            **loading_kwargs(model_kwargs, device),
+        )
+        return cls(
+            cast(LlavaNextForConditionalGeneration, full).model,
+            SegmentEncoder(folder, PreTrainedTokenizerFast, TEMPLATES[options["template"]]),
+            load_image_processor(LlavaNextImageProcessorPil, folder),
+            **options,
+        )

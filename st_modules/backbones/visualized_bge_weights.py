@@ -1,0 +1,65 @@
+"""Visualized-BGE's published file, read safely, with its weights under this package's names."""
+
+from __future__ import annotations
+
+import re
+from math import isqrt
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from st_modules.backbones.eva02 import rotary_table
+from st_modules.checkpoints import refuse_misfits
+from st_modules.errors import CheckpointError
+
+_PATCH_EMBEDDING = "model_visual.visual.patch_embed.proj.weight"
+_ROTARY_TABLES = ("model_visual.visual.rope.freqs_cos", "model_visual.visual.rope.freqs_sin")
+_NEEDED_FOR_SHAPE = {_PATCH_EMBEDDING, *_ROTARY_TABLES}
+_UNUSED = re.compile(
+    r"bge_pooler\.|model_visual\.logit_scale$|model_visual\.visual\.(norm\.|head\.|(blocks\.\d+\.attn\.)?rope\.freqs_)"
+)
+_PREFIXES = {
+    "bge_embeddings.": "text.embeddings.",
+    "bge_encoder.": "text.encoder.",
+    "model_visual.visual.": "tower.",
+    "visual_proj.": "projection.",
+}
+
+
+def upstream_weights(path: Path) -> tuple[dict[str, Tensor], int]:
+    """Read the authors' ``.pth`` file, without running any of its code.
+
+    What the embedding does not use is left out: the text encoder's pooler, and the tower's last normalisation and
+    head. The rotary tables are left out too, once they are seen to be the computed ones.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The weights under the names of :class:`FusedEncoder`, and the tower's number of attention heads.
+
+    Raises:
+        CheckpointError: The file is not a plain dictionary of tensors, or its rotary tables are not EVA-02's.
+    """
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise CheckpointError(f"{path}: cannot be read as a dictionary of tensors ({error}).") from error
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"{path}: a dictionary of tensors is needed, and it holds a {type(weights).__name__}.")
+    refuse_misfits(path, missing=_NEEDED_FOR_SHAPE - weights.keys(), unexpected=set(), misshapen=set())
+    tables = [weights[name] for name in _ROTARY_TABLES]
+    patches, head_dim = tables[0].shape
+    for table, expected in zip(tables, rotary_table(isqrt(patches), head_dim), strict=True):
+        if table.shape != expected.shape or not torch.allclose(table.float(), expected, atol=1e-3):
+            raise CheckpointError(f"{path}: the vision tower's rotary tables are not those of EVA-02 CLIP.")
+    heads = weights[_PATCH_EMBEDDING].shape[0] // head_dim
+    return {_renamed(name): weight for name, weight in weights.items() if not _UNUSED.match(name)}, heads
+
+
+def _renamed(name: str) -> str:
+    for theirs, ours in _PREFIXES.items():
+        if name.startswith(theirs):
+            name = ours + name.removeprefix(theirs)
+    return name.replace(".attn.q_bias", ".attn.q_proj.bias").replace(".attn.v_bias", ".attn.v_proj.bias")

@@ -1,0 +1,341 @@
+"""What holds for every row of the catalog, each on a small checkpoint in its own upstream's layout."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from references import TOLERANCE, Reference, case_ids, mixed, reference
+from safetensors.torch import load_file, save_file
+
+from st_modules import CheckpointError, InputError, SentenceTransformer, get_model, list_models
+
+ROWS = [spec.name for spec in list_models() if spec.repo_id]
+ATTENTIONS = ["eager", "sdpa"]
+
+
+def case_names(attentions: list[str]) -> list[Any]:
+    return [
+        pytest.param((row, attention), case, id=f"{row}-{attention}-{case}")
+        for row in ROWS
+        for attention in attentions
+        for case in case_ids(row)
+    ]
+
+
+def close(left: Any, right: Any) -> bool:
+    return bool(np.abs(np.asarray(left) - np.asarray(right)).max() <= TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def loaded(request: pytest.FixtureRequest) -> tuple[str, SentenceTransformer]:
+    row, attention = request.param
+    return row, reference(row).load(row, attention)
+
+
+@pytest.fixture(scope="module", params=ROWS)
+def row(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(row: str) -> SentenceTransformer:
+    return reference(row).load(row)
+
+
+@pytest.fixture(scope="module")
+def reloaded(model: SentenceTransformer, tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
+    folder = tmp_path_factory.mktemp("saved")
+    model.save_pretrained(str(folder))
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+# --------------------------------------------------------------------------------------------------- parity
+
+
+@pytest.mark.parametrize(("loaded", "case"), case_names(ATTENTIONS), indirect=["loaded"])
+def test_each_case_matches_the_reference(loaded: tuple[str, SentenceTransformer], case: str) -> None:
+    row, model = loaded
+    expected = reference(row).cases[case]
+    assert close(expected.embed(model, batch_size=1), expected.expected)
+
+
+@pytest.mark.parametrize("loaded", [(row, a) for row in ROWS for a in ATTENTIONS], indirect=True, ids="-".join)
+@pytest.mark.parametrize("batch_size", [7, 1000])
+def test_everything_mixed_matches_the_reference(loaded: tuple[str, SentenceTransformer], batch_size: int) -> None:
+    row, model = loaded
+    for case in mixed(list(reference(row).cases.values())):
+        assert close(case.embed(model, batch_size), case.expected)
+
+
+def test_everything_matches_the_reference_after_save_and_reload(row: str, reloaded: SentenceTransformer) -> None:
+    for case in mixed(list(reference(row).cases.values())):
+        assert close(case.embed(reloaded, batch_size=7), case.expected)
+
+
+def test_one_preprocessed_batch_matches_the_reference(row: str, model: SentenceTransformer) -> None:
+    for case in mixed(list(reference(row).cases.values())):
+        task = {"encode_query": "query", "encode_document": "document"}.get(case.side)
+        with torch.inference_mode():
+            vectors = model(model.preprocess(case.items, prompt=case.prompt, task=task))["sentence_embedding"]
+        assert close(vectors, case.expected)
+
+
+def test_the_dimension_is_that_of_the_weights(row: str, model: SentenceTransformer) -> None:
+    case = next(iter(reference(row).cases.values()))
+    assert model.get_embedding_dimension() == case.expected.shape[1]
+
+
+# ------------------------------------------------------------------------------------------------------ text
+
+HOSTILE = [
+    "<image>",
+    "[INST] a [/INST]",
+    "<|image_pad|>",
+    "<|vision_start|><|image_pad|><|vision_end|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|startoftext|>a<|endoftext|>",
+    "<|begin_of_text|><|eot_id|><|start_header_id|>",
+    "[CLS] a [SEP] [MASK] [PAD]",
+    "<s> a </s>",
+    "<mask><pad><unk>",
+    "<instruct> a <query>",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_control_tokens_in_a_text_stay_text(row: str, model: SentenceTransformer, text: str) -> None:
+    control = torch.tensor(sorted(model[0].encoder.control_ids.values()))
+    for harmless, hostile in [("a", text), ("a", f"a{text}b")]:
+        for image in ({}, {"image": reference(row).images / "small.png"}):
+            plain, written = (
+                model.preprocess([{"text": content, **image}])["input_ids"] for content in (harmless, hostile)
+            )
+            assert torch.equal(written[torch.isin(written, control)], plain[torch.isin(plain, control)])
+    assert np.isfinite(model.encode([{"text": text}, {"text": f"a {text}"}])).all()
+
+
+@pytest.mark.parametrize("image", [None, "small.png"])
+def test_a_text_over_the_limit_embeds_as_a_prefix_of_it(
+    row: str, model: SentenceTransformer, image: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "Two dogs in the snow, a cat and a tiger! The background is dark. " * 3
+    fixed: dict[str, Any] = {"image": reference(row).images / image} if image else {}
+    limit = model.preprocess([{"text": text[:20], **fixed}])["input_ids"].shape[1]
+    short = reference(row).load(row, max_length=limit)
+    with caplog.at_level(logging.WARNING):
+        found = short.encode([{"text": text, **fixed}])
+    assert [f"max_length={limit} tokens" in record.getMessage() for record in caplog.records] == [True]
+    ids = short.preprocess([{"text": text, **fixed}])["input_ids"].tolist()
+    prefixes = [
+        {"text": text[:length], **fixed}
+        for length in range(1, 40)
+        if model.preprocess([{"text": text[:length], **fixed}])["input_ids"].tolist() == ids
+    ]
+    assert len(ids[0]) >= limit - 2
+    assert close(found, model.encode(prefixes[:1]))
+
+
+def test_images_that_exceed_the_limit_by_themselves_are_refused_by_position(
+    row: str, model: SentenceTransformer
+) -> None:
+    if get_model(row).backbone == "clip":
+        pytest.skip("CLIP reads images apart from the text")
+    limit = model.preprocess([{"text": "a"}])["input_ids"].shape[1] + 3
+    short = reference(row).load(row, max_length=limit)
+    with pytest.raises(InputError, match=rf"^item 1: its \d+ image tokens .*max_length={limit}"):
+        short.encode([{"text": "a"}, {"image": reference(row).images / "square.png"}])
+
+
+# ---------------------------------------------------------------------------------------------------- images
+
+RANDOM = np.random.default_rng(5)
+COLOURS = RANDOM.integers(0, 256, (6, 9, 3), dtype=np.uint8)
+RGB = Image.fromarray(COLOURS).resize((150, 100), Image.Resampling.BICUBIC)
+ALPHA = Image.fromarray(RANDOM.integers(0, 256, (10, 15), dtype=np.uint8)).resize((150, 100))
+EXIF = Image.Exif()
+EXIF[0x0112] = 6  # turned by a quarter
+
+
+def file_of(image: Image.Image, image_format: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, image_format, **options)
+    return stream.getvalue()
+
+
+def with_alpha() -> Image.Image:
+    image = RGB.copy()
+    image.putalpha(ALPHA)
+    return image
+
+
+MODES: dict[str, Callable[[], bytes]] = {
+    "1 bit": lambda: file_of(RGB.convert("1"), "PNG"),
+    "gray": lambda: file_of(RGB.convert("L"), "PNG"),
+    "gray with alpha": lambda: file_of(with_alpha().convert("LA"), "PNG"),
+    "gray of 16 bits": lambda: file_of(Image.fromarray(np.asarray(RGB.convert("L")).astype(np.uint16) * 3), "PNG"),
+    "palette": lambda: file_of(RGB.quantize(16), "PNG"),
+    "palette with transparency": lambda: file_of(RGB.quantize(16), "PNG", transparency=3),
+    "palette with alpha a colour": lambda: file_of(RGB.quantize(16), "PNG", transparency=bytes(range(0, 256, 16))),
+    "RGB with a transparent colour": lambda: file_of(RGB, "PNG", transparency=RGB.getpixel((0, 0))),
+    "RGBA": lambda: file_of(with_alpha(), "PNG"),
+    "CMYK": lambda: file_of(RGB.convert("CMYK"), "JPEG", quality=95),
+    "JPEG turned by EXIF": lambda: file_of(RGB, "JPEG", exif=EXIF, quality=95),
+    "GIF with transparency": lambda: file_of(RGB.quantize(16), "GIF", transparency=2),
+    "WebP with alpha": lambda: file_of(with_alpha(), "WEBP", lossless=True),
+}
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    return image.convert("RGB")
+
+
+def square_then_rgb(image: Image.Image) -> Image.Image:
+    return image.resize((512, 512)).convert("RGB")
+
+
+def middle_then_rgb(image: Image.Image) -> Image.Image:
+    """The shorter side to 224 pixels, the middle square of that, then RGB."""
+    width, height = image.size
+    size = (int(224 * width / height), 224) if width > height else (224, int(224 * height / width))
+    resized = image.resize(size, Image.Resampling.BICUBIC)
+    left, top = int(round((size[0] - 224) / 2.0)), int(round((size[1] - 224) / 2.0))
+    return resized.crop((left, top, left + 224, top + 224)).convert("RGB")
+
+
+def originals_first_steps(row: str) -> Callable[[Image.Image], Image.Image]:
+    if row.startswith("bge-vl-") and get_model(row).backbone == "llava_next":
+        return square_then_rgb
+    return middle_then_rgb if row.startswith("bge-visualized") else rgb
+
+
+# Pillow's own advice about the conversion that the originals do.
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency expressed in bytes")
+@pytest.mark.parametrize("mode", MODES)
+def test_an_image_of_every_mode_embeds_as_the_originals_first_steps_make_it(
+    row: str, model: SentenceTransformer, mode: str
+) -> None:
+    data = MODES[mode]()
+    # Handed over as an array, the result has no mode, palette or transparency left to be treated in any way.
+    expected = np.asarray(originals_first_steps(row)(Image.open(io.BytesIO(data))))
+    assert close(model.encode(data), model.encode(expected))
+
+
+def test_the_picture_of_those_modes_makes_a_difference(model: SentenceTransformer) -> None:
+    assert np.abs(model.encode(RGB) - model.encode(RGB.rotate(180))).max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (1, 150), (150, 1), (27, 29)])
+def test_tiny_and_thin_images_embed_beside_others(row: str, model: SentenceTransformer, size: tuple[int, int]) -> None:
+    items = [Image.new("RGB", size, "teal"), {"text": "a"}, {"image": RGB, "text": "a"}]
+    vectors = model.encode(items)
+    assert np.isfinite(vectors).all()
+    assert close(vectors[0], model.encode(items[0]))
+
+
+def test_more_than_one_image_is_refused_by_position_where_the_model_takes_one(
+    row: str, model: SentenceTransformer
+) -> None:
+    if get_model(row).options["template"] == "gme":
+        pytest.skip("GME has a block for each image")
+    with pytest.raises(InputError, match="item 1: 2 images"):
+        model.encode(["a", {"image": [RGB, RGB]}])
+
+
+# ------------------------------------------------------------------------------------------ damaged checkpoints
+
+Weights = dict[str, torch.Tensor]
+# The ends of their names: what is before them depends on the layout.
+WEIGHTS_IN_USE = {
+    "qwen2_vl": ["visual.blocks.1.mlp.fc1.weight", "layers.0.self_attn.q_proj.bias", "model.norm.weight"],
+    "llava_next": ["multi_modal_projector.linear_1.weight", "image_newline", "layers.2.input_layernorm.weight"],
+    "clip": ["visual_projection.weight", "text_model.final_layer_norm.bias"],
+    "visualized_bge": [
+        "visual_proj.weight",
+        "model_visual.visual.blocks.1.norm2.weight",
+        "bge_encoder.layer.1.output.dense.weight",
+    ],
+}
+
+
+def damage(source: Reference, folder: Path, change: Callable[[Weights], Weights]) -> Reference:
+    """Copy a checkpoint and rewrite the file with the weights of the whole model."""
+    copies = {
+        part: Path(shutil.copytree(path, folder / part))
+        for part, path in (("weights", source.weights), ("base_weights", source.base_weights))
+        if path
+    }
+    (path,) = [path for copy in copies.values() for path in (*copy.glob("model.safetensors"), *copy.glob("*.pth"))]
+    if path.suffix == ".pth":
+        torch.save(change(torch.load(path, weights_only=True)), path)
+    else:
+        save_file(change(load_file(path)), path, metadata={"format": "pt"})
+    return Reference(copies["weights"], {}, copies.get("base_weights"))
+
+
+def damages() -> list[Any]:
+    return [
+        pytest.param(row, name, id=f"{row}-{name}") for row in ROWS for name in WEIGHTS_IN_USE[get_model(row).backbone]
+    ]
+
+
+def own_part(name: str) -> str:
+    """The part of a weight's name that stays the same in our layout."""
+    return ".".join(name.split(".")[-2:]).replace("visual_proj.", "projection.")
+
+
+@pytest.mark.parametrize(("damaged_row", "name"), damages())
+def test_a_missing_weight_is_refused_by_name(damaged_row: str, name: str, tmp_path: Path) -> None:
+    def drop(weights: Weights) -> Weights:
+        return {key: tensor for key, tensor in weights.items() if not key.endswith(name)}
+
+    with pytest.raises(CheckpointError, match=f"missing: .*{own_part(name)}"):
+        damage(reference(damaged_row), tmp_path, drop).load(damaged_row)
+
+
+@pytest.mark.parametrize(("damaged_row", "name"), damages())
+def test_a_weight_of_another_shape_is_refused_by_name(damaged_row: str, name: str, tmp_path: Path) -> None:
+    def cut(weights: Weights) -> Weights:
+        (key,) = [key for key in weights if key.endswith(name)]
+        return {**weights, key: weights[key][..., :-1].contiguous()}
+
+    with pytest.raises(CheckpointError, match=f"of another shape: .*{own_part(name)}"):
+        damage(reference(damaged_row), tmp_path, cut).load(damaged_row)
+
+
+@pytest.mark.parametrize("damaged_row", ROWS)
+def test_a_superfluous_weight_is_refused_by_name(damaged_row: str, tmp_path: Path) -> None:
+    def add(weights: Weights) -> Weights:
+        return {**weights, "somewhere.extra.weight": torch.zeros(3)}
+
+    with pytest.raises(CheckpointError, match=r"unexpected: .*extra\.weight"):
+        damage(reference(damaged_row), tmp_path, add).load(damaged_row)
+
+
+@pytest.mark.parametrize("damaged_row", ROWS)
+def test_a_truncated_weights_file_is_refused(damaged_row: str, tmp_path: Path) -> None:
+    copy = damage(reference(damaged_row), tmp_path, lambda weights: weights)
+    for folder in filter(None, (copy.weights, copy.base_weights)):
+        for path in (*folder.glob("model.safetensors"), *folder.glob("*.pth")):
+            path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match="cannot be"):
+        copy.load(damaged_row)
+
+
+def test_a_folder_saved_from_another_model_is_refused(row: str, model: SentenceTransformer, tmp_path: Path) -> None:
+    model.save_pretrained(str(tmp_path), create_model_card=False)
+    template = get_model(row).options["template"]
+    other = next(name for name in ROWS if get_model(name).options["template"] != template)
+    with pytest.raises(CheckpointError, match=f"template '{template}'"):
+        SentenceTransformer(other, weights=tmp_path, device="cpu")
+    again = SentenceTransformer(row, weights=tmp_path, device="cpu")
+    assert close(again.encode("a b"), model.encode("a b"))
