@@ -216,6 +216,8 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         **kwargs: Any,
     ) -> Any:
         backbone = self._backbone
+        if backbone and output_value == "token_embeddings" and not backbone.has_token_embeddings:
+            raise ValueError("output_value='token_embeddings': this model embeds text and images apart and has none.")
         items = parse_items(inputs, backbone.image_limits) if backbone else inputs
         if backbone is None or output_value != "sentence_embedding":
             return super()._inference(

@@ -96,7 +96,7 @@ def dse_qwen2(item: Item, instruction: str | None, task: Task) -> list[Segment]:
     if image is None:
         text = Text("Query: " if task == "query" else "Document: ", item.text or "")
     else:
-        text = Text("", item.text or "") if item.text else Text("What is shown in this image?")
+        text = Text("", item.text) if item.text else Text("What is shown in this image?")
     stand_in = ImageSource(PILImage.new("RGB", (56, 56)), "stand-in picture")
     return _qwen2_turn(QWEN2_DEFAULT_SYSTEM, [Text("user\n"), *_qwen2_image(image or stand_in), text])
 
@@ -131,18 +131,17 @@ def bge_vl_mllm(item: Item, instruction: str | None, task: Task) -> list[Segment
     instruction is a query and one without is a document.
     """
     image = _only_image(item)
-    body: list[Segment] = []
+    head: list[Segment] = []
+    before = "[INST]  "
     if task == "query" or (task is None and instruction):
+        asked = Text(f" {instruction} " if instruction else "  ")
+        head = [Text("[INST] \n "), Special("<instruct>"), asked, Special("<query>")]
         # The authors write two spaces after <query> where there is an instruction, and one where there is none.
         before = "  " if instruction else " "
-        body = [Text("[INST] \n "), Special("<instruct>"), Text(f" {instruction} " if instruction else "  ")]
-        body.append(Special("<query>"))
-    else:
-        before = "[INST]  "
     after = "" if item.text is None else " \n "
     if image is None:
-        return [Special("<s>"), *body, Text(before, item.text or "", f"{after}[/INST]")]
-    return [Special("<s>"), *body, Text(before, item.text or "", after), Image("<image>", image), Text(" [/INST]")]
+        return [Special("<s>"), *head, Text(before, item.text or "", f"{after}[/INST]")]
+    return [Special("<s>"), *head, Text(before, item.text or "", after), Image("<image>", image), Text(" [/INST]")]
 
 
 def e5_v(item: Item, instruction: str | None, task: Task) -> list[Segment]:

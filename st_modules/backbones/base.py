@@ -63,6 +63,7 @@ class Backbone(InputModule):
 
     config_file_name = "st_modules_config.json"
     config_keys: list[str] = ["template", "max_length"]
+    has_token_embeddings = True
     model: Any
     image_processor: Any
 

@@ -30,6 +30,7 @@ class CLIP(Backbone):
         image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
     """
 
+    has_token_embeddings = False
     model: CLIPModel
     image_processor: CLIPImageProcessorPil
 
@@ -86,10 +87,10 @@ class CLIP(Backbone):
             text: Any = self.model.get_text_features(
                 input_ids=features["input_ids"][has_text], attention_mask=mask[has_text]
             )
-            embedding = embedding.index_add(0, has_text.nonzero()[:, 0], text.pooler_output)
+            embedding = embedding.index_add(0, has_text.nonzero()[:, 0], text.pooler_output.to(embedding.dtype))
         if has_image.any():
             image: Any = self.model.get_image_features(pixel_values=features["pixel_values"])
-            embedding = embedding.index_add(0, has_image.nonzero()[:, 0], image.pooler_output)
+            embedding = embedding.index_add(0, has_image.nonzero()[:, 0], image.pooler_output.to(embedding.dtype))
         features["sentence_embedding"] = embedding
         return features
 

@@ -77,7 +77,7 @@ class FusedEncoder(nn.Module):
             patches = self.projection(self.tower(pixels)) - embeddings.token_type_embeddings.weight[0]
             rows = has_image.nonzero()
             places = torch.arange(1, 1 + patches.shape[1], device=hidden.device)
-            hidden = hidden.index_put((rows, places[None]), patches)
+            hidden = hidden.index_put((rows, places[None]), patches.to(hidden.dtype))
         positions = torch.arange(input_ids.shape[1], device=hidden.device) + self.position_offset * ~has_image[:, None]
         return self.text(
             inputs_embeds=hidden,
@@ -87,8 +87,12 @@ class FusedEncoder(nn.Module):
 
     @property
     def position_offset(self) -> int:
-        """First position of a row of text; a row with an image starts at 0, by the authors' code."""
-        return self.text.config.pad_token_id + 1 if self.text.config.model_type == "xlm-roberta" else 0
+        """First position of a row of text: XLM-RoBERTa keeps the first ones free, BERT does not.
+
+        A row with an image starts at 0 in the authors' code, on either.
+        """
+        padding = self.text.embeddings.position_embeddings.padding_idx
+        return 0 if padding is None else padding + 1
 
 
 class VisualizedBGE(Backbone):
@@ -216,7 +220,7 @@ class VisualizedBGE(Backbone):
         if base:
             weights, heads = upstream_weights(folder)
         else:
-            weights = load_file(folder / _WEIGHTS_FILE)
+            weights = _saved_weights(folder / _WEIGHTS_FILE)
         text = load_model(
             model_class,
             folder,
@@ -236,6 +240,13 @@ class VisualizedBGE(Backbone):
         cast_parameters(vision, text.dtype)
         model = FusedEncoder(text, vision["tower"], vision["projection"]).eval()
         return cls(model, SegmentEncoder(files, tokenizer_class, TEMPLATES[options["template"]]), **options)
+
+
+def _saved_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from error
 
 
 def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

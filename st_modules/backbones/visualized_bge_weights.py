@@ -43,7 +43,7 @@ def upstream_weights(path: Path) -> tuple[dict[str, Tensor], int]:
         CheckpointError: The file is not a plain dictionary of tensors, or its rotary tables are not EVA-02's.
     """
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{path}: cannot be read as a dictionary of tensors ({error}).") from error
     if not isinstance(weights, dict):
