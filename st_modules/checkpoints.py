@@ -25,8 +25,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 _CONFIG_FILES = ("*.json", "*.txt", "*.jinja", "*.model")
 _WEIGHT_FILES = ("*.safetensors", "adapter_model.bin")
 
-LM_HEAD = frozenset({"lm_head.weight"})
-"""The language-modelling head, which no embedder uses."""
+UNUSED_WEIGHTS = frozenset({"lm_head.weight", "logit_scale"})
+"""The language-modelling head and CLIP's temperature, which no embedding needs: they may be missing or there."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Checkpoint:
     def folder(self) -> Path:
         """The folder that ``path`` is, or is in."""
         return self.path if self.path.is_dir() else self.path.parent
+
+    def folder_of(self, name: str) -> Path:
+        """The folder of the file ``name``: an adapter's own where it has the file, else its base's."""
+        return self.path if self.base is None or (self.path / name).is_file() else self.base
 
 
 def locate(
@@ -211,11 +215,6 @@ def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
     """Cast a module's parameters, and leave its buffers (rotary tables and frequencies) in the precision they need."""
     for parameter in module.parameters():
         parameter.data = parameter.data.to(dtype)
-
-
-def first_with(name: str, folder: Path, base: Path | None) -> Path:
-    """Return the folder of the file ``name``: the adapter's own where it has the file, else its base."""
-    return folder if base is None or (folder / name).is_file() else base
 
 
 def load_model(

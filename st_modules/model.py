@@ -162,8 +162,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             return super()._load_modules(model_name_or_path, *args, **kwargs)
         _check_options(backbone_class, self._options)
         backbone = backbone_class.from_checkpoint(
-            self._checkpoint.path,
-            self._checkpoint.base,
+            self._checkpoint,
             model_kwargs=kwargs["model_kwargs"],
             config_kwargs=kwargs["config_kwargs"],
             device=self._requested_device,

@@ -17,6 +17,8 @@ from st_modules.images import ImageSource
 from st_modules.inputs import Item
 from st_modules.templates import Image, Segment, Special, Template, Text
 
+_TOKENIZER_FILE = "tokenizer.json"
+
 Piece: TypeAlias = tuple[bool, str]
 
 
@@ -39,7 +41,7 @@ class SegmentEncoder:
     """
 
     def __init__(self, folder: Path, fallback: type[PreTrainedTokenizerBase], template: Template) -> None:
-        tokenizer_class: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else fallback
+        tokenizer_class = _tokenizer_class(folder, fallback)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder)
             self._plain = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
@@ -48,10 +50,7 @@ class SegmentEncoder:
                 self._inner = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
                 self._inner.backend_tokenizer.pre_tokenizer.prepend_scheme = "never"
         except Exception as error:
-            raise CheckpointError(
-                f"{folder}: the tokenizer's files cannot be read ({error}). The folder needs tokenizer.json, or the "
-                "vocabulary files that it is built from."
-            ) from error
+            raise CheckpointError(f"{folder}: the tokenizer's files cannot be read ({error}).") from error
         self.pad_id: int = self.tokenizer.pad_token_id or 0
         samples = _samples(template)
         vocabulary = self.tokenizer.get_vocab()
@@ -159,6 +158,17 @@ class SegmentEncoder:
                 )
 
 
+def _tokenizer_class(folder: Path, fallback: type[PreTrainedTokenizerBase]) -> Any:
+    if (folder / _TOKENIZER_FILE).is_file():
+        return PreTrainedTokenizerFast
+    # Without its files a tokenizer class builds an empty vocabulary.
+    needed = sorted(set(fallback.vocab_files_names.values()) - {_TOKENIZER_FILE})
+    if not needed or not all((folder / name).is_file() for name in needed):
+        others = f" (or {' and '.join(needed)})" if needed else ""
+        raise CheckpointError(f"{folder}: no {_TOKENIZER_FILE}{others} in it, which the tokenizer is made of.")
+    return fallback
+
+
 def _samples(template: Template) -> list[list[Segment]]:
     """Rows that have every control token of a template between them."""
     image = (ImageSource(b"", "sample"),)
@@ -222,17 +232,17 @@ def _read_as_text(tokenizer: PreTrainedTokenizerBase, control_tokens: Sequence[s
     ]
     if unmarked:
         tokenizer.add_tokens(unmarked, special_tokens=True)
-    _hide_control_pieces(tokenizer)
+    _hide_control_pieces(tokenizer, control_tokens)
 
 
-def _hide_control_pieces(tokenizer: Any) -> None:
+def _hide_control_pieces(tokenizer: Any, control_tokens: Sequence[str]) -> None:
     # A Unigram model finds control tokens in a text by itself, since they are pieces of its vocabulary. With a space
     # before them they match nothing: every space of a text has become another character by then.
     backend = tokenizer.backend_tokenizer
     if not isinstance(backend.model, Unigram):
         return
     model = json.loads(backend.to_str())["model"]
-    hidden = set(tokenizer.all_special_tokens)
+    hidden = {*control_tokens, *(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)}
     vocabulary = [(f" {piece}" if piece in hidden else piece, score) for piece, score in model["vocab"]]
     backend.model = Unigram(vocabulary, model["unk_id"], model["byte_fallback"])
 

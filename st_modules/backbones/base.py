@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from sentence_transformers.base.modality_types import Modality
@@ -15,9 +15,11 @@ from sentence_transformers.base.modules import InputModule
 from sentence_transformers.util import get_device_name
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
+from st_modules.adapters import load_adapted
+from st_modules.checkpoints import UNUSED_WEIGHTS, Checkpoint, check_model_type, load_image_processor, load_model
 from st_modules.errors import ImageError
 from st_modules.images import ImageLimits, ImageSource
 from st_modules.inputs import Item, check_text, parse_items
@@ -44,11 +46,30 @@ class Row:
     length: int
 
 
+@dataclass(frozen=True)
+class Architecture:
+    """The classes of transformers that a backbone is made of.
+
+    Attributes:
+        model_type: What ``config.json`` must state.
+        config: Class of the configuration.
+        model: Class whose ``from_pretrained`` knows every published layout of the weights, with a head or without.
+        tokenizer: Class for a folder without ``tokenizer.json``.
+        image_processor: The class that runs on Pillow, named so that no other installed backend is picked.
+    """
+
+    model_type: str
+    config: type[PreTrainedConfig]
+    model: type[PreTrainedModel]
+    tokenizer: type[PreTrainedTokenizerBase]
+    image_processor: type[BaseImageProcessor]
+
+
 class Backbone(InputModule):
     """Base class of the modules that turn items into one vector each.
 
-    A subclass adds its own constructor arguments to ``config_keys``, which are saved with the model, and implements
-    :meth:`from_checkpoint`, :meth:`get_embedding_dimension`, :meth:`image_tokens`, :meth:`pixel_features` and
+    A subclass names its ``architecture``, adds its own constructor arguments to ``config_keys``, which are saved with
+    the model, and implements :meth:`get_embedding_dimension`, :meth:`image_tokens`, :meth:`pixel_features` and
     :meth:`forward`. Inference and training share them: ``preprocess`` is ``collate(plan(items))``.
 
     Args:
@@ -64,6 +85,7 @@ class Backbone(InputModule):
     config_file_name = "st_modules_config.json"
     config_keys: list[str] = ["template", "max_length"]
     has_token_embeddings = True
+    architecture: ClassVar[Architecture]
     model: Any
     image_processor: Any
 
@@ -140,30 +162,57 @@ class Backbone(InputModule):
         """
 
     @classmethod
-    @abstractmethod
     def from_checkpoint(
         cls,
-        folder: Path,
-        base: Path | None = None,
+        checkpoint: Checkpoint,
         *,
         model_kwargs: Mapping[str, Any] | None = None,
         config_kwargs: Mapping[str, Any] | None = None,
         device: str | None = None,
         **options: Any,
     ) -> Self:
-        """Build the module from a folder in the upstream's layout, or one that :meth:`save` wrote.
+        """Build the module from files in the upstream's layout, or from a folder that :meth:`save` wrote.
 
         Args:
-            folder: The checkpoint.
-            base: Folder of the model that an adapter or a tower is built on.
+            checkpoint: Where the files are.
             model_kwargs: For ``from_pretrained``: ``dtype``, ``attn_implementation``, ``device_map`` and others.
             config_kwargs: Values that take the place of those in ``config.json``.
             device: Where the model will run, which decides the precision where ``model_kwargs`` does not.
             **options: The constructor's keyword arguments.
 
         Raises:
-            CheckpointError: The folder does not hold exactly this architecture's weights.
+            CheckpointError: The files do not hold exactly this architecture's weights.
         """
+        return cls._build(checkpoint, loading_kwargs(model_kwargs, device), config_kwargs or {}, options)
+
+    @classmethod
+    def _build(
+        cls,
+        checkpoint: Checkpoint,
+        model_kwargs: dict[str, Any],
+        config_kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Self:
+        classes = cls.architecture
+        folder = checkpoint.base or checkpoint.path
+        check_model_type(folder, classes.model_type)
+        kwargs = {
+            "optional": UNUSED_WEIGHTS,
+            "config": classes.config.from_pretrained(folder, **config_kwargs),
+            **model_kwargs,
+        }
+        if checkpoint.base:
+            model = load_adapted(classes.model, checkpoint.base, checkpoint.path, **kwargs)
+        else:
+            model = load_model(classes.model, folder, **kwargs)
+        return cls(
+            model.base_model,
+            SegmentEncoder(
+                checkpoint.folder_of("tokenizer_config.json"), classes.tokenizer, TEMPLATES[options["template"]]
+            ),
+            load_image_processor(classes.image_processor, checkpoint.folder_of("preprocessor_config.json")),
+            **options,
+        )
 
     def plan(
         self, items: Sequence[Item], prompt: str | None = None, task: Task = None, max_length: int | None = None
@@ -312,7 +361,7 @@ class Backbone(InputModule):
         }
         folder = cls.load_dir_path(model_name_or_path, **location)
         return cls.from_checkpoint(
-            Path(cast(str, folder)),
+            Checkpoint(Path(cast(str, folder))),
             model_kwargs=model_kwargs,
             config_kwargs=config_kwargs,
             **{**cls.load_config(model_name_or_path, **location), **(init_defaults or {})},

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from typing_extensions import Self
 
-from st_modules.backbones.base import Backbone, loading_kwargs, scaled_size
-from st_modules.checkpoints import check_model_type, load_image_processor, load_model
+from st_modules.backbones.base import Architecture, Backbone, scaled_size
 from st_modules.images import ImageLimits, ImageSource, to_rgb
-from st_modules.templates import TEMPLATES
 from st_modules.tokens import SegmentEncoder
 
 
@@ -31,6 +27,7 @@ class CLIP(Backbone):
     """
 
     has_token_embeddings = False
+    architecture = Architecture("clip", CLIPConfig, CLIPModel, CLIPTokenizer, CLIPImageProcessorPil)
     model: CLIPModel
     image_processor: CLIPImageProcessorPil
 
@@ -93,29 +90,3 @@ class CLIP(Backbone):
             embedding = embedding.index_add(0, has_image.nonzero()[:, 0], image.pooler_output.to(embedding.dtype))
         features["sentence_embedding"] = embedding
         return features
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        folder: Path,
-        base: Path | None = None,
-        *,
-        model_kwargs: Mapping[str, Any] | None = None,
-        config_kwargs: Mapping[str, Any] | None = None,
-        device: str | None = None,
-        **options: Any,
-    ) -> Self:
-        """Build the module from a checkpoint; see :meth:`Backbone.from_checkpoint`."""
-        check_model_type(folder, "clip")
-        model = load_model(
-            CLIPModel,
-            folder,
-            config=CLIPConfig.from_pretrained(folder, **(config_kwargs or {})),
-            **loading_kwargs(model_kwargs, device),
-        )
-        return cls(
-            cast(CLIPModel, model),
-            SegmentEncoder(folder, CLIPTokenizer, TEMPLATES[options["template"]]),
-            load_image_processor(CLIPImageProcessorPil, folder),
-            **options,
-        )

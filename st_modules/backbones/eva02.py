@@ -45,8 +45,8 @@ class EVA02Shape:
         return self.patch * self.grid
 
     @classmethod
-    def of(cls, weights: Mapping[str, Tensor], heads: int) -> EVA02Shape:
-        """Read the dimensions from a tower's weights, which do not say the number of heads.
+    def of(cls, weights: Mapping[str, Tensor], head_dim: int) -> EVA02Shape:
+        """Read the dimensions from a tower's weights, which do not say the size of a head.
 
         Raises:
             KeyError: A weight is missing.
@@ -54,9 +54,9 @@ class EVA02Shape:
         width, _, _, patch = weights["patch_embed.proj.weight"].shape
         return cls(
             width=width,
-            layers=1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks.")),
-            heads=heads,
             hidden=weights["blocks.0.mlp.w1.weight"].shape[0],
+            layers=1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks.")),
+            heads=width // head_dim,
             patch=patch,
             grid=isqrt(weights["pos_embed"].shape[1] - 1),
         )

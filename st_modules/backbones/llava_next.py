@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from PIL.Image import Image as PILImage
@@ -12,13 +11,10 @@ from PIL.Image import Resampling
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextModel, PreTrainedTokenizerFast
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
-from typing_extensions import Self
 
-from st_modules.backbones.base import loading_kwargs
+from st_modules.backbones.base import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
-from st_modules.checkpoints import LM_HEAD, check_model_type, load_image_processor, load_model
 from st_modules.images import ImageLimits, ImageSource, to_rgb
-from st_modules.templates import TEMPLATES
 from st_modules.tokens import SegmentEncoder
 
 
@@ -39,6 +35,13 @@ class LlavaNext(DecoderBackbone):
     config_keys: list[str] = [*DecoderBackbone.config_keys, "first_resize"]
     model: LlavaNextModel
     image_processor: LlavaNextImageProcessorPil
+    architecture = Architecture(
+        "llava_next",
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        PreTrainedTokenizerFast,
+        LlavaNextImageProcessorPil,
+    )
     visual_features = ("pixel_values", "image_sizes")
 
     def __init__(
@@ -86,30 +89,3 @@ class LlavaNext(DecoderBackbone):
         if self.first_resize:
             pixels = pixels.resize((self.first_resize, self.first_resize), Resampling.BICUBIC)
         return to_rgb(pixels)
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        folder: Path,
-        base: Path | None = None,
-        *,
-        model_kwargs: Mapping[str, Any] | None = None,
-        config_kwargs: Mapping[str, Any] | None = None,
-        device: str | None = None,
-        **options: Any,
-    ) -> Self:
-        """Build the module from a checkpoint; see :meth:`Backbone.from_checkpoint`."""
-        check_model_type(folder, "llava_next")
-        full = load_model(
-            LlavaNextForConditionalGeneration,
-            folder,
-            optional=LM_HEAD,
-            config=LlavaNextConfig.from_pretrained(folder, **(config_kwargs or {})),
-            **loading_kwargs(model_kwargs, device),
-        )
-        return cls(
-            cast(LlavaNextForConditionalGeneration, full).model,
-            SegmentEncoder(folder, PreTrainedTokenizerFast, TEMPLATES[options["template"]]),
-            load_image_processor(LlavaNextImageProcessorPil, folder),
-            **options,
-        )

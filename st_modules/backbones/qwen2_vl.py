@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from PIL.Image import Image as PILImage
 from PIL.Image import Resampling
 from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLModel
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
-from typing_extensions import Self
 
-from st_modules.adapters import load_adapted
-from st_modules.backbones.base import loading_kwargs
+from st_modules.backbones.base import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
-from st_modules.checkpoints import LM_HEAD, check_model_type, first_with, load_image_processor, load_model
 from st_modules.errors import ImageError
 from st_modules.images import ImageLimits, ImageSource, to_rgb
-from st_modules.templates import TEMPLATES
 from st_modules.tokens import SegmentEncoder
 
 MAX_ASPECT_RATIO = 200
@@ -57,6 +52,10 @@ class Qwen2VL(DecoderBackbone):
     ]
     model: Qwen2VLModel
     image_processor: Qwen2VLImageProcessorPil
+    # Qwen2VLModel itself leaves the vision tower at random for one of the published key layouts.
+    architecture = Architecture(
+        "qwen2_vl", Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
+    )
     visual_features = ("pixel_values", "image_grid_thw")
 
     def __init__(
@@ -127,39 +126,6 @@ class Qwen2VL(DecoderBackbone):
             attention_mask=features["attention_mask"],
         )
         return positions
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        folder: Path,
-        base: Path | None = None,
-        *,
-        model_kwargs: Mapping[str, Any] | None = None,
-        config_kwargs: Mapping[str, Any] | None = None,
-        device: str | None = None,
-        **options: Any,
-    ) -> Self:
-        """Build the module from a checkpoint or from an adapter and its base; see :meth:`Backbone.from_checkpoint`."""
-        weights = base or folder
-        check_model_type(weights, "qwen2_vl")
-        kwargs = {
-            "optional": LM_HEAD,
-            "config": Qwen2VLConfig.from_pretrained(weights, **(config_kwargs or {})),
-            **loading_kwargs(model_kwargs, device),
-        }
-        # Qwen2VLModel itself leaves the vision tower at random for one of the published key layouts.
-        full = (
-            load_adapted(Qwen2VLForConditionalGeneration, base, folder, **kwargs)
-            if base
-            else load_model(Qwen2VLForConditionalGeneration, folder, **kwargs)
-        )
-        tokenizer = first_with("tokenizer_config.json", folder, base)
-        return cls(
-            cast(Qwen2VLForConditionalGeneration, full).model,
-            SegmentEncoder(tokenizer, Qwen2Tokenizer, TEMPLATES[options["template"]]),
-            load_image_processor(Qwen2VLImageProcessorPil, first_with("preprocessor_config.json", folder, base)),
-            **options,
-        )
 
     @property
     def _token_side(self) -> int:

@@ -23,10 +23,10 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from typing_extensions import Self
 
-from st_modules.backbones.base import Backbone, loading_kwargs, scaled_size
+from st_modules.backbones.base import Backbone, scaled_size
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
 from st_modules.backbones.visualized_bge_weights import upstream_weights
-from st_modules.checkpoints import cast_parameters, check_model_type, load_model, refuse_misfits
+from st_modules.checkpoints import Checkpoint, cast_parameters, check_model_type, load_model, refuse_misfits
 from st_modules.errors import CheckpointError
 from st_modules.images import ImageLimits, ImageSource, to_rgb
 from st_modules.templates import TEMPLATES
@@ -107,7 +107,7 @@ class VisualizedBGE(Backbone):
         image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
     """
 
-    config_keys: list[str] = [*Backbone.config_keys, "heads"]
+    config_keys: list[str] = [*Backbone.config_keys, "head_dim"]
     model: FusedEncoder
     image_processor: CLIPImageProcessorPil
 
@@ -125,9 +125,9 @@ class VisualizedBGE(Backbone):
         super().__init__(model, encoder, scale_only, template, positions, max_length, image_limits)
 
     @property
-    def heads(self) -> int:
-        """Attention heads of the vision tower, which its weights do not tell."""
-        return self.model.tower.shape.heads
+    def head_dim(self) -> int:
+        """Size of the vision tower's attention heads, which its weights do not tell."""
+        return self.model.tower.shape.width // self.model.tower.shape.heads
 
     def get_embedding_dimension(self) -> int:
         """Return the length of an embedding, read from the weights."""
@@ -190,56 +190,53 @@ class VisualizedBGE(Backbone):
         self.model.text.config.save_pretrained(output_path)
 
     @classmethod
-    def from_checkpoint(
+    def _build(
         cls,
-        folder: Path,
-        base: Path | None = None,
-        *,
-        model_kwargs: Mapping[str, Any] | None = None,
-        config_kwargs: Mapping[str, Any] | None = None,
-        device: str | None = None,
-        heads: int = 0,
-        **options: Any,
+        checkpoint: Checkpoint,
+        model_kwargs: dict[str, Any],
+        config_kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
     ) -> Self:
-        """Build the module; see :meth:`Backbone.from_checkpoint`.
-
-        Args:
-            folder: The authors' ``.pth`` file, or a folder that :meth:`save` wrote.
-            base: Folder with the text model's ``config.json`` and tokenizer, for a ``.pth`` file.
-            model_kwargs: ``dtype`` and ``attn_implementation``.
-            config_kwargs: Values that take the place of those in ``config.json``.
-            device: Where the model will run, which decides the precision where ``model_kwargs`` does not.
-            heads: Attention heads of the vision tower, for a saved folder.
-            **options: The constructor's keyword arguments.
-        """
-        files = base or folder
-        config_class, model_class, tokenizer_class = _TEXT_MODELS[check_model_type(files, *_TEXT_MODELS)]
-        kwargs = loading_kwargs(model_kwargs, device)
-        if refused := kwargs.keys() - {"dtype", "attn_implementation"}:
+        """Build the module from the authors' ``.pth`` file and its text model's folder, or from a saved folder."""
+        if refused := model_kwargs.keys() - {"dtype", "attn_implementation"}:
             raise ValueError(f"model_kwargs {sorted(refused)}: this model takes dtype and attn_implementation only.")
-        if base:
-            weights, heads = upstream_weights(folder)
+        path, files = checkpoint.path, checkpoint.base or checkpoint.path
+        config_class, model_class, tokenizer_class = _TEXT_MODELS[check_model_type(files, *_TEXT_MODELS)]
+        options = dict(options)
+        head_dim = options.pop("head_dim", 0)
+        if checkpoint.base:
+            weights, head_dim = upstream_weights(path)
         else:
-            weights = _saved_weights(folder / _WEIGHTS_FILE)
+            weights = _saved_weights(path / _WEIGHTS_FILE)
         text = load_model(
             model_class,
-            folder,
+            path,
             state_dict=_under("text.", weights),
-            config=config_class.from_pretrained(files, **(config_kwargs or {})),
+            config=config_class.from_pretrained(files, **config_kwargs),
             add_pooling_layer=False,
-            **kwargs,
+            **model_kwargs,
         )
-        try:
-            shape = EVA02Shape.of(_under("tower.", weights), heads)
-        except KeyError as error:
-            raise CheckpointError(
-                f"{folder}: the weights do not fit the model. missing: tower.{error.args[0]}."
-            ) from error
-        vision = nn.ModuleDict({"tower": EVA02(shape), "projection": nn.Linear(shape.width, text.config.hidden_size)})
-        _fill(vision, {name: weight for name, weight in weights.items() if not name.startswith("text.")}, folder)
-        cast_parameters(vision, text.dtype)
-        model = FusedEncoder(text, vision["tower"], vision["projection"]).eval()
-        return cls(model, SegmentEncoder(files, tokenizer_class, TEMPLATES[options["template"]]), **options)
+        vision = _vision(
+            {name: weights[name] for name in weights if not name.startswith("text.")}, head_dim, text, path
+        )
+        encoder = SegmentEncoder(files, tokenizer_class, TEMPLATES[options["template"]])
+        return cls(FusedEncoder(text, vision["tower"], vision["projection"]).eval(), encoder, **options)
+
+
+def _vision(weights: dict[str, Tensor], head_dim: int, text: PreTrainedModel, path: Path) -> nn.ModuleDict:
+    """Build the tower and the projection to the text encoder's width, in its precision, from their weights."""
+    if head_dim < 1:
+        raise CheckpointError(f"{path / Backbone.config_file_name}: it does not say the vision tower's head_dim.")
+    try:
+        shape = EVA02Shape.of(_under("tower.", weights), head_dim)
+    except KeyError as error:
+        raise CheckpointError(f"{path}: the weights do not fit the model. missing: tower.{error.args[0]}.") from error
+    except (ValueError, IndexError) as error:
+        raise CheckpointError(f"{path}: the vision tower's weights are of no shape that it can have.") from error
+    vision = nn.ModuleDict({"tower": EVA02(shape), "projection": nn.Linear(shape.width, text.config.hidden_size)})
+    _fill(vision, weights, path)
+    cast_parameters(vision, text.dtype)
+    return vision
 
 
 def _saved_weights(path: Path) -> dict[str, Tensor]:

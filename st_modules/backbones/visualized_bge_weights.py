@@ -13,9 +13,9 @@ from st_modules.backbones.eva02 import rotary_table
 from st_modules.checkpoints import refuse_misfits
 from st_modules.errors import CheckpointError
 
-_PATCH_EMBEDDING = "model_visual.visual.patch_embed.proj.weight"
-_ROTARY_TABLES = ("model_visual.visual.rope.freqs_cos", "model_visual.visual.rope.freqs_sin")
-_NEEDED_FOR_SHAPE = {_PATCH_EMBEDDING, *_ROTARY_TABLES}
+_TABLE = re.compile(r"\.rope\.freqs_(cos|sin)$")
+_TOP_TABLE = "model_visual.visual.rope.freqs_cos"
+_TOP_TABLES = {_TOP_TABLE, "model_visual.visual.rope.freqs_sin"}
 _UNUSED = re.compile(
     r"bge_pooler\.|model_visual\.logit_scale$|model_visual\.visual\.(norm\.|head\.|(blocks\.\d+\.attn\.)?rope\.freqs_)"
 )
@@ -37,7 +37,7 @@ def upstream_weights(path: Path) -> tuple[dict[str, Tensor], int]:
         path: The file.
 
     Returns:
-        The weights under the names of :class:`FusedEncoder`, and the tower's number of attention heads.
+        The weights under the names of :class:`FusedEncoder`, and the size of the tower's attention heads.
 
     Raises:
         CheckpointError: The file is not a plain dictionary of tensors, or its rotary tables are not EVA-02's.
@@ -46,16 +46,23 @@ def upstream_weights(path: Path) -> tuple[dict[str, Tensor], int]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{path}: cannot be read as a dictionary of tensors ({error}).") from error
-    if not isinstance(weights, dict):
-        raise CheckpointError(f"{path}: a dictionary of tensors is needed, and it holds a {type(weights).__name__}.")
-    refuse_misfits(path, missing=_NEEDED_FOR_SHAPE - weights.keys(), unexpected=set(), misshapen=set())
-    tables = [weights[name] for name in _ROTARY_TABLES]
-    patches, head_dim = tables[0].shape
-    for table, expected in zip(tables, rotary_table(isqrt(patches), head_dim), strict=True):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()
+    ):
+        raise CheckpointError(f"{path}: it holds something else than a dictionary of tensors.")
+    refuse_misfits(path, missing=_TOP_TABLES - weights.keys(), unexpected=set(), misshapen=set())
+    _check_rotary_tables({name: weight for name, weight in weights.items() if _TABLE.search(name)}, path)
+    used = {_renamed(name): weight for name, weight in weights.items() if not _UNUSED.match(name)}
+    return used, weights[_TOP_TABLE].shape[1]
+
+
+def _check_rotary_tables(tables: dict[str, Tensor], path: Path) -> None:
+    patches, head_dim = (*tables[_TOP_TABLE].shape, 0, 0)[:2]
+    cos, sin = rotary_table(isqrt(patches), head_dim)
+    for name, table in tables.items():
+        expected = cos if name.endswith("cos") else sin
         if table.shape != expected.shape or not torch.allclose(table.float(), expected, atol=1e-3):
-            raise CheckpointError(f"{path}: the vision tower's rotary tables are not those of EVA-02 CLIP.")
-    heads = weights[_PATCH_EMBEDDING].shape[0] // head_dim
-    return {_renamed(name): weight for name, weight in weights.items() if not _UNUSED.match(name)}, heads
+            raise CheckpointError(f"{path}: {name} is not the rotary table of EVA-02 CLIP.")
 
 
 def _renamed(name: str) -> str:
