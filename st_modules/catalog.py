@@ -237,7 +237,7 @@ _MODELS = (
         revision="98db10b10d22620010d06f11733346e1c98c34aa",
         base_repo_id="BAAI/bge-base-en-v1.5",
         weights_file="Visualized_base_en_v1.5.pth",
-        options={"template": "visualized_bert"},
+        options={"template": "visualized_bge", "text_model": "bert"},
     ),
     ModelSpec(
         name="bge-visualized-m3",
@@ -249,7 +249,7 @@ _MODELS = (
         revision="98db10b10d22620010d06f11733346e1c98c34aa",
         base_repo_id="BAAI/bge-m3",
         weights_file="Visualized_m3.pth",
-        options={"template": "visualized_xlm_roberta"},
+        options={"template": "visualized_bge", "text_model": "xlm-roberta"},
     ),
     ModelSpec(
         name="e5-v",

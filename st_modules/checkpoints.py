@@ -155,24 +155,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_model_type(folder: Path, *model_types: str) -> str:
-    """Check that a folder's ``config.json`` is of an architecture that the caller runs.
+def check_model_type(folder: Path, model_type: str) -> None:
+    """Check that a folder's ``config.json`` is of the architecture that the caller runs.
 
     Args:
         folder: Folder of a checkpoint.
-        *model_types: The values of ``model_type`` that will do.
-
-    Returns:
-        The one that the file states.
+        model_type: The value that the file must state.
 
     Raises:
         CheckpointError: The file is missing, is not JSON, or states another architecture.
     """
     found = read_json(folder / "config.json").get("model_type")
-    if found not in model_types:
-        needed = " or ".join(map(repr, model_types))
-        raise CheckpointError(f"{folder / 'config.json'}: model_type is {found!r}, this model needs {needed}.")
-    return found
+    if found != model_type:
+        raise CheckpointError(f"{folder / 'config.json'}: model_type is {found!r}, this model needs {model_type!r}.")
 
 
 def load_image_processor(processor_class: type[Processor], folder: Path, **options: Any) -> Processor:

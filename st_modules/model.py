@@ -158,7 +158,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         backbone_class = _BACKBONES[self._spec.backbone]
         saved = self._checkpoint.path / Backbone.config_file_name
         if saved.is_file():
-            _check_template(saved, self._spec)
+            _check_identity(saved, self._spec)
             return super()._load_modules(model_name_or_path, *args, **kwargs)
         _check_options(backbone_class, self._options)
         backbone = backbone_class.from_checkpoint(
@@ -287,13 +287,14 @@ def _find_spec(name: str) -> ModelSpec | None:
     return None
 
 
-def _check_template(saved: Path, spec: ModelSpec) -> None:
-    found = read_json(saved).get("template")
-    if spec.path is None and found != spec.options["template"]:
-        raise CheckpointError(
-            f"{saved.parent}: it was saved from a model with the template {found!r}, and {spec.name} has "
-            f"{spec.options['template']!r}. Load the folder by its path, or by the name of the model that it is."
-        )
+def _check_identity(saved: Path, spec: ModelSpec) -> None:
+    found = read_json(saved)
+    for key in _BACKBONES[spec.backbone].identity_keys:
+        if found.get(key) != spec.options[key]:
+            raise CheckpointError(
+                f"{saved.parent}: it was saved from a model with the {key} {found.get(key)!r}, and {spec.name} has "
+                f"{spec.options[key]!r}. Load the folder by its path, or by the name of the model that it is."
+            )
 
 
 def _check_options(backbone: type[nn.Module], options: Mapping[str, Any]) -> None:

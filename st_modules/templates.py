@@ -27,6 +27,16 @@ class Special:
 
 
 @dataclass(frozen=True)
+class Start:
+    """What the tokenizer itself puts before a text, such as ``<s>`` or ``[CLS]``."""
+
+
+@dataclass(frozen=True)
+class End:
+    """What the tokenizer itself puts after a text, such as ``[SEP]``."""
+
+
+@dataclass(frozen=True)
 class Text:
     """A stretch of text between two control tokens.
 
@@ -46,8 +56,8 @@ class Image:
     """The place of one image.
 
     Attributes:
-        token: Repeated once for each of the image's tokens; ``None`` where the model reads the image apart from the
-            text.
+        token: Repeated once for each of the image's tokens; the empty string where any token will do, because the
+            model puts its own vectors there; ``None`` where it reads the image apart from the text.
         source: The image.
     """
 
@@ -55,7 +65,7 @@ class Image:
     source: ImageSource
 
 
-Segment: TypeAlias = Special | Text | Image
+Segment: TypeAlias = Start | End | Special | Text | Image
 Template: TypeAlias = Callable[[Item, str | None, Task], list[Segment]]
 
 QWEN2_DEFAULT_SYSTEM = "You are a helpful assistant."
@@ -112,7 +122,7 @@ def vlm2vec_qwen2vl(item: Item, instruction: str | None, task: Task) -> list[Seg
 
 def vlm2vec_llava_next(item: Item, instruction: str | None, task: Task) -> list[Segment]:
     """VLM2Vec on LLaVA-NeXT: as on Qwen2-VL, with this backbone's image token and the tokenizer's ``<s>``."""
-    return [Special("<s>"), *_vlm2vec(item, instruction, "<image>")]
+    return [Start(), *_vlm2vec(item, instruction, "<image>")]
 
 
 def _vlm2vec(item: Item, instruction: str | None, image_token: str) -> list[Segment]:
@@ -140,8 +150,8 @@ def bge_vl_mllm(item: Item, instruction: str | None, task: Task) -> list[Segment
         before = "  " if instruction else " "
     after = "" if item.text is None else " \n "
     if image is None:
-        return [Special("<s>"), *head, Text(before, item.text or "", f"{after}[/INST]")]
-    return [Special("<s>"), *head, Text(before, item.text or "", after), Image("<image>", image), Text(" [/INST]")]
+        return [Start(), *head, Text(before, item.text or "", f"{after}[/INST]")]
+    return [Start(), *head, Text(before, item.text or "", after), Image("<image>", image), Text(" [/INST]")]
 
 
 def e5_v(item: Item, instruction: str | None, task: Task) -> list[Segment]:
@@ -161,7 +171,7 @@ def e5_v(item: Item, instruction: str | None, task: Task) -> list[Segment]:
         asked = Text(' Modify this image with "', text, '" Describe modified image in one word: [/INST]')
         body = [Text("\n\n[INST] "), Image("<image>", image), asked]
     return [
-        Special("<|begin_of_text|>"),
+        Start(),
         Special("<|start_header_id|>"),
         Text("user"),
         Special("<|end_header_id|>"),
@@ -180,24 +190,15 @@ def clip(item: Item, instruction: str | None, task: Task) -> list[Segment]:
     images: list[Segment] = [] if image is None else [Image(None, image)]
     if item.text is None:
         return images
-    return [*images, Special("<|startoftext|>"), Text(instruction or "", item.text), Special("<|endoftext|>")]
+    return [*images, Start(), Text(instruction or "", item.text), End()]
 
 
-def visualized_bert(item: Item, instruction: str | None, task: Task) -> list[Segment]:
-    """Visualized-BGE on BERT: image tokens between ``[CLS]`` and the text; a prompt goes before the text."""
-    return _visualized(item, instruction, "[CLS]", "[SEP]", "[MASK]")
-
-
-def visualized_xlm_roberta(item: Item, instruction: str | None, task: Task) -> list[Segment]:
-    """Visualized-BGE on XLM-RoBERTa: as on BERT, with this tokenizer's control tokens."""
-    return _visualized(item, instruction, "<s>", "</s>", "<mask>")
-
-
-def _visualized(item: Item, instruction: str | None, first: str, last: str, placeholder: str) -> list[Segment]:
+def visualized_bge(item: Item, instruction: str | None, task: Task) -> list[Segment]:
+    """Visualized-BGE: image tokens between the first token and the text; a prompt goes before the text."""
     image = _only_image(item)
-    images = [] if image is None else [Image(placeholder, image)]
+    images = [] if image is None else [Image("", image)]
     before = "" if item.text is None else instruction or ""
-    return [Special(first), *images, Text(before, item.text or ""), Special(last)]
+    return [Start(), *images, Text(before, item.text or ""), End()]
 
 
 def _qwen2_turn(system: str, user: list[Segment]) -> list[Segment]:
@@ -242,6 +243,5 @@ TEMPLATES: dict[str, Template] = {
     "bge_vl_mllm": bge_vl_mllm,
     "e5_v": e5_v,
     "clip": clip,
-    "visualized_bert": visualized_bert,
-    "visualized_xlm_roberta": visualized_xlm_roberta,
+    "visualized_bge": visualized_bge,
 }

@@ -15,7 +15,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenize
 from st_modules.errors import CheckpointError, InputError
 from st_modules.images import ImageSource
 from st_modules.inputs import Item
-from st_modules.templates import Image, Segment, Special, Template, Text
+from st_modules.templates import End, Image, Segment, Special, Start, Template, Text
 
 _TOKENIZER_FILE = "tokenizer.json"
 
@@ -52,6 +52,7 @@ class SegmentEncoder:
         except Exception as error:
             raise CheckpointError(f"{folder}: the tokenizer's files cannot be read ({error}).") from error
         self.pad_id: int = self.tokenizer.pad_token_id or 0
+        self.start_ids, self.end_ids = _edges(self.tokenizer)
         samples = _samples(template)
         vocabulary = self.tokenizer.get_vocab()
         tokens = list(dict.fromkeys(token for row in samples for token in map(_control_token, row) if token))
@@ -61,9 +62,10 @@ class SegmentEncoder:
         self.image_ids: set[int] = {
             vocabulary[part.token] for row in samples for part in row if isinstance(part, Image) and part.token
         }
+        structure = [*tokens, *self.tokenizer.convert_ids_to_tokens([*self.start_ids, *self.end_ids])]
         for tokenizer in (self._plain, self._inner):
-            _read_as_text(tokenizer, tokens)
-        self._check(folder, samples)
+            _read_as_text(tokenizer, structure)
+        self._check(folder, structure, samples)
 
     def __call__(
         self,
@@ -106,9 +108,15 @@ class SegmentEncoder:
             match segment:
                 case Special(token):
                     parts.append([self.control_ids[token]])
+                case Start():
+                    parts.append(self.start_ids)
+                case End():
+                    parts.append(self.end_ids)
+                case Image(None):
+                    parts.append([])
+                    next(counts)
                 case Image(token):
-                    count = next(counts)
-                    parts.append([self.control_ids[token]] * count if token else [])
+                    parts.append([self.control_ids[token] if token else self.pad_id] * next(counts))
                 case Text():
                     parts.append(ids[next(texts)])
         return parts
@@ -141,17 +149,18 @@ class SegmentEncoder:
     def _tokenizer(self, first: bool) -> PreTrainedTokenizerBase:
         return self._plain if first else self._inner
 
-    def _check(self, folder: Path, samples: Sequence[Sequence[Segment]]) -> None:
-        for token, ids in zip(self.control_ids, _ids(self._plain, list(self.control_ids)), strict=True):
-            if set(ids) & set(self.control_ids.values()):
+    def _check(self, folder: Path, structure: Sequence[str], samples: Sequence[Sequence[Segment]]) -> None:
+        """Raise where a text could write a control token, or where pieces of a row are read otherwise than the row."""
+        ids_of_structure = set(self.tokenizer.convert_tokens_to_ids(list(structure)))
+        for token, ids in zip(structure, _ids(self._plain, list(structure)), strict=True):
+            if set(ids) & ids_of_structure:
                 raise CheckpointError(f"{folder}: the tokenizer turns the text {token!r} into a control token.")
         for row in samples:
-            counts = [1 for segment in row if isinstance(segment, Image)]
-            ((ids, _),) = self([row], [counts], ["sample"], [sys.maxsize])
-            # The control token that opens a row is the tokenizer's own to add, so the string begins after it.
-            opening = isinstance(row[0], Special)
-            string = _string(row[opening:])
-            if ids[opening:] != _ids(self.tokenizer, [string])[0]:
+            written = [segment for segment in row if isinstance(segment, Text) or _control_token(segment)]
+            counts = [1 for segment in written if isinstance(segment, Image)]
+            string = _string(written)
+            ((ids, _),) = self([written], [counts], ["sample"], [sys.maxsize])
+            if ids != _ids(self.tokenizer, [string])[0]:
                 raise CheckpointError(
                     f"{folder}: the tokenizer reads {string!r} otherwise than piece by piece between its control "
                     "tokens. Use the tokenizer files of the model's repository."
@@ -176,29 +185,37 @@ def _samples(template: Template) -> list[list[Segment]]:
     return [template(item, None, task) for item in items for task in ("query", "document")]
 
 
+def _edges(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """What a tokenizer puts before and after a text by itself."""
+    (text,) = _ids(tokenizer, ["a"])
+    whole: Any = tokenizer("a")["input_ids"]
+    start = next(number for number in range(len(whole)) if whole[number : number + len(text)] == text)
+    return whole[:start], whole[start + len(text) :]
+
+
 def _control_token(segment: Segment) -> str | None:
-    return None if isinstance(segment, Text) else segment.token
+    return segment.token if isinstance(segment, (Special, Image)) else None
 
 
 def _pieces(row: Sequence[Segment]) -> list[Piece]:
-    """The texts of a row, and whether the row begins with them."""
+    """The texts of a row, and whether its string begins with them."""
     first = _first_text(row)
-    return [
-        (number == first, segment.before + segment.user + segment.after)
-        for number, segment in enumerate(row)
-        if isinstance(segment, Text)
-    ]
+    return [(number == first, _written(segment)) for number, segment in enumerate(row) if isinstance(segment, Text)]
 
 
-def _first_text(row: Sequence[Segment]) -> int:
-    return 1 if row and isinstance(row[0], Special) else 0
+def _first_text(row: Sequence[Segment]) -> int | None:
+    """Where the text is that begins the row's string, if a text begins it."""
+    written = (number for number, segment in enumerate(row) if isinstance(segment, Text) or _control_token(segment))
+    first = next(written, None)
+    return first if first is not None and isinstance(row[first], Text) else None
 
 
 def _string(row: Sequence[Segment]) -> str:
-    return "".join(
-        segment.before + segment.user + segment.after if isinstance(segment, Text) else segment.token or ""
-        for segment in row
-    )
+    return "".join(map(_written, row))
+
+
+def _written(segment: Segment) -> str:
+    return segment.before + segment.user + segment.after if isinstance(segment, Text) else _control_token(segment) or ""
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:

@@ -114,7 +114,8 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_control_tokens_in_a_text_stay_text(row: str, model: SentenceTransformer, text: str) -> None:
-    control = torch.tensor(sorted(model[0].encoder.control_ids.values()))
+    encoder = model[0].encoder
+    control = torch.tensor([*encoder.control_ids.values(), *encoder.start_ids, *encoder.end_ids])
     for harmless, hostile in [("a", text), ("a", f"a{text}b")]:
         for image in ({}, {"image": reference(row).images / "small.png"}):
             plain, written = (

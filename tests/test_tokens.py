@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer, XLMRobertaTokenizer
 
 from st_modules import CheckpointError, InputError
 from st_modules.images import ImageSource
 from st_modules.inputs import Item
-from st_modules.templates import Image, Segment, Special, Text, gme, visualized_xlm_roberta
+from st_modules.templates import End, Image, Segment, Special, Start, Text, gme, visualized_bge
 from st_modules.tokens import SegmentEncoder
 
 CONTROL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
@@ -64,7 +65,7 @@ def as_string(segments: list[Segment], image_tokens: int = 0) -> str:
     return "".join(
         segment.before + segment.user + segment.after
         if isinstance(segment, Text)
-        else (segment.token or "") * (image_tokens if isinstance(segment, Image) else 1)
+        else getattr(segment, "token", "") * (image_tokens if isinstance(segment, Image) else 1)
         for segment in segments
     )
 
@@ -169,7 +170,7 @@ LLAMA_TEXTS = ["he te", " he", "", "  two spaces", "<s> he", "</s>", "[INST] <im
 
 
 def llama(item: Item, instruction: str | None, task: str | None) -> list[Segment]:
-    return [Special("<s>"), Text("[INST]  ", item.text or "", " \n "), Special("<image>"), Text(" [/INST]")]
+    return [Start(), Text("[INST]  ", item.text or "", " \n "), Special("<image>"), Text(" [/INST]")]
 
 
 @pytest.fixture(scope="module", params=["prepended", "first only"])
@@ -185,6 +186,7 @@ def llama_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer.add_special_tokens(["<unk>", "<s>", "</s>", "<image>"])
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     folder = tmp_path_factory.mktemp("llama")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
     return folder
@@ -200,11 +202,21 @@ def test_sentencepiece_spaces_are_those_of_the_whole_string(llama_folder: Path, 
     ids = encode(encoder, llama(Item(text, (), None, 0), None, None), [])
     image = encoder.control_ids["<image>"]
     place = ids.index(image)
-    assert ids[0] == encoder.control_ids["<s>"]
+    assert ids[0] == whole.token_to_id("<s>")
     assert ids[1:place] == whole.encode(f"[INST]  {text} \n ", add_special_tokens=False).ids
     whole.encode_special_tokens = False
     tail = whole.encode("x<image> [/INST]", add_special_tokens=False).ids
     assert ids[place:] == tail[tail.index(image) :]
+
+
+def test_a_row_starts_and_ends_as_the_tokenizer_itself_does_it(llama_folder: Path, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(llama_folder / "tokenizer.json"))
+    row = [Start(), Text("he"), End()]
+    for single, start, end in [("$A", [], []), ("<s> $A", [1], []), ("<s> $A </s>", [1], [2])]:
+        tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=[("<s>", 1), ("</s>", 2)])
+        tokenizer.save(str(tmp_path / "tokenizer.json"))
+        encoder = SegmentEncoder(tmp_path, PreTrainedTokenizerFast, lambda *_: row)
+        assert encode(encoder, row, []) == [*start, *tokenizer.encode("he", add_special_tokens=False).ids, *end]
 
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3, 7, 12])
@@ -223,9 +235,9 @@ def test_a_text_before_fixed_text_is_trimmed_to_the_longest_prefix_that_fits(lla
 
 def test_no_piece_of_a_unigram_vocabulary_is_a_control_token() -> None:
     folder = Path(__file__).parent / "golden" / "bge_visualized_m3" / "bge"
-    encoder = SegmentEncoder(folder, XLMRobertaTokenizer, visualized_xlm_roberta)
+    encoder = SegmentEncoder(folder, XLMRobertaTokenizer, visualized_bge)
     special = set(encoder.tokenizer.all_special_ids) - {encoder.tokenizer.unk_token_id}
     texts = ["<s>", "</s>", "a <mask> b", "<pad>x", "</s></s> <s>"]
-    rows = [visualized_xlm_roberta(Item(text, (), None, 0), None, None) for text in texts]
+    rows = [visualized_bge(Item(text, (), None, 0), None, None) for text in texts]
     encoded = encoder(rows, [[]] * len(rows), texts, [512] * len(rows))
     assert [special & set(ids[1:-1]) for ids, _ in encoded] == [set()] * len(rows)

@@ -69,8 +69,9 @@ class Backbone(InputModule):
     """Base class of the modules that turn items into one vector each.
 
     A subclass names its ``architecture``, adds its own constructor arguments to ``config_keys``, which are saved with
-    the model, and implements :meth:`get_embedding_dimension`, :meth:`image_tokens`, :meth:`pixel_features` and
-    :meth:`forward`. Inference and training share them: ``preprocess`` is ``collate(plan(items))``.
+    the model (``identity_keys`` are those that tell two models apart), and implements :meth:`get_embedding_dimension`,
+    :meth:`image_tokens`, :meth:`pixel_features` and :meth:`forward`. Inference and training share them: ``preprocess``
+    is ``collate(plan(items))``.
 
     Args:
         model: What runs.
@@ -84,6 +85,7 @@ class Backbone(InputModule):
 
     config_file_name = "st_modules_config.json"
     config_keys: list[str] = ["template", "max_length"]
+    identity_keys: ClassVar[list[str]] = ["template"]
     has_token_embeddings = True
     architecture: ClassVar[Architecture]
     model: Any

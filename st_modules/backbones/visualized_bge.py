@@ -107,7 +107,8 @@ class VisualizedBGE(Backbone):
         image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
     """
 
-    config_keys: list[str] = [*Backbone.config_keys, "head_dim"]
+    config_keys: list[str] = [*Backbone.config_keys, "text_model", "head_dim"]
+    identity_keys = [*Backbone.identity_keys, "text_model"]
     model: FusedEncoder
     image_processor: CLIPImageProcessorPil
 
@@ -123,6 +124,11 @@ class VisualizedBGE(Backbone):
         positions = model.text.config.max_position_embeddings - model.position_offset
         scale_only = CLIPImageProcessorPil(do_resize=False, do_center_crop=False, do_convert_rgb=False)
         super().__init__(model, encoder, scale_only, template, positions, max_length, image_limits)
+
+    @property
+    def text_model(self) -> str:
+        """Architecture of the text encoder, as ``config.json`` names it."""
+        return self.model.text.config.model_type
 
     @property
     def head_dim(self) -> int:
@@ -201,9 +207,10 @@ class VisualizedBGE(Backbone):
         if refused := model_kwargs.keys() - {"dtype", "attn_implementation"}:
             raise ValueError(f"model_kwargs {sorted(refused)}: this model takes dtype and attn_implementation only.")
         path, files = checkpoint.path, checkpoint.base or checkpoint.path
-        config_class, model_class, tokenizer_class = _TEXT_MODELS[check_model_type(files, *_TEXT_MODELS)]
         options = dict(options)
-        head_dim = options.pop("head_dim", 0)
+        text_model, head_dim = options.pop("text_model"), options.pop("head_dim", 0)
+        check_model_type(files, text_model)
+        config_class, model_class, tokenizer_class = _TEXT_MODELS[text_model]
         if checkpoint.base:
             weights, head_dim = upstream_weights(path)
         else:
