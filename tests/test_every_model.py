@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,10 @@ import torch
 from PIL import Image
 from references import TOLERANCE, Reference, case_ids, mixed, reference
 from safetensors.torch import load_file, save_file
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MultipleNegativesRankingLoss,
+)
 
 from st_modules import CheckpointError, InputError, SentenceTransformer, get_model, list_models
 
@@ -250,6 +255,55 @@ def test_more_than_one_image_is_refused_by_position_where_the_model_takes_one(
         pytest.skip("GME has a block for each image")
     with pytest.raises(InputError, match="item 1: 2 images"):
         model.encode(["a", {"image": [RGB, RGB]}])
+
+
+# ---------------------------------------------------------------------------------- training, copies, precision
+
+
+def gradients(model: SentenceTransformer, images: Path, loss: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Gradients of a batch of texts, images and both, in which no two rows of a column are alike."""
+    columns = [
+        model.preprocess(["a car", {"text": "a cat", "image": images / "small.png"}, images / "gray.png", "a b c"]),
+        model.preprocess([images / "small.png", "a red cat", {"text": "tiger", "image": images / "tall.png"}, "dogs"]),
+    ]
+    model.zero_grad()
+    loss(columns, None).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_training_batch_split_by_rows_has_the_gradients_of_the_whole(row: str, rows: int) -> None:
+    # In evaluation mode, since dropout would differ between the two.
+    model = reference(row).load(row).eval()
+    images = reference(row).images
+    expected = gradients(model, images, MultipleNegativesRankingLoss(model))
+    found = gradients(model, images, CachedMultipleNegativesRankingLoss(model, mini_batch_size=rows))
+    assert found.keys() == expected.keys()
+    largest = max(gradient.abs().max() for gradient in expected.values())
+    assert largest > 1e-3
+    assert max((found[name] - expected[name]).abs().max() for name in expected) <= 1e-4 * largest
+
+
+def test_a_pickled_copy_reads_hostile_text_in_the_same_way(model: SentenceTransformer) -> None:
+    copy = pickle.loads(pickle.dumps(model))
+    for text in HOSTILE:
+        ids, expected = (each.preprocess([{"text": text}])["input_ids"] for each in (copy, model))
+        assert torch.equal(ids, expected)
+
+
+def test_bfloat16_is_near_float32(row: str) -> None:
+    source = reference(row)
+    half = SentenceTransformer(
+        row,
+        weights=source.weights,
+        base_weights=source.base_weights,
+        device="cpu",
+        model_kwargs={"dtype": torch.bfloat16},
+    )
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    for case in mixed(list(source.cases.values())):
+        vectors = case.embed(half, batch_size=7)
+        assert (np.sum(vectors * case.expected, axis=1) > 0.99).all()
 
 
 # ------------------------------------------------------------------------------------------ damaged checkpoints

@@ -78,7 +78,7 @@ def _clip(spec: ModelSpec, text: dict[str, Any], vision: dict[str, Any], dimensi
 def _visualized(spec: ModelSpec, text_model: Any, config: Any, tower: EVA02Shape) -> Backbone:
     text = text_model(config, add_pooling_layer=False)
     projection = torch.nn.Linear(tower.width, config.hidden_size)
-    return VisualizedBGE(FusedEncoder(text, EVA02(tower), projection), _encoder(), **spec.options)
+    return VisualizedBGE(FusedEncoder(text, EVA02(tower), projection), _encoder(), template=spec.options["template"])
 
 
 _QWEN2_VL_2B = partial(_qwen2_vl, text=_sizes(1536, 28, 12, 8960, num_key_value_heads=2, vocab_size=151936))

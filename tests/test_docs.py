@@ -1,0 +1,27 @@
+"""What the documentation prints is what the commands that it names print."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from st_modules import list_models
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_sizes_in_the_docs_are_those_that_the_tool_prints() -> None:
+    command = [sys.executable, str(ROOT / "tools" / "model_sizes.py")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    rows = [line for line in printed if line.startswith("| `")]
+    assert len(rows) == len(list_models()) - 1
+    documented = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
+    assert [row for row in rows if row not in documented] == []
+
+
+def test_every_model_is_in_the_readme_and_in_the_docs() -> None:
+    models = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    for spec in list_models():
+        assert f"`{spec.name}`" in models
+        assert spec.repo_id is None or spec.repo_id in models
