@@ -41,6 +41,11 @@ def load_adapted(
     """
     stored = stored_dtype(base)
     wanted = getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
+    if kwargs.get("quantization_config"):
+        raise CheckpointError(
+            f"{adapter}: an adapter cannot be merged into quantised weights. Load it without quantisation, save the "
+            "model with save_pretrained, and quantise that."
+        )
     model = load_model(model_class, base, dtype=stored, **kwargs)
     merge_adapter(cast(PreTrainedModel, model.base_model), adapter, stored if wanted == "auto" else wanted)
     return model
@@ -60,11 +65,6 @@ def merge_adapter(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> N
         CheckpointError: The adapter is of another kind than LoRA, a tensor of it has no place in the model, or a layer
             lacks one.
     """
-    if getattr(model, "is_quantized", False):
-        raise CheckpointError(
-            f"{folder}: an adapter cannot be merged into quantised weights. Load it without quantisation, save the "
-            "model with save_pretrained, and quantise that."
-        )
     config, weights = _read(folder)
     state = _named_for(model, weights, folder)
     if config.bias != "none" or config.modules_to_save:

@@ -88,6 +88,8 @@ def locate(
         path = _download(spec.name, spec.repo_id, revision or spec.revision, patterns, "weights=", hub)
     if not path.exists():
         raise CheckpointError(f"{path}: no such folder. It must hold the files of {spec.repo_id or spec.name}.")
+    if path.is_file() and not spec.weights_file:
+        raise CheckpointError(f"{path}: a file. Pass the folder that holds the files of {spec.repo_id or spec.name}.")
     if path.is_dir() and spec.weights_file and (path / spec.weights_file).is_file():
         path = path / spec.weights_file
     base = _locate_base(spec, path, base_weights, hub)
@@ -100,13 +102,12 @@ def locate(
 
 
 def _locate_base(spec: ModelSpec, path: Path, base_weights: str | Path | None, hub: Mapping[str, Any]) -> Path | None:
+    """Find what a model is built on; ``None`` for one that is complete by itself."""
     if path.is_file():
         source, patterns = spec.base_repo_id, [*_CONFIG_FILES]
     elif (path / ADAPTER_CONFIG).is_file():
-        source, patterns = (
-            read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path"),
-            [*_CONFIG_FILES, "*.safetensors"],
-        )
+        source = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
+        patterns = [*_CONFIG_FILES, "*.safetensors"]
     else:
         return None
     if base_weights is not None:

@@ -433,6 +433,11 @@ def test_rotary_frequencies_stay_in_float32(golden_model: SentenceTransformer) -
     assert {parameter.dtype for parameter in half[0].model.parameters()} == {torch.bfloat16}
 
 
+def test_a_quantised_base_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="quantised"):
+        load(GOLDEN / "checkpoint", model_kwargs={"quantization_config": {"load_in_8bit": True}})
+
+
 def test_a_merged_model_can_be_trained(golden_model: SentenceTransformer) -> None:
     assert all(parameter.requires_grad for parameter in golden_model[0].model.parameters())
 

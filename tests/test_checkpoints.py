@@ -134,6 +134,11 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "nowhere")
 
 
+def test_a_file_in_the_place_of_a_folder_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: a file\. Pass the folder"):
+        load(checkpoint / "model.safetensors")
+
+
 def test_remote_code_named_by_a_checkpoint_is_not_run(checkpoint: Path) -> None:
     path = checkpoint / "config.json"
     auto_map = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}

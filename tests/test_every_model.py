@@ -284,8 +284,12 @@ def test_a_training_batch_split_by_rows_has_the_gradients_of_the_whole(row: str,
     assert max((found[name] - expected[name]).abs().max() for name in expected) <= 1e-4 * largest
 
 
-def test_a_pickled_copy_reads_hostile_text_in_the_same_way(model: SentenceTransformer) -> None:
+def test_a_pickled_copy_gives_the_same(row: str, model: SentenceTransformer) -> None:
+    items = [{"image": reference(row).images / "small.png"}, {"text": "a"}]
+    before = model.encode(items)
     copy = pickle.loads(pickle.dumps(model))
+    assert close(copy.encode(items), before)
+    assert close(model.encode(items), before)
     for text in HOSTILE:
         ids, expected = (each.preprocess([{"text": text}])["input_ids"] for each in (copy, model))
         assert torch.equal(ids, expected)

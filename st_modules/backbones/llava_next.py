@@ -11,6 +11,7 @@ from PIL.Image import Resampling
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextModel, PreTrainedTokenizerFast
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+from transformers.utils import output_capturing
 
 from st_modules.backbones.base import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
@@ -83,6 +84,16 @@ class LlavaNext(DecoderBackbone):
             ``image_sizes`` of shape (images, 2), int64: height and width in pixels.
         """
         return self.image_processor([self._read(image) for image in images], do_convert_rgb=False, return_tensors="pt")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # transformers captures the vision tower's hidden states by hooks that no pickle takes, and so no other process.
+        # It installs them again where they are missing.
+        for module in self.model.modules():
+            vars(module).pop("_output_capturing_hooks_installed", None)
+            for key, hook in list(module._forward_hooks.items()):
+                if getattr(hook, "__module__", None) == output_capturing.__name__:
+                    del module._forward_hooks[key]
+        return self.__dict__.copy()
 
     def _read(self, image: ImageSource) -> PILImage:
         pixels = image.load()
