@@ -52,13 +52,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="tiny")
     parser.add_argument("--weights", help="local folder with the model's files")
+    parser.add_argument("--base-weights", help="local folder of what an adapter or a vision tower is built on")
     parser.add_argument("--items", type=int, default=120)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
 
     disable_progress_bar()
-    ours, theirs = (cls(args.model, weights=args.weights) for cls in (SentenceTransformer, OwnLoop))
+    ours, theirs = (
+        cls(args.model, weights=args.weights, base_weights=args.base_weights) for cls in (SentenceTransformer, OwnLoop)
+    )
     table = Table("Workload", "sentence-transformers' loop", "planned batches", "times as fast", "largest difference")
     for name, items in workloads(args.items).items():
         vectors = [model.encode(items, batch_size=args.batch_size) for model in (theirs, ours)]

@@ -39,10 +39,11 @@ from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGen
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from st_modules.backbones.qwen2_vl import Qwen2VL
+from st_modules.checkpoints import Checkpoint
 from st_modules.demo.scenes import VALUES, neighbours
 from st_modules.demo.wording import edit
 from st_modules.model import SentenceTransformer
-from st_modules.templates import GME_DEFAULT_INSTRUCTION
+from st_modules.templates import QWEN2_DEFAULT_SYSTEM
 
 SEED = 20
 BATCH_SIZE = 64
@@ -181,7 +182,7 @@ def build_tokenizer(folder: Path, seed: int) -> Qwen2Tokenizer:
     scenes = [training_scene(rng) for _ in range(4000)]
     texts = [words(scene, rng)["text"] for scene in scenes]
     texts += [edit(scene, rng.choice(neighbours(scene)), rng.choice) for scene in scenes]
-    texts += [*PROMPTS.values(), f"system\n{GME_DEFAULT_INSTRUCTION}", "user\n", "assistant\n"] * 200
+    texts += [*PROMPTS.values(), f"system\n{QWEN2_DEFAULT_SYSTEM}", "user\n", "assistant\n"] * 200
     learner = BpeTrainer(
         vocab_size=VOCABULARY - len(CONTROL_TOKENS), initial_alphabet=ByteLevel.alphabet(), show_progress=False
     )
@@ -219,7 +220,7 @@ def initialise(folder: Path, seed: int) -> SentenceTransformer:
     torch.manual_seed(seed)
     Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
     Qwen2VLImageProcessorPil(do_convert_rgb=False).save_pretrained(folder)
-    backbone = Qwen2VL.from_checkpoint(folder, {"dtype": torch.float32}, **OPTIONS)
+    backbone = Qwen2VL.from_checkpoint(Checkpoint(folder), model_kwargs={"dtype": torch.float32}, **OPTIONS)
     return SentenceTransformer(modules=[backbone, Normalize()], prompts=PROMPTS, device="cpu")
 
 
