@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from st_modules.errors import UnknownModelError
 
-Parity: TypeAlias = Literal["authors' code", "authors' usage", "stock transformers"]
+Parity: TypeAlias = Literal["authors' code", "authors' usage", "stock transformers", "trained here"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class ModelSpec:
         licence: SPDX-like identifier that the repository states.
         languages: Languages that the authors name.
         parity: What the tests compare small checkpoints of this layout with: vectors that the authors' own code gave,
-            vectors that the steps of their published usage gave, or calls of stock transformers put together.
+            vectors that the steps of their published usage gave, or calls of stock transformers put together. A model
+            that was trained here has nothing to be compared with.
         revision: Commit that parity was established for; ``None`` follows the repository's default branch.
         modelscope_id: The same model's identifier on ModelScope, an alias for look-ups.
         base_repo_id: What an adapter or a tower is built on.
@@ -45,7 +46,7 @@ class ModelSpec:
     dimension: int
     licence: str
     languages: str
-    parity: Parity = "authors' code"
+    parity: Parity
     revision: str | None = None
     modelscope_id: str | None = None
     base_repo_id: str | None = None
@@ -84,6 +85,7 @@ _MODELS = (
         dimension=128,
         licence="apache-2.0",
         languages="English",
+        parity="trained here",
         options=_GME,
         path=Path(__file__).parent / "assets" / "tiny",
     ),
@@ -94,6 +96,7 @@ _MODELS = (
         dimension=1536,
         licence="apache-2.0",
         languages="English, Chinese",
+        parity="authors' code",
         revision="ce765ae71b8cdb208203cd8fb64a170b1b84293a",
         modelscope_id="iic/gme-Qwen2-VL-2B-Instruct",
         options=_GME,
@@ -106,6 +109,7 @@ _MODELS = (
         dimension=3584,
         licence="apache-2.0",
         languages="English, Chinese",
+        parity="authors' code",
         revision="477027a6480f8630363be77751f169cc3434b673",
         modelscope_id="iic/gme-Qwen2-VL-7B-Instruct",
         options=_GME,
@@ -166,6 +170,7 @@ _MODELS = (
         dimension=512,
         licence="mit",
         languages="English",
+        parity="authors' code",
         revision="cc4c733ed997dbee4ac70ccffb911e70c9c24b93",
         options={"template": "clip"},
     ),
@@ -176,6 +181,7 @@ _MODELS = (
         dimension=768,
         licence="mit",
         languages="English",
+        parity="authors' code",
         revision="40fb48217f521df22a2a5bf15edd52ed1146ef05",
         options={"template": "clip"},
     ),
@@ -234,6 +240,7 @@ _MODELS = (
         dimension=768,
         licence="mit",
         languages="English",
+        parity="authors' code",
         revision="98db10b10d22620010d06f11733346e1c98c34aa",
         base_repo_id="BAAI/bge-base-en-v1.5",
         weights_file="Visualized_base_en_v1.5.pth",
@@ -246,6 +253,7 @@ _MODELS = (
         dimension=1024,
         licence="mit",
         languages="multilingual",
+        parity="authors' code",
         revision="98db10b10d22620010d06f11733346e1c98c34aa",
         base_repo_id="BAAI/bge-m3",
         weights_file="Visualized_m3.pth",

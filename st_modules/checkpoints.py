@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 import huggingface_hub
 import torch
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import safe_open
 from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel
@@ -18,10 +19,13 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from st_modules.catalog import ModelSpec
 from st_modules.errors import CheckpointError
 
+logger = logging.getLogger(__name__)
+
 Processor = TypeVar("Processor", bound=BaseImageProcessor)
 
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 ADAPTER_CONFIG = "adapter_config.json"
+SAVED_OPTIONS = "st_modules_config.json"
 _CONFIG_FILES = ("*.json", "*.txt", "*.jinja", "*.model")
 _WEIGHT_FILES = ("*.safetensors", "adapter_model.bin")
 
@@ -45,6 +49,11 @@ class Checkpoint:
     def folder(self) -> Path:
         """The folder that ``path`` is, or is in."""
         return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def saved(self) -> bool:
+        """Whether ``save_pretrained`` of this package wrote the files."""
+        return (self.path / SAVED_OPTIONS).is_file()
 
     def folder_of(self, name: str) -> Path:
         """The folder of the file ``name``: an adapter's own where it has the file, else its base's."""
@@ -92,39 +101,60 @@ def locate(
         raise CheckpointError(f"{path}: a file. Pass the folder that holds the files of {spec.repo_id or spec.name}.")
     if path.is_dir() and spec.weights_file and (path / spec.weights_file).is_file():
         path = path / spec.weights_file
-    base = _locate_base(spec, path, base_weights, hub)
-    if base is None and base_weights is not None:
+    adapter = (path / ADAPTER_CONFIG).is_file()
+    if path.is_file() or (adapter and spec.base_repo_id):
+        return Checkpoint(path, _locate_base(spec, path, adapter, base_weights, hub))
+    _check_complete(spec, path, adapter)
+    if base_weights is not None:
         raise ValueError(f"base_weights={str(base_weights)!r}: {path} is a complete model and is built on no other.")
-    if base is None and not (path / "config.json").is_file():
-        needed = f"config.json or {spec.weights_file}" if spec.weights_file else "config.json"
-        raise CheckpointError(f"{path}: no {needed} in it. It must hold the files of {spec.repo_id or spec.name}.")
-    return Checkpoint(path, base)
+    if weights is not None and spec.base_repo_id and not (path / SAVED_OPTIONS).is_file():
+        logger.warning("%s: no %s in it, so it is taken as %s merged into its base.", path, ADAPTER_CONFIG, spec.name)
+    return Checkpoint(path)
 
 
-def _locate_base(spec: ModelSpec, path: Path, base_weights: str | Path | None, hub: Mapping[str, Any]) -> Path | None:
-    """Find what a model is built on; ``None`` for one that is complete by itself."""
-    if path.is_file():
-        source, patterns = spec.base_repo_id, [*_CONFIG_FILES]
-    elif (path / ADAPTER_CONFIG).is_file():
-        source = read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path")
-        patterns = [*_CONFIG_FILES, "*.safetensors"]
-    else:
-        return None
+def _check_complete(spec: ModelSpec, path: Path, adapter: bool) -> None:
+    """Raise where a folder is not that of a complete model."""
+    of_spec = f"It must hold the files of {spec.repo_id or spec.name}."
+    if adapter:
+        raise CheckpointError(f"{path}: it holds an adapter, and {spec.name} is none. {of_spec}")
+    if spec.weights_file and not (path / SAVED_OPTIONS).is_file():
+        raise CheckpointError(f"{path}: neither {spec.weights_file} nor a saved model in it. {of_spec}")
+    if not (path / "config.json").is_file():
+        needed = f"{ADAPTER_CONFIG} or config.json" if spec.base_repo_id else "config.json"
+        raise CheckpointError(f"{path}: no {needed} in it. {of_spec}")
+
+
+def _locate_base(
+    spec: ModelSpec, path: Path, adapter: bool, base_weights: str | Path | None, hub: Mapping[str, Any]
+) -> Path:
+    """Find what an adapter or a tower is built on."""
+    source, patterns = str(spec.base_repo_id), [*_CONFIG_FILES]
+    if adapter:
+        patterns.append("*.safetensors")
+        named = str(read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
+        # Some adapters name a folder of the machine that they were trained on.
+        source = named if named and (Path(named).is_dir() or _is_repo_id(named)) else source
     if base_weights is not None:
         base = Path(base_weights).expanduser()
-    elif not source:
-        raise CheckpointError(
-            f"{path}: it does not say which model it is built on. Pass base_weights= with its folder."
-        )
     elif Path(source).is_dir():
         base = Path(source)
     else:
         base = _download(spec.name, source, None, patterns, "base_weights=", hub)
+    if not base.is_dir():
+        raise CheckpointError(f"{base}: no such folder. It must hold the files of {source}, which {path} is built on.")
     if not (base / "config.json").is_file():
         raise CheckpointError(
             f"{base}: no config.json in it. It must hold the files of {source}, which {path} is built on."
         )
     return base
+
+
+def _is_repo_id(name: str) -> bool:
+    try:
+        huggingface_hub.utils.validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _download(

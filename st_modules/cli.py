@@ -82,7 +82,7 @@ def list_() -> None:
     """Show every model that this package knows."""
     table = _table("Model", "Status", "Backbone", "Dim", "Licence", "Repository")
     for spec in list_models():
-        status = f"[green]available[/], equals {spec.parity}"
+        status = f"[green]available[/], {'equals ' if spec.repo_id else ''}{spec.parity}"
         repository = spec.repo_id or "ships with st-modules"
         table.add_row(spec.name, status, spec.backbone, str(spec.dimension), spec.licence, repository)
     _console().print(table)
@@ -254,7 +254,12 @@ def _load(name: str, device: str | None, weights: Path | None, base_weights: Pat
     logging.disable_progress_bar()
     hub.enable_progress_bars()
     hub.logging.set_verbosity_error()  # it would print every retry on a machine without network
-    return SentenceTransformer(name, weights=weights, base_weights=base_weights, device=device)
+    try:
+        return SentenceTransformer(name, weights=weights, base_weights=base_weights, device=device)
+    except STModulesError:
+        raise
+    except ValueError as error:
+        _stop(_first_line(error), 2)
 
 
 def _check_device(device: str | None) -> None:

@@ -50,7 +50,10 @@ class SegmentEncoder:
                 self._inner = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
                 self._inner.backend_tokenizer.pre_tokenizer.prepend_scheme = "never"
         except Exception as error:
-            raise CheckpointError(f"{folder}: the tokenizer's files cannot be read ({error}).") from error
+            raise CheckpointError(
+                f"{folder}: the tokenizer's files cannot be read ({error}). Where {_TOKENIZER_FILE} is there, no other "
+                "vocabulary is read."
+            ) from error
         self.pad_id: int = self.tokenizer.pad_token_id or 0
         self.start_ids, self.end_ids = _edges(self.tokenizer)
         samples = _samples(template)
@@ -95,7 +98,7 @@ class SegmentEncoder:
             parts = self._parts(row, counts, ids)
             excess = sum(map(len, parts)) - max_length
             if excess > 0:
-                self._trim(row, parts, excess, label, sum(counts), max_length)
+                self._trim(row, parts, excess, label, max_length)
             encoded.append(([token_id for part in parts for token_id in part], excess > 0))
         return encoded
 
@@ -121,9 +124,7 @@ class SegmentEncoder:
                     parts.append(ids[next(texts)])
         return parts
 
-    def _trim(
-        self, row: Sequence[Segment], parts: list[list[int]], excess: int, label: str, images: int, max_length: int
-    ) -> None:
+    def _trim(self, row: Sequence[Segment], parts: list[list[int]], excess: int, label: str, max_length: int) -> None:
         """Shorten the user's text in ``parts`` until the row fits."""
         for number, segment in enumerate(row):
             if isinstance(segment, Text) and segment.user:
@@ -133,9 +134,12 @@ class SegmentEncoder:
                 if len(fixed) <= budget:
                     parts[number] = _shortened(tokenizer, segment, budget)
                     return
+        images = sum(len(part) for part, segment in zip(parts, row, strict=True) if isinstance(segment, Image))
+        what = f"its {images} image tokens and its instruction are" if images else "its instruction is"
+        advice = "Pass fewer or smaller images, shorten" if images else "Shorten"
         raise InputError(
-            f"{label}: its {images} image tokens and instruction are over max_length={max_length} without any text. "
-            "Pass fewer or smaller images, lower max_image_tokens, shorten the instruction, or raise max_length."
+            f"{label}: {what} over max_length={max_length} without any text. {advice} the instruction, or raise "
+            "max_length where the model allows it."
         )
 
     def _encode(self, pieces: Collection[Piece]) -> list[list[int]]:

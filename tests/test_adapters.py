@@ -567,11 +567,28 @@ def test_adapter_and_base_are_downloaded_where_nothing_local_is_given(
     assert hub.asked == ["TIGER-Lab/VLM2Vec-Qwen2VL-2B", "Qwen/Qwen2-VL-2B-Instruct"]
 
 
-@pytest.mark.parametrize("source", [BASE_NAME, "/somewhere/else/checkpoint-500"])
-def test_without_network_and_base_the_error_says_what_to_do(tmp_path: Path, source: str) -> None:
+@pytest.mark.parametrize("source", [BASE_NAME, "/somewhere/else/checkpoint-500", None])
+def test_without_network_and_base_the_error_says_what_to_do(tmp_path: Path, source: str | None) -> None:
     adapter = write_adapter(tmp_path / "adapter", ADAPTER, base_model_name_or_path=source)
-    with pytest.raises(CheckpointError, match=f"{NAME}: {source} .* pass base_weights="):
-        load(adapter, base=None, cache_folder=str(tmp_path))
+    with pytest.raises(CheckpointError, match=f"{BASE_NAME} is neither .* pass base_weights="):
+        load(adapter, None, cache_folder=str(tmp_path))
+
+
+def test_an_adapter_is_refused_for_a_model_that_is_none() -> None:
+    with pytest.raises(CheckpointError, match="it holds an adapter, and gme-2b is none"):
+        SentenceTransformer("gme-2b", weights=GOLDEN / "checkpoint", base_weights=BASE_FOLDER)
+
+
+def test_an_adapter_without_its_configuration_is_told_so(tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", ADAPTER)
+    (adapter / "adapter_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no adapter_config\.json or config\.json in it"):
+        load(adapter)
+
+
+def test_a_folder_that_may_be_the_base_itself_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    load(BASE_FOLDER, None)
+    assert "no adapter_config.json in it" in caplog.text
 
 
 @pytest.mark.parametrize("base", [BASE_FOLDER, GOLDEN / "images"])

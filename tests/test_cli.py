@@ -98,6 +98,10 @@ def test_device_that_is_not_there(device: str) -> None:
     assert_one_line_error(embed("hello", "--device", device), 2, f"--device {device}: ")
 
 
+def test_a_base_where_none_is_needed(out: Path) -> None:
+    assert_one_line_error(embed("hello", "--base-weights", out.parent, "--out", out), 2, "built on no other")
+
+
 def test_missing_weights_folder(out: Path) -> None:
     result = run("embed", "hello", "--model", "gme-2b", "--weights", out / "nowhere", "--out", out)
     assert_one_line_error(result, 1, "no such folder")

@@ -194,6 +194,12 @@ def test_images_over_the_length_limit_are_refused_by_position() -> None:
         short.encode(["a", SQUARE])
 
 
+@pytest.mark.parametrize("max_length", [0, -3, 10**7])
+def test_a_calls_own_length_limit_is_checked(model: SentenceTransformer, max_length: int) -> None:
+    with pytest.raises(ValueError, match=f"max_length={max_length}"):
+        model.preprocess(["a"], max_length=max_length)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (3, 2), (27, 29)])
 def test_extreme_images_embed(model: SentenceTransformer, size: tuple[int, int]) -> None:
     assert np.isfinite(model.encode(Image.new("RGB", size, "teal"))).all()
@@ -307,6 +313,8 @@ def test_both_names_and_forms_of_dtype(option: str, value: Any) -> None:
         ({"min_image_tokens": 0}, "min_image_tokens=0"),
         ({"min_image_tokens": 50, "max_image_tokens": 49}, "max_image_tokens=49"),
         ({"max_length": 0}, "max_length=0"),
+        ({"max_length": 10**7}, "max_length=10000000: .* 32768 positions"),
+        ({"model_kwargs": {"dtype": "bogus"}}, "dtype='bogus'"),
         ({"backend": "onnx"}, "onnx"),
         ({"processor_kwargs": {"min_pixels": 3136}}, "min_image_tokens"),
     ],

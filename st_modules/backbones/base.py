@@ -19,7 +19,14 @@ from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, 
 from typing_extensions import Self
 
 from st_modules.adapters import load_adapted
-from st_modules.checkpoints import UNUSED_WEIGHTS, Checkpoint, check_model_type, load_image_processor, load_model
+from st_modules.checkpoints import (
+    SAVED_OPTIONS,
+    UNUSED_WEIGHTS,
+    Checkpoint,
+    check_model_type,
+    load_image_processor,
+    load_model,
+)
 from st_modules.errors import ImageError
 from st_modules.images import ImageLimits, ImageSource
 from st_modules.inputs import Item, check_text, parse_items
@@ -53,13 +60,15 @@ class Architecture:
     Attributes:
         model_type: What ``config.json`` must state.
         config: Class of the configuration.
-        model: Class whose ``from_pretrained`` knows every published layout of the weights, with a head or without.
+        published: Class whose ``from_pretrained`` knows every published layout of the weights.
+        model: Class of what runs, which is also what is saved.
         tokenizer: Class for a folder without ``tokenizer.json``.
         image_processor: The class that runs on Pillow, named so that no other installed backend is picked.
     """
 
     model_type: str
     config: type[PreTrainedConfig]
+    published: type[PreTrainedModel]
     model: type[PreTrainedModel]
     tokenizer: type[PreTrainedTokenizerBase]
     image_processor: type[BaseImageProcessor]
@@ -83,7 +92,7 @@ class Backbone(InputModule):
         image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
     """
 
-    config_file_name = "st_modules_config.json"
+    config_file_name = SAVED_OPTIONS
     config_keys: list[str] = ["template", "max_length"]
     identity_keys: ClassVar[list[str]] = ["template"]
     has_token_embeddings = True
@@ -128,11 +137,7 @@ class Backbone(InputModule):
 
     @max_length.setter
     def max_length(self, value: int) -> None:
-        if not 1 <= value <= self.positions:
-            raise ValueError(
-                f"max_length={value}: it must be at least 1, and this model has {self.positions} positions."
-            )
-        self._max_length = value
+        self._max_length = self._checked_length(value)
 
     @property
     def max_seq_length(self) -> int:
@@ -204,9 +209,9 @@ class Backbone(InputModule):
             **model_kwargs,
         }
         if checkpoint.base:
-            model = load_adapted(classes.model, checkpoint.base, checkpoint.path, **kwargs)
+            model = load_adapted(classes.published, checkpoint.base, checkpoint.path, **kwargs)
         else:
-            model = load_model(classes.model, folder, **kwargs)
+            model = load_model(classes.model if checkpoint.saved else classes.published, folder, **kwargs)
         return cls(
             model.base_model,
             SegmentEncoder(
@@ -257,7 +262,14 @@ class Backbone(InputModule):
 
     def _limit(self, max_length: int | None, has_image: bool) -> int:
         """Return the most tokens that a row may have."""
-        return min(max_length or self.max_length, self.positions)
+        return self.max_length if max_length is None else self._checked_length(max_length)
+
+    def _checked_length(self, max_length: int) -> int:
+        if not 1 <= max_length <= self.positions:
+            raise ValueError(
+                f"max_length={max_length}: it must be at least 1, and this model has {self.positions} positions."
+            )
+        return max_length
 
     def collate(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Read the rows' pixels and join the rows, padded on the right, to a batch of features for :meth:`forward`.
@@ -423,5 +435,7 @@ def loading_kwargs(model_kwargs: Mapping[str, Any] | None, device: str | torch.d
     """
     kwargs = {name: value for name, value in (model_kwargs or {}).items() if name != "trust_remote_code"}
     dtype = kwargs.pop("torch_dtype", None)
-    kwargs["dtype"] = kwargs.get("dtype") or dtype or default_dtype(device)
-    return kwargs
+    dtype = kwargs.get("dtype") or dtype or default_dtype(device)
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(f"dtype={dtype!r}: torch has no such precision; pass for example 'bfloat16'.")
+    return {**kwargs, "dtype": dtype}

@@ -27,7 +27,7 @@ class CLIP(Backbone):
     """
 
     has_token_embeddings = False
-    architecture = Architecture("clip", CLIPConfig, CLIPModel, CLIPTokenizer, CLIPImageProcessorPil)
+    architecture = Architecture("clip", CLIPConfig, CLIPModel, CLIPModel, CLIPTokenizer, CLIPImageProcessorPil)
     model: CLIPModel
     image_processor: CLIPImageProcessorPil
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from PIL.Image import Image as PILImage
@@ -11,10 +12,10 @@ from PIL.Image import Resampling
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextModel, PreTrainedTokenizerFast
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
-from transformers.utils import output_capturing
 
 from st_modules.backbones.base import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
+from st_modules.checkpoints import load_model
 from st_modules.images import ImageLimits, ImageSource, to_rgb
 from st_modules.tokens import SegmentEncoder
 
@@ -40,6 +41,7 @@ class LlavaNext(DecoderBackbone):
         "llava_next",
         LlavaNextConfig,
         LlavaNextForConditionalGeneration,
+        LlavaNextModel,
         PreTrainedTokenizerFast,
         LlavaNextImageProcessorPil,
     )
@@ -85,15 +87,18 @@ class LlavaNext(DecoderBackbone):
         """
         return self.image_processor([self._read(image) for image in images], do_convert_rgb=False, return_tensors="pt")
 
+    # transformers captures the vision tower's hidden states by hooks that no pickle takes, and that a model which was
+    # not constructed in its process lacks: so the weights travel, and the model is built anew around them.
     def __getstate__(self) -> dict[str, Any]:
-        # transformers captures the vision tower's hidden states by hooks that no pickle takes, and so no other process.
-        # It installs them again where they are missing.
-        for module in self.model.modules():
-            vars(module).pop("_output_capturing_hooks_installed", None)
-            for key, hook in list(module._forward_hooks.items()):
-                if getattr(hook, "__module__", None) == output_capturing.__name__:
-                    del module._forward_hooks[key]
-        return self.__dict__.copy()
+        modules = {name: module for name, module in self._modules.items() if module is not self.model}
+        return {**self.__dict__, "_modules": modules, "_packed": (self.model.config, self.model.state_dict())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        config, weights = state.pop("_packed")
+        super().__setstate__(state)
+        kwargs = {"dtype": config.dtype, "attn_implementation": config._attn_implementation}
+        model = load_model(LlavaNextModel, Path("pickle"), state_dict=weights, config=config, **kwargs)
+        self.model = cast(LlavaNextModel, model.train(self.training))
 
     def _read(self, image: ImageSource) -> PILImage:
         pixels = image.load()

@@ -54,7 +54,12 @@ class Qwen2VL(DecoderBackbone):
     image_processor: Qwen2VLImageProcessorPil
     # Qwen2VLModel itself leaves the vision tower at random for one of the published key layouts.
     architecture = Architecture(
-        "qwen2_vl", Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2Tokenizer, Qwen2VLImageProcessorPil
+        "qwen2_vl",
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        Qwen2VLModel,
+        Qwen2Tokenizer,
+        Qwen2VLImageProcessorPil,
     )
     visual_features = ("pixel_values", "image_grid_thw")
 
