@@ -295,6 +295,18 @@ def test_a_pickled_copy_gives_the_same(row: str, model: SentenceTransformer) -> 
         assert torch.equal(ids, expected)
 
 
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_a_pickled_copy_of_a_cast_model_keeps_its_precision_and_attention(row: str, attention: str) -> None:
+    model = reference(row).load(row, attention).to(torch.bfloat16).train()
+    copy = pickle.loads(pickle.dumps(model))
+    assert {parameter.dtype for parameter in copy.parameters()} == {torch.bfloat16}
+    assert all(module.training for module in copy.modules())
+    configs = [
+        (each[0].model.text if hasattr(each[0].model, "text") else each[0].model).config for each in (model, copy)
+    ]
+    assert configs[0]._attn_implementation == configs[1]._attn_implementation == attention
+
+
 def test_bfloat16_is_near_float32(row: str) -> None:
     source = reference(row)
     half = SentenceTransformer(

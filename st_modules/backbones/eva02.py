@@ -143,8 +143,8 @@ class _SwiGLU(nn.Module):
 def rotary_table(grid: int, head_dim: int) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of the rotary angles of every patch.
 
-    The first half of a head turns by the patch's row, the second by its column; both are counted on the grid of 16
-    that the towers were pretrained on (section 3.1 of the EVA-02 paper's predecessor, RoFormer, in two dimensions).
+    The rotary embedding of RoFormer (Su et al., 2021) in two dimensions: the first half of a head turns by the patch's
+    row, the second by its column. Both are counted on the grid of 16 that the towers were pretrained on.
 
     Args:
         grid: Patches along each side.

@@ -96,9 +96,11 @@ class LlavaNext(DecoderBackbone):
     def __setstate__(self, state: dict[str, Any]) -> None:
         config, weights = state.pop("_packed")
         super().__setstate__(state)
-        kwargs = {"dtype": config.dtype, "attn_implementation": config._attn_implementation}
+        # Not by the configuration, which does not follow a model that was cast or moved.
+        sample = weights["image_newline"]
+        kwargs = {"dtype": sample.dtype, "attn_implementation": config._attn_implementation}
         model = load_model(LlavaNextModel, Path("pickle"), state_dict=weights, config=config, **kwargs)
-        self.model = cast(LlavaNextModel, model.train(self.training))
+        self.model = cast(LlavaNextModel, model.train(self.training).to(sample.device))
 
     def _read(self, image: ImageSource) -> PILImage:
         pixels = image.load()
