@@ -175,6 +175,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def scaled_size(image: ImageSource, side: int) -> tuple[int, int]:
+    """Return the size of an image whose shorter side is scaled to ``side``.
+
+    Args:
+        image: The image.
+        side: Length in pixels.
+
+    Returns:
+        Width and height in pixels; the longer side is rounded down, as CLIP's preparation does it.
+
+    Raises:
+        ImageError: The image cannot be read, or is so elongated that scaling it would exceed ``max_pixels``.
+    """
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    longer = int(side * long / short)
+    if side * longer > image.limits.max_pixels:
+        raise ImageError(
+            f"{image.label}: {width}x{height} pixels are too elongated: scaled to a shorter side of {side} pixels they "
+            f"are over the limit of {image.limits.max_pixels}. Crop or resize it."
+        )
+    return (side, longer) if width <= height else (longer, side)
+
+
 def _normalised(source: object) -> object:
     """The source as one of: bytes, Path, str (a URL or data URI), PIL image, array, tensor."""
     if isinstance(source, io.BytesIO):

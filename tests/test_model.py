@@ -387,7 +387,7 @@ def test_the_device_decides_the_precision_where_nothing_else_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model.save_pretrained(str(tmp_path))
-    monkeypatch.setattr("st_modules.backbones.base.get_device_name", lambda: accelerator)
+    monkeypatch.setattr("st_modules.backbones.precision.get_device_name", lambda: accelerator)
     arguments: dict[str, Any] = {"weights": CHECKPOINT} if source == "upstream" else {}
     name = "gme-2b" if source == "upstream" else str(tmp_path)
     loaded = SentenceTransformer(name, device=device, **arguments)

@@ -12,13 +12,13 @@ from typing import Any, ClassVar, cast
 import torch
 from sentence_transformers.base.modality_types import Modality
 from sentence_transformers.base.modules import InputModule
-from sentence_transformers.util import get_device_name
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from st_modules.adapters import load_adapted
+from st_modules.backbones.precision import loading_kwargs
 from st_modules.checkpoints import (
     SAVED_OPTIONS,
     UNUSED_WEIGHTS,
@@ -27,7 +27,6 @@ from st_modules.checkpoints import (
     load_image_processor,
     load_model,
 )
-from st_modules.errors import ImageError
 from st_modules.images import ImageLimits, ImageSource
 from st_modules.inputs import Item, check_text, parse_items
 from st_modules.templates import TEMPLATES, Image, Task
@@ -382,30 +381,6 @@ class Backbone(InputModule):
         )
 
 
-def scaled_size(image: ImageSource, side: int) -> tuple[int, int]:
-    """Return the size of an image whose shorter side is scaled to ``side``.
-
-    Args:
-        image: The image.
-        side: Length in pixels.
-
-    Returns:
-        Width and height in pixels; the longer side is rounded down, as CLIP's preparation does it.
-
-    Raises:
-        ImageError: The image cannot be read, or is so elongated that scaling it would exceed ``max_pixels``.
-    """
-    width, height = image.size
-    short, long = min(width, height), max(width, height)
-    longer = int(side * long / short)
-    if side * longer > image.limits.max_pixels:
-        raise ImageError(
-            f"{image.label}: {width}x{height} pixels are too elongated: scaled to a shorter side of {side} pixels they "
-            f"are over the limit of {image.limits.max_pixels}. Crop or resize it."
-        )
-    return (side, longer) if width <= height else (longer, side)
-
-
 def refuse_options(options: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` where an option of sentence-transformers is set that these models do not have."""
     if given := [name for name, value in options.items() if value]:
@@ -413,29 +388,3 @@ def refuse_options(options: Mapping[str, Any]) -> None:
             f"{', '.join(given)}: these models do not have this option. How images and long texts are prepared is "
             "decided by min_image_tokens, max_image_tokens and max_length of SentenceTransformer."
         )
-
-
-def default_dtype(device: str | torch.device | None) -> torch.dtype:
-    """Return the precision that a model is loaded in where none is asked for.
-
-    Args:
-        device: Where it will run; ``None`` is the device that sentence-transformers would choose.
-
-    Returns:
-        float32 on the CPU, bfloat16 on an accelerator.
-    """
-    return torch.float32 if torch.device(device or get_device_name()).type == "cpu" else torch.bfloat16
-
-
-def loading_kwargs(model_kwargs: Mapping[str, Any] | None, device: str | torch.device | None) -> dict[str, Any]:
-    """Turn sentence-transformers' ``model_kwargs`` into what ``from_pretrained`` takes.
-
-    ``torch_dtype`` becomes ``dtype``, which gets the device's default; ``trust_remote_code`` is dropped, since no
-    module of this package runs a repository's code.
-    """
-    kwargs = {name: value for name, value in (model_kwargs or {}).items() if name != "trust_remote_code"}
-    dtype = kwargs.pop("torch_dtype", None)
-    dtype = kwargs.get("dtype") or dtype or default_dtype(device)
-    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise ValueError(f"dtype={dtype!r}: torch has no such precision; pass for example 'bfloat16'.")
-    return {**kwargs, "dtype": dtype}

@@ -9,8 +9,8 @@ import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from st_modules.backbones.base import Architecture, Backbone, scaled_size
-from st_modules.images import ImageLimits, ImageSource, to_rgb
+from st_modules.backbones.base import Architecture, Backbone
+from st_modules.images import ImageLimits, ImageSource, scaled_size, to_rgb
 from st_modules.tokens import SegmentEncoder
 
 

@@ -23,12 +23,12 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from typing_extensions import Self
 
-from st_modules.backbones.base import Backbone, scaled_size
+from st_modules.backbones.base import Backbone
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
 from st_modules.backbones.visualized_bge_weights import upstream_weights
 from st_modules.checkpoints import Checkpoint, cast_parameters, check_model_type, load_model, refuse_misfits
 from st_modules.errors import CheckpointError
-from st_modules.images import ImageLimits, ImageSource, to_rgb
+from st_modules.images import ImageLimits, ImageSource, scaled_size, to_rgb
 from st_modules.templates import TEMPLATES
 from st_modules.tokens import SegmentEncoder
 
