@@ -12,6 +12,7 @@ from st_modules.catalog import ModelSpec, get_model, list_models
 from st_modules.errors import CheckpointError, ImageError, InputError, STModulesError, UnknownModelError
 
 if TYPE_CHECKING:
+    from st_modules.embedder import Embedder
     from st_modules.images import ImageLimits
     from st_modules.model import SentenceTransformer, register, unregister
 
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "Embedder",
     "ImageError",
     "ImageLimits",
     "InputError",
@@ -34,6 +36,7 @@ __all__ = [
 
 # torch and sentence-transformers take seconds to import, so what needs them is imported at first use.
 _LAZY = {
+    "Embedder": "st_modules.embedder",
     "ImageLimits": "st_modules.images",
     "SentenceTransformer": "st_modules.model",
     "register": "st_modules.model",

@@ -187,6 +187,22 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
                 text = text.replace(theirs, ours)
             card.write_text(text, encoding="utf-8")
 
+    def parse(self, inputs: Sequence[Any]) -> list[Any]:
+        """Check inputs before anything is embedded; images are not opened.
+
+        Args:
+            inputs: A list of what ``encode`` takes.
+
+        Returns:
+            The inputs in a form that ``encode`` takes too. Wherever they are passed on, in whatever batches, errors
+            name their places in this list.
+
+        Raises:
+            InputError: Something cannot be embedded.
+        """
+        backbone = self._backbone
+        return parse_items(inputs, backbone.image_limits) if backbone else list(inputs)
+
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Turn inputs into the features of one batch; see :meth:`Backbone.preprocess`."""
         if inputs and (backbone := self._backbone):
@@ -195,9 +211,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
 
     def _multi_process(self, inputs: Sequence[Any], *args: Any, **kwargs: Any) -> list[Any] | Tensor:
         # Parsed before they are split into chunks, so that errors name positions in the caller's list.
-        if backbone := self._backbone:
-            inputs = parse_items(inputs, backbone.image_limits)
-        return super()._multi_process(inputs, *args, **kwargs)
+        return super()._multi_process(self.parse(inputs), *args, **kwargs)
 
     @torch.inference_mode()
     def _inference(
@@ -217,7 +231,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         backbone = self._backbone
         if backbone and output_value == "token_embeddings" and not backbone.has_token_embeddings:
             raise ValueError("output_value='token_embeddings': this model embeds text and images apart and has none.")
-        items = parse_items(inputs, backbone.image_limits) if backbone else inputs
+        items = self.parse(inputs)
         if backbone is None or output_value != "sentence_embedding":
             return super()._inference(
                 items,

@@ -1,18 +1,15 @@
 """Fetching images: from loopback servers that behave, misbehave, or must never be asked."""
 
-import io
 import itertools
 import pickle
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from loopback import Handler, Server, png
 
 from st_modules.errors import ImageError
 from st_modules.fetch import is_public
@@ -53,68 +50,6 @@ WEwhx1qVolr5Jf+eXIPBTJhSAiEA87krzbkd5WDy4ZnCw3CC6hRh/Ffiftm1t1aw
 A31f3/Y=
 -----END CERTIFICATE-----
 """
-
-
-def png() -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", (7, 5), "red").save(stream, "PNG")
-    return stream.getvalue()
-
-
-class Server(ThreadingHTTPServer):
-    """A loopback server whose paths are functions of the request's handler; it remembers every request."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.routes: dict[str, Callable[[Handler], None]] = {"/a.png": lambda handler: handler.answer(png())}
-        self.requests: list[tuple[str, dict[str, str]]] = []
-        self.closing = threading.Event()
-
-    def url(self, path: str = "/a.png", host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.server_port}{path}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients hang up on these servers."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.requests.append((self.path, dict(self.headers.items())))
-        self.server.routes[self.path](self)
-
-    def answer(self, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def drip(self, pieces: Iterator[bytes]) -> None:
-        """Write a piece every 20 ms until the client has left or the test is over."""
-        for piece in pieces:
-            self.wfile.write(piece)
-            if self.server.closing.wait(0.02):
-                return
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.closing.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 class Names:

@@ -1,0 +1,242 @@
+"""``GMEEmbeddings``: LangChain's ``Embeddings`` for text, images, and images with a text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from langchain_core.embeddings import Embeddings
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from langchain_gme.content import as_list, text_items, to_item
+from langchain_gme.prepared import prepared_for
+from st_modules import Embedder, InputError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Side: TypeAlias = Literal["query", "document"]
+
+_DEFAULT_MODEL = "gme-2b"
+_PROMPTS = frozenset({"prompt", "prompt_name"})
+
+
+class GMEEmbeddings(BaseModel, Embeddings):
+    """Embeddings of text, images, and images with a text, in one space.
+
+    The fields are those of ``HuggingFaceEmbeddings``, and some more. Text is embedded as it is, whatever it looks
+    like: a document that is a URL or a path is never opened. Documents and images get the document side of the model,
+    queries its query side.
+
+    Every method has an async twin that does not block the event loop. Async calls of one side that wait at the same
+    time are embedded together.
+
+    Args:
+        model_name: Name of a model of st_modules' catalog ("gme-2b"), of a model on the Hub or of a folder; ``model``
+            is the same. ``model`` may also be a loaded ``SentenceTransformer``; such embeddings cannot be pickled.
+        cache_folder: Where models from the Hub are kept.
+        weights: Local files in the place of the model's repository; see ``st_modules.SentenceTransformer``.
+        base_weights: Local files of what an adapter or a tower is built on.
+        model_kwargs: Other arguments of ``st_modules.SentenceTransformer``, such as ``device`` or ``truncate_dim``.
+        encode_kwargs: Arguments of its ``encode_document``, such as ``batch_size``.
+        query_encode_kwargs: Arguments of its ``encode_query``; where there are none, ``encode_kwargs`` are used.
+        query_instruction: The instruction of queries.
+        document_instruction: The instruction of documents and images, for models that have one.
+        show_progress: Whether to show a progress bar.
+        batch_delay: Seconds that an async call waits for others to be embedded with; 0.005.
+
+    Raises:
+        ValueError: An instruction was given for a side where the model reads none, or twice.
+        UnknownModelError: The name is near one of the catalog's.
+        CheckpointError: The model's files are missing, damaged, or of another architecture.
+
+    Example:
+        >>> from langchain_gme import GMEEmbeddings
+        >>> embeddings = GMEEmbeddings(model="tiny")
+        >>> len(embeddings.embed_query("a large red circle"))
+        128
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
+
+    model_name: str = Field(default=_DEFAULT_MODEL, alias="model")
+    cache_folder: str | None = None
+    weights: str | Path | None = None
+    base_weights: str | Path | None = None
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    encode_kwargs: dict[str, Any] = Field(default_factory=dict)
+    query_encode_kwargs: dict[str, Any] = Field(default_factory=dict)
+    query_instruction: str | None = None
+    document_instruction: str | None = None
+    show_progress: bool = False
+    batch_delay: float = Field(default=0.005, ge=0)
+
+    _embedder: Embedder = PrivateAttr()
+    _is_named: bool = PrivateAttr()
+
+    def __init__(self, **kwargs: Any) -> None:
+        key = "model" if "model" in kwargs else "model_name"
+        model = kwargs.pop(key, _DEFAULT_MODEL)
+        is_named = isinstance(model, (str, Path))
+        super().__init__(model=str(model) if is_named else Embedder(model).name, **kwargs)
+        self._is_named = is_named
+        self._embedder = Embedder.load(
+            model,
+            weights=self.weights,
+            base_weights=self.base_weights,
+            cache_folder=self.cache_folder,
+            **self.model_kwargs,
+        )
+        self._check_instruction("query", self.query_instruction, self.query_encode_kwargs)
+        self._check_instruction("document", self.document_instruction, self.encode_kwargs)
+
+    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
+        if not self._is_named:
+            raise TypeError(
+                "GMEEmbeddings of a loaded model cannot be pickled, because its weights would be. Save the model and "
+                "name its folder: GMEEmbeddings(model=...)."
+            )
+        return partial(type(self), **{name: getattr(self, name) for name in type(self).model_fields}), ()
+
+    @property
+    def client(self) -> SentenceTransformer:
+        """The model."""
+        return self._embedder.model
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed texts on the document side; see :meth:`embed_multimodal` for the result and the errors."""
+        items = text_items(texts)
+        if waiting := prepared_for(self):
+            return waiting.take(texts)
+        return self._embed(items, "document")
+
+    def embed_query(self, text: str) -> list[float]:
+        """Embed one text on the query side; see :meth:`embed_query_multimodal` for the result and the errors."""
+        return self._embed(_query_items(text), "query")[0]
+
+    def embed_image(self, uris: list[str]) -> list[list[float]]:
+        """Embed images on the document side. Stores with a method for images call it by this name.
+
+        Args:
+            uris: Paths, http(s) or file URLs, and data URIs.
+
+        Returns:
+            One embedding an image, in the same order.
+
+        Raises:
+            InputError: An image cannot be read; the message has its place in ``uris``.
+        """
+        return self._embed(_image_items(uris, "uris"), "document")
+
+    def embed_images(self, images: Sequence[Any]) -> list[list[float]]:
+        """Embed images on the document side.
+
+        Args:
+            images: Paths, URLs, data URIs, bytes, PIL images, uint8 arrays or tensors, in any mixture.
+
+        Returns:
+            One embedding an image, in the same order.
+
+        Raises:
+            InputError: An image cannot be read; the message has its place in ``images``.
+        """
+        return self._embed(_image_items(images, "images"), "document")
+
+    def embed_multimodal(self, items: Sequence[Any]) -> list[list[float]]:
+        """Embed text, images, and images with a text on the document side.
+
+        Args:
+            items: Each a string (always text); an image as for :meth:`embed_images`, but no string;
+                ``{"text": ..., "image": ...}`` with either or both; a LangChain content block or a list of them; a
+                message; or a ``Document`` with its image in the metadata under "image", "image_path" or "image_url".
+
+        Returns:
+            One embedding an item, in the same order, as Python floats.
+
+        Raises:
+            InputError: An item cannot be embedded; the message has its place in ``items``.
+        """
+        return self._embed(_items(items), "document")
+
+    def embed_query_multimodal(self, item: Any) -> list[float]:
+        """Embed one text, image, or image with a text on the query side.
+
+        Args:
+            item: As for :meth:`embed_multimodal`.
+
+        Returns:
+            The embedding, as Python floats.
+
+        Raises:
+            InputError: The item cannot be embedded.
+        """
+        return self._embed([to_item(item, "query")], "query")[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Embed texts on the document side, off the event loop; see :meth:`embed_documents`."""
+        items = text_items(texts)
+        if waiting := prepared_for(self):
+            return waiting.take(texts)
+        return await self._aembed(items, "document")
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Embed one text on the query side, off the event loop; see :meth:`embed_query`."""
+        return (await self._aembed(_query_items(text), "query"))[0]
+
+    async def aembed_image(self, uris: list[str]) -> list[list[float]]:
+        """Embed images on the document side, off the event loop; see :meth:`embed_image`."""
+        return await self._aembed(_image_items(uris, "uris"), "document")
+
+    async def aembed_images(self, images: Sequence[Any]) -> list[list[float]]:
+        """Embed images on the document side, off the event loop; see :meth:`embed_images`."""
+        return await self._aembed(_image_items(images, "images"), "document")
+
+    async def aembed_multimodal(self, items: Sequence[Any]) -> list[list[float]]:
+        """Embed items on the document side, off the event loop; see :meth:`embed_multimodal`."""
+        return await self._aembed(_items(items), "document")
+
+    async def aembed_query_multimodal(self, item: Any) -> list[float]:
+        """Embed one item on the query side, off the event loop; see :meth:`embed_query_multimodal`."""
+        return (await self._aembed([to_item(item, "query")], "query"))[0]
+
+    def _check_instruction(self, side: Side, instruction: str | None, options: dict[str, Any]) -> None:
+        if instruction is not None and (given := sorted(options.keys() & _PROMPTS)):
+            raise ValueError(f"{', '.join(given)} and {side}_instruction say the same; pass one of them.")
+        self._embedder.check_instruction(side, instruction)
+
+    def _embed(self, items: list[Any], side: Side) -> list[list[float]]:
+        return self._embedder.embed(items, side, **self._options(side))
+
+    async def _aembed(self, items: list[Any], side: Side) -> list[list[float]]:
+        return await self._embedder.aembed(items, side, delay=self.batch_delay, **self._options(side))
+
+    def _options(self, side: Side) -> dict[str, Any]:
+        is_query = side == "query"
+        options = {
+            "show_progress_bar": self.show_progress,
+            **(self.query_encode_kwargs if is_query and self.query_encode_kwargs else self.encode_kwargs),
+        }
+        instruction = self.query_instruction if is_query else self.document_instruction
+        if instruction is None:
+            return options
+        return {**{name: value for name, value in options.items() if name not in _PROMPTS}, "prompt": instruction}
+
+
+def _query_items(text: object) -> list[dict[str, str]]:
+    if not isinstance(text, str):
+        raise InputError(f"text: of type {type(text).__name__}; pass a string, or use embed_query_multimodal")
+    return [{"text": text}]
+
+
+def _image_items(images: object, name: str) -> list[dict[str, Any]]:
+    items = [{"image": image} for image in as_list(images, name)]
+    for index, item in enumerate(items):
+        if item["image"] is None:
+            raise InputError(f"{name}[{index}]: None is not an image; leave it out")
+    return items
+
+
+def _items(items: object) -> list[Any]:
+    return [to_item(item, f"item {index}") for index, item in enumerate(as_list(items, "items"))]

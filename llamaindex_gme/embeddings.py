@@ -1,0 +1,347 @@
+"""``GMEEmbedding``: LlamaIndex's ``MultiModalEmbedding`` that also embeds an image with its text as one vector."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from llama_index.core.async_utils import run_jobs
+from llama_index.core.base.embeddings.base import Embedding, mean_agg
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+from llama_index.core.callbacks.schema import CBEventType, EventPayload
+from llama_index.core.embeddings import MultiModalEmbedding
+from llama_index.core.instrumentation import get_dispatcher  # pyright: ignore[reportPrivateImportUsage]
+from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+from llama_index.core.schema import BaseNode, QueryBundle
+from llama_index.core.utils import get_tqdm_iterable
+
+from llamaindex_gme.nodes import node_item
+from st_modules import Embedder, InputError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+Side: TypeAlias = Literal["query", "document"]
+
+# What belongs to the process that an embedding is in.
+_OF_THIS_PROCESS = frozenset({"callback_manager", "rate_limiter"})
+
+dispatcher = get_dispatcher(__name__)
+
+
+class GMEEmbedding(MultiModalEmbedding):
+    """Embeddings of text, images, and images with a text, in one space.
+
+    Texts, images and nodes get the document side of the model, queries its query side. Text is embedded as it is,
+    whatever it looks like: a document that is a URL or a path is never opened. Async methods do not block the event
+    loop, and calls that wait at the same time are embedded together.
+
+    Called on nodes, as a transformation, it embeds what each node holds: its text, its image, or both as one vector.
+
+    Args:
+        model_name: Name of a model of st_modules' catalog ("gme-2b"), of a model on the Hub or of a folder; or a loaded
+            ``SentenceTransformer``, in which case the embedding cannot be pickled.
+        embed_batch_size: Inputs in one batch, which is also what an event reports; 32.
+        fuse: ``False`` embeds the text of nodes only, as LlamaIndex's own embeddings do.
+        query_instruction: The instruction of queries.
+        text_instruction: The instruction of texts and images, for models that have one.
+        device: Where the model runs.
+        cache_folder: Where models from the Hub are kept.
+        weights: Local files in the place of the model's repository; see ``st_modules.SentenceTransformer``.
+        base_weights: Local files of what an adapter or a tower is built on.
+        model_kwargs: Other arguments of ``st_modules.SentenceTransformer``.
+        encode_kwargs: Arguments of its ``encode_query`` and ``encode_document``.
+        batch_delay: Seconds that an async call waits for others to be embedded with; 0.005.
+        **kwargs: The other fields of ``BaseEmbedding``. Its ``embeddings_cache`` is used for texts: it has no place
+            for images, and does not tell a query from a document.
+
+    Raises:
+        ValueError: An instruction was given for a side where the model reads none.
+        UnknownModelError: The name is near one of the catalog's.
+        CheckpointError: The model's files are missing, damaged, or of another architecture.
+
+    Example:
+        >>> from llamaindex_gme import GMEEmbedding
+        >>> embed_model = GMEEmbedding("tiny")
+        >>> len(embed_model.get_image_embedding("picture.png"))
+        128
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    embed_batch_size: int = Field(default=32, gt=0, le=2048)
+    fuse: bool = True
+    query_instruction: str | None = None
+    text_instruction: str | None = None
+    device: str | None = None
+    cache_folder: str | None = None
+    weights: str | None = None
+    base_weights: str | None = None
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    encode_kwargs: dict[str, Any] = Field(default_factory=dict)
+    batch_delay: float = Field(default=0.005, ge=0)
+
+    _embedder: Embedder = PrivateAttr()
+    _is_named: bool = PrivateAttr()
+
+    def __init__(self, model_name: str | Path | SentenceTransformer = "gme-2b", **kwargs: Any) -> None:
+        for name in ("cache_folder", "weights", "base_weights"):
+            if isinstance(kwargs.get(name), os.PathLike):
+                kwargs[name] = os.fspath(kwargs[name])
+        is_named = isinstance(model_name, (str, Path))
+        super().__init__(model_name=str(model_name) if is_named else Embedder(model_name).name, **kwargs)
+        self._is_named = is_named
+        self._embedder = Embedder.load(
+            model_name,
+            weights=self.weights,
+            base_weights=self.base_weights,
+            cache_folder=self.cache_folder,
+            **({} if self.device is None else {"device": self.device}),
+            **self.model_kwargs,
+        )
+        self._embedder.check_instruction("query", self.query_instruction)
+        self._embedder.check_instruction("document", self.text_instruction)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name of the class in serialised pipelines."""
+        return "GMEEmbedding"
+
+    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
+        if not self._is_named:
+            raise TypeError(
+                "GMEEmbedding of a loaded model cannot be pickled, because its weights would be. Save the model and "
+                "name its folder: GMEEmbedding(model_name)."
+            )
+        fields = type(self).model_fields.keys() - _OF_THIS_PROCESS
+        return partial(type(self), **{name: getattr(self, name) for name in fields}), ()
+
+    def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """Embed what each node holds, and set its ``embedding``.
+
+        Args:
+            nodes: The nodes.
+            **kwargs: ``show_progress``.
+
+        Returns:
+            The same nodes.
+
+        Raises:
+            InputError: A node's image cannot be read, or it holds audio or video; the message has the node's id.
+        """
+        if not self.fuse:
+            return super().__call__(nodes, **kwargs)
+        items, texts, others = _node_items(nodes)
+        parsed = self._embedder.parse(items)
+        embeddings = self.get_text_embedding_batch([items[place]["text"] for place in texts], **kwargs)
+        embeddings += self._embed_batches([parsed[place] for place in others], **kwargs)
+        return _with_embeddings(nodes, [*texts, *others], embeddings)
+
+    async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+        """Embed what each node holds without blocking the event loop; see :meth:`__call__`."""
+        if not self.fuse:
+            return await super().acall(nodes, **kwargs)
+        items, texts, others = _node_items(nodes)
+        parsed = self._embedder.parse(items)
+        embeddings = await self.aget_text_embedding_batch([items[place]["text"] for place in texts], **kwargs)
+        embeddings += await self._aembed_batches([parsed[place] for place in others], **kwargs)
+        return _with_embeddings(nodes, [*texts, *others], embeddings)
+
+    def get_query_embedding(self, query: str) -> Embedding:
+        """Embed a text on the query side. ``embeddings_cache`` is left out: it would return a document's embedding."""
+        return super(GMEEmbedding, self._without_cache()).get_query_embedding(query)
+
+    async def aget_query_embedding(self, query: str) -> Embedding:
+        """Embed a text on the query side, off the event loop; see :meth:`get_query_embedding`."""
+        return await super(GMEEmbedding, self._without_cache()).aget_query_embedding(query)
+
+    def get_multimodal_query_embedding(self, query: QueryBundle) -> Embedding:
+        """Embed a query of a text, an image, or both as one vector, on the query side.
+
+        Args:
+            query: ``query_str`` is the text ("" for none), ``image_path`` the image: a path or URL, or anything else
+                that :meth:`get_image_embedding` takes. Of several ``custom_embedding_strs`` the mean is returned, as
+                core does it.
+
+        Raises:
+            InputError: There is neither text nor image, or the image cannot be read.
+        """
+        items = self._embedder.parse(_query_items(query))
+        with self._event(items) as embeddings:
+            embeddings += self._embed(items, "query")
+        return mean_agg(embeddings)
+
+    async def aget_multimodal_query_embedding(self, query: QueryBundle) -> Embedding:
+        """Embed a query off the event loop; see :meth:`get_multimodal_query_embedding`."""
+        items = self._embedder.parse(_query_items(query))
+        with self._event(items) as embeddings:
+            embeddings += await self._aembed(items, "query")
+        return mean_agg(embeddings)
+
+    def get_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **kwargs: Any) -> list[Embedding]:
+        """Embed texts on the document side.
+
+        Args:
+            texts: The texts.
+            show_progress: Whether to show a progress bar.
+            **kwargs: As in core, of no effect.
+
+        Returns:
+            One embedding a text, in the same order.
+
+        Raises:
+            InputError: Something is no text; the message has its place in ``texts``.
+        """
+        self._embedder.parse(_text_items(texts))
+        return super().get_text_embedding_batch(texts, show_progress, **kwargs)
+
+    async def aget_text_embedding_batch(
+        self, texts: list[str], show_progress: bool = False, **kwargs: Any
+    ) -> list[Embedding]:
+        """Embed texts on the document side, off the event loop; see :meth:`get_text_embedding_batch`."""
+        self._embedder.parse(_text_items(texts))
+        return await super().aget_text_embedding_batch(texts, show_progress, **kwargs)
+
+    def get_image_embedding(self, img_file_path: Any) -> Embedding:
+        """Embed an image on the document side; see :meth:`get_image_embedding_batch`."""
+        return self.get_image_embedding_batch([img_file_path])[0]
+
+    async def aget_image_embedding(self, img_file_path: Any) -> Embedding:
+        """Embed an image on the document side, off the event loop; see :meth:`get_image_embedding_batch`."""
+        return (await self.aget_image_embedding_batch([img_file_path]))[0]
+
+    def get_image_embedding_batch(self, img_file_paths: Sequence[Any], show_progress: bool = False) -> list[Embedding]:
+        """Embed images on the document side.
+
+        Args:
+            img_file_paths: Paths, URLs, data URIs, ``BytesIO``, bytes and PIL images, in any mixture.
+            show_progress: Whether to show a progress bar.
+
+        Returns:
+            One embedding an image, in the same order.
+
+        Raises:
+            InputError: An image cannot be read; the message has its place in ``img_file_paths``.
+        """
+        return self._embed_batches(self._embedder.parse(_image_items(img_file_paths)), show_progress)
+
+    async def aget_image_embedding_batch(
+        self, img_file_paths: Sequence[Any], show_progress: bool = False
+    ) -> list[Embedding]:
+        """Embed images on the document side, off the event loop; see :meth:`get_image_embedding_batch`."""
+        return await self._aembed_batches(self._embedder.parse(_image_items(img_file_paths)), show_progress)
+
+    def _get_query_embedding(self, query: str) -> Embedding:
+        return self._embed(_text_items([query]), "query")[0]
+
+    async def _aget_query_embedding(self, query: str) -> Embedding:
+        return (await self._aembed(_text_items([query]), "query"))[0]
+
+    def _get_text_embedding(self, text: str) -> Embedding:
+        return self._embed(_text_items([text]), "document")[0]
+
+    async def _aget_text_embedding(self, text: str) -> Embedding:
+        return (await self._aembed(_text_items([text]), "document"))[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return self._embed(_text_items(texts), "document")
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return await self._aembed(_text_items(texts), "document")
+
+    def _get_image_embedding(self, img_file_path: Any) -> Embedding:
+        return self._embed(_image_items([img_file_path]), "document")[0]
+
+    async def _aget_image_embedding(self, img_file_path: Any) -> Embedding:
+        return (await self._aembed(_image_items([img_file_path]), "document"))[0]
+
+    def _without_cache(self) -> GMEEmbedding:
+        return self if self.embeddings_cache is None else self.model_copy(update={"embeddings_cache": None})
+
+    def _embed_batches(self, items: Sequence[Any], show_progress: bool = False) -> list[Embedding]:
+        embeddings: list[Embedding] = []
+        for batch in get_tqdm_iterable(self._batches(items), show_progress, "Generating embeddings"):
+            with self._event(batch) as found:
+                found += self._embed(batch, "document")
+            embeddings += found
+        return embeddings
+
+    async def _aembed_batches(self, items: Sequence[Any], show_progress: bool = False) -> list[Embedding]:
+        jobs = [self._aembed_batch(batch) for batch in self._batches(items)]
+        found = await run_jobs(jobs, show_progress, self.num_workers or max(1, len(jobs)), desc="Generating embeddings")
+        return [embedding for embeddings in found for embedding in embeddings]
+
+    async def _aembed_batch(self, items: Sequence[Any]) -> list[Embedding]:
+        with self._event(items) as embeddings:
+            embeddings += await self._aembed(items, "document")
+        return embeddings
+
+    def _batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
+        return [items[start : start + self.embed_batch_size] for start in range(0, len(items), self.embed_batch_size)]
+
+    def _embed(self, items: Sequence[Any], side: Side) -> list[Embedding]:
+        return self._embedder.embed(items, side, **self._options(side))
+
+    async def _aembed(self, items: Sequence[Any], side: Side) -> list[Embedding]:
+        return await self._embedder.aembed(items, side, delay=self.batch_delay, **self._options(side))
+
+    def _options(self, side: Side) -> dict[str, Any]:
+        instruction = self.query_instruction if side == "query" else self.text_instruction
+        prompt = {} if instruction is None else {"prompt": instruction}
+        return {"batch_size": self.embed_batch_size, "show_progress_bar": False, **self.encode_kwargs, **prompt}
+
+    @contextmanager
+    def _event(self, items: Sequence[Any]) -> Iterator[list[Embedding]]:
+        """Core's events around embedding items, for what core has no method for; the embeddings go into the list."""
+        embeddings: list[Embedding] = []
+        chunks = [_described(item) for item in items]
+        payload = self.to_payload()
+        dispatcher.event(EmbeddingStartEvent(model_dict=payload))
+        with self.callback_manager.event(CBEventType.EMBEDDING, payload={EventPayload.SERIALIZED: payload}) as event:
+            yield embeddings
+            event.on_end(payload={EventPayload.CHUNKS: chunks, EventPayload.EMBEDDINGS: embeddings})
+        dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=embeddings))
+
+
+def _text_items(texts: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{"text": text} for text in _as_list(texts)]
+
+
+def _image_items(images: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{"image": image} for image in _as_list(images)]
+
+
+def _as_list(values: Sequence[Any]) -> list[Any]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
+        raise InputError(f"A {type(values).__name__} where a list belongs: pass a list of inputs.")
+    return list(values)
+
+
+def _node_items(nodes: Sequence[BaseNode]) -> tuple[list[dict[str, Any]], list[int], list[int]]:
+    """What the nodes hold, the places of those with a text alone, and the places of the others."""
+    items = [node_item(node) for node in nodes]
+    texts = [place for place, item in enumerate(items) if item.get("image") is None]
+    others = [place for place, item in enumerate(items) if item.get("image") is not None]
+    return items, texts, others
+
+
+def _query_items(query: QueryBundle) -> list[dict[str, Any]]:
+    return [{"text": text, "image": query.image_path} for text in query.embedding_strs or [None]]
+
+
+def _described(item: Any) -> str:
+    """An item as events report it."""
+    parts = (item.get("text"), item.get("image")) if isinstance(item, dict) else (item.text, *item.images)
+    return " ".join(str(part) for part in parts if part)
+
+
+def _with_embeddings(
+    nodes: Sequence[BaseNode], places: Sequence[int], embeddings: Sequence[Embedding]
+) -> Sequence[BaseNode]:
+    for place, embedding in zip(places, embeddings, strict=True):
+        nodes[place].embedding = embedding
+    return nodes
