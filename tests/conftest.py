@@ -8,7 +8,10 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from gallery import Gallery, draw_gallery
 from loopback import Server
+
+from st_modules import SentenceTransformer
 
 
 @pytest.fixture
@@ -21,3 +24,14 @@ def server() -> Iterator[Server]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
+    return draw_gallery(tmp_path_factory.mktemp("gallery"))
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SentenceTransformer:
+    """The model that ships with the package, to compare with; no test changes it."""
+    return SentenceTransformer("tiny", device="cpu")
