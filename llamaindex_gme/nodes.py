@@ -72,8 +72,9 @@ def _identified(node: AnyNode) -> AnyNode:
         return node
     copy = node.model_copy(deep=True)
     copy.metadata[IMAGE_ID] = hashlib.sha256(_bytes(node, image)).hexdigest()
-    copy.excluded_embed_metadata_keys.append(IMAGE_ID)
-    copy.excluded_llm_metadata_keys.append(IMAGE_ID)
+    for excluded in (copy.excluded_embed_metadata_keys, copy.excluded_llm_metadata_keys):
+        if IMAGE_ID not in excluded:
+            excluded.append(IMAGE_ID)
     if isinstance(copy, Node) and copy.text_resource is None:
         copy.text_resource = MediaResource(text="")  # without one, core leaves the metadata out of the content
     return copy
