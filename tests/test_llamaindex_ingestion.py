@@ -58,13 +58,6 @@ KINDS = [
     "Node of bytes",
     "ImageDocument",
 ]
-    "ImageNode by path",
-    "ImageNode as base64",
-    "ImageNode by url",
-    "Node by path",
-    "Node of bytes",
-    "ImageDocument",
-]
 
 
 def ingested_one_by_one(pipeline: IngestionPipeline, nodes: Sequence[BaseNode]) -> list[BaseNode]:
