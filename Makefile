@@ -32,8 +32,9 @@ format: $(READY)  ## Put the format right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## Time our encode beside sentence-transformers' own, on equal vectors
+bench: $(READY)  ## Time our encode beside sentence-transformers' own, and concurrent queries, on equal vectors
 	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/concurrent_queries.py
 
 clean:  ## Remove the environment and what the other commands wrote
 	rm -rf $(VENV) demo-out dist .pytest_cache .ruff_cache .coverage

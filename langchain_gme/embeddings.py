@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from langchain_gme.content import as_list, text_items, to_item
 from langchain_gme.prepared import prepared_for
-from st_modules import Embedder, InputError
+from st_modules import InputError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from st_modules import Embedder
 
 Side: TypeAlias = Literal["query", "document"]
 
@@ -77,6 +79,8 @@ class GMEEmbeddings(BaseModel, Embeddings):
     _is_named: bool = PrivateAttr()
 
     def __init__(self, **kwargs: Any) -> None:
+        from st_modules import Embedder  # it takes seconds to import
+
         key = "model" if "model" in kwargs else "model_name"
         model = kwargs.pop(key, _DEFAULT_MODEL)
         is_named = isinstance(model, (str, Path))

@@ -20,10 +20,12 @@ from llama_index.core.schema import BaseNode, QueryBundle
 from llama_index.core.utils import get_tqdm_iterable
 
 from llamaindex_gme.nodes import node_item
-from st_modules import Embedder, InputError
+from st_modules import InputError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+
+    from st_modules import Embedder
 
 Side: TypeAlias = Literal["query", "document"]
 
@@ -89,6 +91,8 @@ class GMEEmbedding(MultiModalEmbedding):
     _is_named: bool = PrivateAttr()
 
     def __init__(self, model_name: str | Path | SentenceTransformer = "gme-2b", **kwargs: Any) -> None:
+        from st_modules import Embedder  # it takes seconds to import
+
         for name in ("cache_folder", "weights", "base_weights"):
             if isinstance(kwargs.get(name), os.PathLike):
                 kwargs[name] = os.fspath(kwargs[name])

@@ -1,0 +1,176 @@
+"""The examples and the pages on LangChain and LlamaIndex run as written, offline, and find what they say."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.messages import BaseMessage
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events import BaseEvent
+from llama_index.core.instrumentation.events.llm import LLMChatStartEvent
+from llama_index.core.llms import ImageBlock, MockLLM, TextBlock
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+# Python calls this file when it starts: any attempt to reach another machine ends the program.
+NO_NETWORK = """\
+import socket
+def refused(*args, **kwargs): raise AssertionError("network")
+socket.getaddrinfo = socket.socket.connect = refused
+"""
+PRINTED = {
+    "langchain_chroma": [
+        "a large green star → green_star.png",
+        "a red circle, as a picture → red_circle.png",
+        "the same, and make it blue → blue_circle.png",
+    ],
+    "langchain_rag": ["(what a real chat model says about the page)"],
+    "llamaindex_qdrant": [
+        "a large green star → green_star.png",
+        "a red circle, as a picture → red_circle.png",
+        "the same, and make it blue → blue_circle.png",
+        "black crosses → two small black crosses",
+    ],
+    "llamaindex_rag": ["page: 2 three small green stars at the top on a white background"],
+    "llamaindex_ingestion": ["5 pictures, 5 embeddings", "the second run, from the cache, gave the same: True"],
+}
+
+
+def test_every_example_is_run_here() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*PRINTED, "drawings", "pages"}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_an_example_runs_offline_and_prints_what_it_finds(name: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_NETWORK)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("COV_")}
+    run = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning:st_modules", str(EXAMPLES / f"{name}.py")],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(tmp_path), "PYTHONIOENCODING": "utf-8"},
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert run.returncode == 0, run.stderr
+    assert [line for line in PRINTED[name] if line not in run.stdout.splitlines()] == []
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("sitecustomize.py", "__pycache__")] == []
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_an_example_names_the_one_line_to_change(name: str) -> None:
+    lines = [line for line in (EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines() if "tiny" in line]
+    assert len(lines) == 1
+    assert re.fullmatch(r'MODEL = "tiny"  # the one line to change: "gme-2b" .*', lines[0])
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Imports an example with what stands beside it; one of them has the name of a package."""
+
+    def load(name: str) -> ModuleType:
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(EXAMPLES))
+            return importlib.import_module(name)
+
+    yield load
+    for name in ("pages", "drawings", *PRINTED):
+        if getattr(sys.modules.get(name), "__file__", None) == str(EXAMPLES / f"{name}.py"):
+            del sys.modules[name]
+
+
+class Listening(FakeListChatModel):
+    """LangChain's stand-in, which remembers what it was told."""
+
+    told: list[list[BaseMessage]] = []
+
+    def _call(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> str:
+        self.told.append(messages)
+        return super()._call(messages, *args, **kwargs)
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_the_right_page_is_handed_to_langchains_chat_model(example: Any, tmp_path: Path, number: int) -> None:
+    pages, rag = example("pages"), example("langchain_rag")
+    pages.write_pdf(tmp_path / "report.pdf")
+    chat_model = Listening(responses=["yes"], told=[])
+    chain = rag.make_chain(rag.load_pages(tmp_path / "report.pdf", tmp_path), chat_model)
+    question = pages.caption(pages.SCENES[number - 1])
+    assert chain.invoke(question) == "yes"
+    ((message,),) = chat_model.told
+    asked, page, picture = message.content_blocks
+    assert asked["text"] == f"Answer from these pages: {question}"
+    assert page["text"] == f"Page {number}: {question}"
+    assert base64.b64decode(picture["base64"]) == (tmp_path / f"page-{number}.png").read_bytes()
+
+
+class Recorder(BaseEventHandler):
+    """Keeps what a language model is told."""
+
+    events: list[LLMChatStartEvent] = []
+
+    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
+        if isinstance(event, LLMChatStartEvent):
+            self.events.append(event)
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    handler, dispatcher = Recorder(events=[]), get_dispatcher()
+    dispatcher.add_event_handler(handler)
+    yield handler
+    dispatcher.event_handlers.remove(handler)
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_the_right_page_is_handed_to_llamaindexs_language_model(
+    example: Any, tmp_path: Path, recorder: Recorder, number: int
+) -> None:
+    pages, rag = example("pages"), example("llamaindex_rag")
+    pages.write_pdf(tmp_path / "report.pdf")
+    engine = rag.make_query_engine(rag.load_pages(tmp_path / "report.pdf", tmp_path), MockLLM(is_chat_model=True))
+    question = pages.caption(pages.SCENES[number - 1])
+    engine.query(question)
+    blocks = [block for message in recorder.events[0].messages for block in message.blocks]
+    texts = "\n".join(block.text for block in blocks if isinstance(block, TextBlock))
+    assert f"page: {number} {question}" in texts
+    (picture,) = (block for block in blocks if isinstance(block, ImageBlock))
+    assert picture.resolve_image().read() == (tmp_path / f"page-{number}.png").read_bytes()
+
+
+def test_a_pdf_is_read_back_as_it_was_written(example: Any, tmp_path: Path) -> None:
+    pages = example("pages")
+    pages.write_pdf(tmp_path / "report.pdf")
+    found = pages.read_pdf(tmp_path / "report.pdf")
+    assert [page.number for page in found] == [1, 2, 3, 4, 5]
+    assert [page.text for page in found] == [pages.caption(scene) for scene in pages.SCENES]
+    for page, scene in zip(found, pages.SCENES, strict=True):
+        drawing = pages.draw(scene)
+        assert page.image.crop((0, 0, *drawing.size)).tobytes() == drawing.tobytes()
+
+
+@pytest.mark.parametrize("page", ["langchain.md", "llamaindex.md"])
+def test_a_page_of_the_documentation_runs_as_written(
+    example: Any, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    drawings, pages = example("drawings"), example("pages")
+    drawings.draw_pictures(Path("pictures"))
+    pages.write_pdf(Path("report.pdf"))
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 4
+    namespace: dict[str, Any] = {"__name__": "documentation"}
+    for block in blocks:
+        exec(compile(block, page, "exec"), namespace)
