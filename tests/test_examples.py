@@ -174,3 +174,22 @@ def test_a_page_of_the_documentation_runs_as_written(
     namespace: dict[str, Any] = {"__name__": "documentation"}
     for block in blocks:
         exec(compile(block, page, "exec"), namespace)
+
+
+def test_the_adapters_in_the_readme_run_as_written(
+    example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [str(path) for path in example("drawings").draw_pictures(Path())]
+    Path("query.png").rename("picture.png")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    adapters = [block for block in blocks if "langchain_gme" in block or "llamaindex_gme" in block]
+    assert len(adapters) == 2
+    for block in adapters:
+        *_, last = block.strip().splitlines()
+        namespace: dict[str, Any] = {"__name__": "documentation", "paths": paths}
+        exec(compile(block.replace(last, f"found = {last}"), "README.md", "exec"), namespace)
+        best = namespace["found"][0]
+        assert "blue_circle.png" in str(
+            best.metadata if hasattr(best, "metadata") and best.metadata else best.node.image_path
+        )
