@@ -135,7 +135,8 @@ class GMEEmbedding(MultiModalEmbedding):
             The same nodes.
 
         Raises:
-            InputError: A node's image cannot be read, or it holds audio or video; the message has the node's id.
+            InputError: A node's image cannot be read (the message has the node's place in ``nodes``), or a node holds
+                audio or video (the message has its id). No node has been given an embedding.
         """
         if not self.fuse:
             return super().__call__(nodes, **kwargs)

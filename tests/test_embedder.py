@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,17 @@ def test_a_bad_item_among_gathered_calls_fails_alone_and_is_named(embedder: Embe
     assert isinstance(error, InputError)
     assert str(error).startswith("item 1: missing.png: no such file")
     np.testing.assert_allclose([*first, *last], embedder.embed(ITEMS[:2], "query"), atol=TOLERANCE)
+
+
+def test_threads_may_embed_at_the_same_time(embedder: Embedder, model: SentenceTransformer) -> None:
+    calls: list[tuple[list[Any], Any]] = [
+        ([{"text": f"{number} red circles"}, ITEMS[1 + number % 2]], ("query", "document")[number % 2])
+        for number in range(16)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda call: embedder.embed(*call, prompt="Find an image."), calls))
+    expected = [getattr(model, f"encode_{side}")(items, prompt="Find an image.") for items, side in calls]
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
 def test_errors_of_parsed_items_name_their_place_in_the_whole_list(embedder: Embedder) -> None:
