@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 from gallery import Gallery, draw_gallery
+from llama_index.core.instrumentation import get_dispatcher
 from loopback import Server
+from recorder import Recorder
 
 from st_modules import SentenceTransformer
 
@@ -35,3 +37,12 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
 def tiny() -> SentenceTransformer:
     """The model that ships with the package, to compare with; no test changes it."""
     return SentenceTransformer("tiny", device="cpu")
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    """What LlamaIndex's instrumentation tells during a test."""
+    handler, dispatcher = Recorder(events=[]), get_dispatcher()
+    dispatcher.add_event_handler(handler)
+    yield handler
+    dispatcher.event_handlers.remove(handler)

@@ -15,6 +15,7 @@ from typing import Any
 from gallery import BLUE_CIRCLE, CAPTIONS, CHANGE, HEART, RED_CIRCLE, SQUARES, STAR, Gallery
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+from store_tables import ABSENT, Failures, markdown
 
 from langchain_gme import GMEEmbeddings, MultimodalRetriever, aadd_multimodal, add_multimodal
 
@@ -198,9 +199,8 @@ OPERATIONS: dict[str, Callable[[Setting], None]] = {
     "the same `_with_relevance_score`": search_by_image_with_score,
 }
 
-WORKS, ABSENT = "yes", "–"
 # What fails, and how; the issues are langchain-ai/langchain's.
-FAILURES: dict[str, tuple[type[Exception], str]] = {
+FAILURES: Failures = {
     "fails (#33851)": (ValueError, "embeddings"),
     "`lambda_mult` inverted (#39052)": (AssertionError, "not the most diverse"),
 }
@@ -221,15 +221,5 @@ EXCEPTIONS = {
 }
 
 
-def table() -> list[str]:
-    """Return the lines of the table: a store a column, an operation a row."""
-    rows = [["", *STORES], ["---"] * (len(STORES) + 1)]
-    rows += [
-        [name, *(EXCEPTIONS.get((store, operation), WORKS) for store in STORES)]
-        for name, operation in OPERATIONS.items()
-    ]
-    return [f"| {' | '.join(row)} |" for row in rows]
-
-
 if __name__ == "__main__":
-    print("\n".join(table()))  # noqa: T201
+    print(markdown(STORES, OPERATIONS, EXCEPTIONS))  # noqa: T201

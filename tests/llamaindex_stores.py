@@ -20,6 +20,7 @@ from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import BaseNode, ImageNode, MediaResource, Node, QueryBundle, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from store_tables import Failures, markdown
 
 from llamaindex_gme import GMEEmbedding, MultimodalVectorIndexRetriever
 
@@ -220,9 +221,8 @@ OPERATIONS: dict[str, Callable[[Setting], None]] = {
     "`MultiModalVectorStoreIndex`, two stores": two_stores,
 }
 
-WORKS = "yes"
 # What fails, and how.
-FAILURES: dict[str, tuple[type[Exception], str]] = {
+FAILURES: Failures = {
     "leaves out pictures without text": (AssertionError, "pictures without text are left out"),
     "leaves out texts": (AssertionError, "text nodes are left out"),
     "has no async client": (ValueError, "Async client is not initialized"),
@@ -236,15 +236,5 @@ EXCEPTIONS = {
 }
 
 
-def table() -> list[str]:
-    """Return the lines of the table: a store a column, an operation a row."""
-    rows = [["", *STORES], ["---"] * (len(STORES) + 1)]
-    rows += [
-        [name, *(EXCEPTIONS.get((store, operation), WORKS) for store in STORES)]
-        for name, operation in OPERATIONS.items()
-    ]
-    return [f"| {' | '.join(row)} |" for row in rows]
-
-
 if __name__ == "__main__":
-    print("\n".join(table()))  # noqa: T201
+    print(markdown(STORES, OPERATIONS, EXCEPTIONS))  # noqa: T201

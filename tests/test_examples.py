@@ -16,11 +16,9 @@ from typing import Any
 import pytest
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import BaseMessage
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.llm import LLMChatStartEvent
 from llama_index.core.llms import ImageBlock, MockLLM, TextBlock
+from recorder import Recorder
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -116,24 +114,6 @@ def test_the_right_page_is_handed_to_langchains_chat_model(example: Any, tmp_pat
     assert base64.b64decode(picture["base64"]) == (tmp_path / f"page-{number}.png").read_bytes()
 
 
-class Recorder(BaseEventHandler):
-    """Keeps what a language model is told."""
-
-    events: list[LLMChatStartEvent] = []
-
-    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
-        if isinstance(event, LLMChatStartEvent):
-            self.events.append(event)
-
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    handler, dispatcher = Recorder(events=[]), get_dispatcher()
-    dispatcher.add_event_handler(handler)
-    yield handler
-    dispatcher.event_handlers.remove(handler)
-
-
 @pytest.mark.parametrize("number", range(1, 6))
 def test_the_right_page_is_handed_to_llamaindexs_language_model(
     example: Any, tmp_path: Path, recorder: Recorder, number: int
@@ -143,7 +123,7 @@ def test_the_right_page_is_handed_to_llamaindexs_language_model(
     engine = rag.make_query_engine(rag.load_pages(tmp_path / "report.pdf", tmp_path), MockLLM(is_chat_model=True))
     question = pages.caption(pages.SCENES[number - 1])
     engine.query(question)
-    blocks = [block for message in recorder.events[0].messages for block in message.blocks]
+    blocks = [block for message in recorder.of(LLMChatStartEvent)[0].messages for block in message.blocks]
     texts = "\n".join(block.text for block in blocks if isinstance(block, TextBlock))
     assert f"page: {number} {question}" in texts
     (picture,) = (block for block in blocks if isinstance(block, ImageBlock))

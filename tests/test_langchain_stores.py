@@ -15,19 +15,9 @@ from langchain_core.embeddings import FakeEmbeddings
 from langchain_core.runnables import RunnableLambda
 from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
-from langchain_stores import (
-    ABSENT,
-    EXCEPTIONS,
-    FAILURES,
-    OPERATIONS,
-    STORES,
-    WORKS,
-    Setting,
-    add_pictures,
-    numbers,
-    table,
-)
+from langchain_stores import EXCEPTIONS, FAILURES, OPERATIONS, STORES, Setting, add_pictures, numbers
 from references import TOLERANCE
+from store_tables import WORKS, check, markdown
 
 from langchain_gme import GMEEmbeddings, MultimodalRetriever, aadd_multimodal, add_multimodal
 from st_modules import InputError, SentenceTransformer
@@ -55,20 +45,11 @@ def setting(request: pytest.FixtureRequest, embeddings: GMEEmbeddings, gallery: 
 def test_store(name: str, operation: str, embeddings: GMEEmbeddings, gallery: Gallery, tmp_path: Path) -> None:
     setting = Setting(*STORES[name](embeddings, tmp_path), gallery)
     run = OPERATIONS[operation]
-    outcome = EXCEPTIONS.get((name, run), WORKS)
-    if outcome == WORKS:
-        run(setting)
-    elif outcome == ABSENT:
-        with pytest.raises(AttributeError):
-            run(setting)
-    else:
-        error, message = FAILURES[outcome]
-        with pytest.raises(error, match=message):
-            run(setting)
+    check(run, setting, EXCEPTIONS.get((name, run), WORKS), FAILURES)
 
 
 def test_the_documented_table_is_what_was_run() -> None:
-    assert "\n".join(table()) in DOCS.read_text(encoding="utf-8")
+    assert markdown(STORES, OPERATIONS, EXCEPTIONS) in DOCS.read_text(encoding="utf-8")
 
 
 def test_what_is_stored_is_what_the_model_gives(setting: Setting, tiny: SentenceTransformer, gallery: Gallery) -> None:

@@ -7,7 +7,7 @@ import copy
 import inspect
 import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,6 @@ from gallery import CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
 from llama_index.core import Settings
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
 from llama_index.core.embeddings import BaseEmbedding
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import (
     BaseNode,
@@ -36,6 +33,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from loopback import Server
 from PIL import Image
 from pydantic import ValidationError
+from recorder import Recorder
 from references import TOLERANCE, reference
 
 from llamaindex_gme import GMEEmbedding
@@ -274,24 +272,6 @@ def test_a_query_bundle_of_text_and_image_is_one_vector(
     assert_same(embedding.get_multimodal_query_embedding(several), tiny.encode_query(items).mean(axis=0))
 
 
-class Recorder(BaseEventHandler):
-    """Keeps the events of embeddings."""
-
-    events: list[BaseEvent] = []
-
-    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
-        if isinstance(event, (EmbeddingStartEvent, EmbeddingEndEvent)):
-            self.events.append(event)
-
-
-@pytest.fixture
-def recorder() -> Iterator[Recorder]:
-    handler, dispatcher = Recorder(events=[]), get_dispatcher()
-    dispatcher.add_event_handler(handler)
-    yield handler
-    dispatcher.event_handlers.remove(handler)
-
-
 Call = Callable[[GMEEmbedding, Gallery], Any]
 CALLS: dict[str, tuple[Call, list[int]]] = {
     "text": (lambda embedding, gallery: embedding.get_text_embedding("a"), [1]),
@@ -335,8 +315,7 @@ def test_every_batch_is_an_event_of_callbacks_and_dispatcher(gallery: Gallery, r
     pairs = debug.get_event_pairs(CBEventType.EMBEDDING)
     assert sorted(len(end.payload[EventPayload.EMBEDDINGS]) for _, end in pairs) == sorted(sizes)
     assert sorted(len(end.payload[EventPayload.CHUNKS]) for _, end in pairs) == sorted(sizes)
-    starts = [event for event in recorder.events if isinstance(event, EmbeddingStartEvent)]
-    ends = [event for event in recorder.events if isinstance(event, EmbeddingEndEvent)]
+    starts, ends = recorder.of(EmbeddingStartEvent), recorder.of(EmbeddingEndEvent)
     assert sorted(len(event.embeddings) for event in ends) == sorted(len(event.chunks) for event in ends)
     assert sorted(len(event.embeddings) for event in ends) == sorted(sizes)
     assert [event.model_dict["model_name"] for event in starts] == ["tiny"] * len(sizes)
@@ -346,7 +325,7 @@ def test_events_name_what_was_embedded(gallery: Gallery, recorder: Recorder) -> 
     GMEEmbedding("tiny", device="cpu").get_multimodal_query_embedding(
         QueryBundle(CHANGE, image_path=str(gallery.query))
     )
-    (chunk,) = recorder.events[-1].chunks
+    (chunk,) = recorder.of(EmbeddingEndEvent)[-1].chunks
     assert CHANGE in chunk
     assert str(gallery.query) in chunk
 
