@@ -129,7 +129,7 @@ class GMEEmbedding(MultiModalEmbedding):
 
         Args:
             nodes: The nodes.
-            **kwargs: ``show_progress``.
+            **kwargs: ``show_progress``; whatever else LlamaIndex hands to transformations is for others.
 
         Returns:
             The same nodes.
@@ -143,7 +143,7 @@ class GMEEmbedding(MultiModalEmbedding):
         items, texts, others = _node_items(nodes)
         parsed = self._embedder.parse(items)
         embeddings = self.get_text_embedding_batch([items[place]["text"] for place in texts], **kwargs)
-        embeddings += self._embed_batches([parsed[place] for place in others], **kwargs)
+        embeddings += self._embed_batches([parsed[place] for place in others], kwargs.get("show_progress", False))
         return _with_embeddings(nodes, [*texts, *others], embeddings)
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
@@ -153,7 +153,9 @@ class GMEEmbedding(MultiModalEmbedding):
         items, texts, others = _node_items(nodes)
         parsed = self._embedder.parse(items)
         embeddings = await self.aget_text_embedding_batch([items[place]["text"] for place in texts], **kwargs)
-        embeddings += await self._aembed_batches([parsed[place] for place in others], **kwargs)
+        embeddings += await self._aembed_batches(
+            [parsed[place] for place in others], kwargs.get("show_progress", False)
+        )
         return _with_embeddings(nodes, [*texts, *others], embeddings)
 
     def get_query_embedding(self, query: str) -> Embedding:

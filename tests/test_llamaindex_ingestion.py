@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gallery import CAPTIONS, RED_CIRCLE, STAR, Gallery
+from llama_index.core import VectorStoreIndex
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import (
@@ -165,3 +166,24 @@ def test_documents_with_pictures_are_split_and_embedded(
     )
     np.testing.assert_allclose([node.embedding for node in nodes], expected, atol=TOLERANCE)
     assert pipeline.run(documents=identify_images(documents)) == []
+
+
+def test_an_index_of_documents_fuses_them_with_the_embedding_among_its_transformations(
+    embedding: GMEEmbedding, tiny: SentenceTransformer, gallery: Gallery
+) -> None:
+    """Without that, the index itself embeds their text alone."""
+    documents = [
+        ImageDocument(image_path=str(path), text=text) for path, text in zip(gallery.paths, CAPTIONS, strict=True)
+    ]
+    splitter = SentenceSplitter(chunk_size=64, chunk_overlap=0)
+    index = VectorStoreIndex.from_documents(
+        documents[:-1], transformations=[splitter, embedding], embed_model=embedding
+    )
+    index.insert(documents[-1])
+    stored = index.vector_store.to_dict()["embedding_dict"]
+    found = {node.get_content(): stored[key] for key, node in index.docstore.docs.items()}
+    items = [{"text": text, "image": path} for path, text in zip(gallery.paths, CAPTIONS, strict=True)]
+    np.testing.assert_allclose([found[text] for text in CAPTIONS], tiny.encode_document(items), atol=TOLERANCE)
+    alone = VectorStoreIndex.from_documents(documents, transformations=[splitter], embed_model=embedding)
+    vectors = list(alone.vector_store.to_dict()["embedding_dict"].values())
+    np.testing.assert_allclose(vectors, tiny.encode_document(list(CAPTIONS)), atol=TOLERANCE)
