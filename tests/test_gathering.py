@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -12,6 +12,13 @@ import pytest
 from st_modules.gathering import CallGatherer
 
 LONG = 0.2
+Call = Callable[[list[Any], Mapping[str, Any], float], Awaitable[list[Any]]]
+
+
+def gatherer(run: Callable[[list[Any], Mapping[str, Any]], list[Any]], **options: int) -> Call:
+    """A gatherer whose calls fail where they would be waited for without end."""
+    gather = CallGatherer(run, **options)
+    return lambda *call: asyncio.wait_for(gather(*call), 30)
 
 
 class Stop(BaseException):
@@ -41,7 +48,7 @@ class Doubler:
 
 async def test_calls_that_wait_together_run_as_one_and_get_their_own_results() -> None:
     double = Doubler()
-    gather = CallGatherer(double)
+    gather = gatherer(double)
     results = await asyncio.gather(*(gather([number, -number], {}, LONG) for number in range(64)))
     assert results == [[2 * number, -2 * number] for number in range(64)]
     assert len(double.batches) == 1
@@ -49,13 +56,13 @@ async def test_calls_that_wait_together_run_as_one_and_get_their_own_results() -
 
 async def test_a_call_alone_runs_alone() -> None:
     double = Doubler()
-    assert await CallGatherer(double)([1, 2, 3], {}, 0) == [2, 4, 6]
+    assert await gatherer(double)([1, 2, 3], {}, 0) == [2, 4, 6]
     assert double.batches == [[1, 2, 3]]
 
 
 async def test_calls_that_come_while_others_run_are_gathered_without_a_delay() -> None:
     double = Doubler()
-    gather = CallGatherer(double)
+    gather = gatherer(double)
     double.may_go_on.clear()
     first = asyncio.create_task(gather([0], {}, 0))
     await asyncio.to_thread(double.entered.wait)
@@ -69,7 +76,7 @@ async def test_calls_that_come_while_others_run_are_gathered_without_a_delay() -
 async def test_the_event_loop_goes_on_while_a_call_runs() -> None:
     double = Doubler()
     double.may_go_on.clear()
-    call = asyncio.create_task(CallGatherer(double)([1], {}, 0))
+    call = asyncio.create_task(gatherer(double)([1], {}, 0))
     await asyncio.to_thread(double.entered.wait)
     assert not call.done()
     double.may_go_on.set()
@@ -80,14 +87,14 @@ async def test_the_event_loop_goes_on_while_a_call_runs() -> None:
 async def test_one_bad_call_fails_alone_with_its_own_error(failing: BaseException) -> None:
     double = Doubler(failing)
     calls: list[list[Any]] = [[number] for number in range(9)] + [["bad"]] + [[number] for number in range(9)]
-    gather = CallGatherer(double)
+    gather = gatherer(double)
     results = await asyncio.gather(*(gather(call, {}, LONG) for call in calls), return_exceptions=True)
     assert results.pop(9) is failing
     assert results == [[2 * number] for number in range(9)] * 2
 
 
 async def test_after_an_error_calls_go_on() -> None:
-    gather = CallGatherer(Doubler(ValueError("no")))
+    gather = gatherer(Doubler(ValueError("no")))
     with pytest.raises(ValueError, match="no"):
         await gather(["bad"], {}, 0)
     assert await gather([1], {}, 0) == [2]
@@ -95,7 +102,7 @@ async def test_after_an_error_calls_go_on() -> None:
 
 async def test_a_cancelled_call_is_left_out_and_the_others_run() -> None:
     double = Doubler()
-    gather = CallGatherer(double)
+    gather = gatherer(double)
     double.may_go_on.clear()
     first = asyncio.create_task(gather([0], {}, 0))
     await asyncio.to_thread(double.entered.wait)
@@ -111,7 +118,7 @@ async def test_a_cancelled_call_is_left_out_and_the_others_run() -> None:
 
 async def test_a_call_cancelled_while_it_runs_leaves_its_company_alone() -> None:
     double = Doubler()
-    gather = CallGatherer(double)
+    gather = gatherer(double)
     double.may_go_on.clear()
     cancelled, kept = (asyncio.create_task(gather([number], {}, LONG)) for number in (1, 2))
     await asyncio.to_thread(double.entered.wait)
@@ -125,7 +132,7 @@ async def test_a_call_cancelled_while_it_runs_leaves_its_company_alone() -> None
 
 async def test_only_calls_with_equal_options_run_together() -> None:
     double = Doubler()
-    gather = CallGatherer(double)
+    gather = gatherer(double)
     await asyncio.gather(*(gather([number], {"prompt": "ab"[number % 2]}, LONG) for number in range(6)))
     assert double.batches == [[0, 2, 4], [1, 3, 5]]
     assert double.options == [{"prompt": "a"}, {"prompt": "b"}]
@@ -133,19 +140,19 @@ async def test_only_calls_with_equal_options_run_together() -> None:
 
 async def test_a_batch_has_a_limit_and_a_longer_call_runs_whole() -> None:
     double = Doubler()
-    gather = CallGatherer(double, max_items=5)
+    gather = gatherer(double, max_items=5)
     await asyncio.gather(*(gather([number] * size, {}, LONG) for number, size in enumerate([3, 2, 1, 9, 4])))
     assert double.batches == [[0, 0, 0, 1, 1], [2, 4, 4, 4, 4], [3] * 9]
 
 
 def test_it_serves_one_event_loop_after_another() -> None:
-    gather = CallGatherer(Doubler())
+    gather = gatherer(Doubler())
     assert [asyncio.run(gather([number], {}, 0)) for number in (1, 2)] == [[2], [4]]
 
 
 def test_it_serves_event_loops_in_several_threads() -> None:
     double = Doubler()
-    gather = CallGatherer(double)
+    gather = gatherer(double)
     results: dict[int, list[Any]] = {}
 
     def ask(number: int) -> None:
@@ -162,7 +169,7 @@ def test_it_serves_event_loops_in_several_threads() -> None:
 
 async def test_no_thread_is_left_when_nothing_waits() -> None:
     double = Doubler()
-    await CallGatherer(double)([1], {}, 0)
+    await gatherer(double)([1], {}, 0)
     for thread in threading.enumerate():
         if thread.name == "st_modules-gatherer":
             thread.join(30)

@@ -84,7 +84,7 @@ def test_a_document_instruction_is_for_every_document_and_no_query() -> None:
     assert_same(embeddings.embed_query("a"), plain.encode_query("a"))
 
 
-def test_encode_arguments_reach_the_model(tiny: SentenceTransformer) -> None:
+def test_encode_arguments_reach_the_model(tiny: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:
     short = GMEEmbeddings(
         model="tiny", model_kwargs=CPU, encode_kwargs={"truncate_dim": 8}, query_encode_kwargs={"prompt_name": "t2i"}
     )
@@ -93,9 +93,11 @@ def test_encode_arguments_reach_the_model(tiny: SentenceTransformer) -> None:
     documents_only = GMEEmbeddings(model="tiny", model_kwargs=CPU, encode_kwargs={"truncate_dim": 8})
     assert len(documents_only.embed_query("a")) == 8
     both = GMEEmbeddings(
-        model="tiny", model_kwargs=CPU, encode_kwargs={"prompt": "For documents."}, query_instruction="For queries."
+        model="tiny", model_kwargs=CPU, encode_kwargs={"prompt_name": "t2i"}, query_instruction="For queries."
     )
+    caplog.clear()
     assert_same(both.embed_query("a"), tiny.encode_query("a", prompt="For queries."))
+    assert caplog.records == []
 
 
 def test_line_breaks_are_kept(embeddings: GMEEmbeddings, tiny: SentenceTransformer) -> None:

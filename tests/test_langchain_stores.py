@@ -81,7 +81,7 @@ def test_a_document_brings_its_metadata_its_id_and_its_image(
 def test_an_image_in_memory_is_not_written_into_the_metadata(memory: InMemoryVectorStore, gallery: Gallery) -> None:
     data = gallery.paths[STAR].read_bytes()
     inputs = [data, {"image": data}, Document("", metadata={"image": data, "page": 7})]
-    add_multimodal(memory, [*inputs, f"data:image/png;base64,{gallery.base64(STAR)}"], ids=list("abcd"))
+    add_multimodal(memory, [*inputs, {"image": f"data:image/png;base64,{gallery.base64(STAR)}"}], ids=list("abcd"))
     assert [memory.store[key]["metadata"] for key in "abcd"] == [{}, {}, {"page": 7}, {}]
 
 
@@ -128,6 +128,23 @@ class AsksNothing(InMemoryVectorStore):
 
     def add_documents(self, documents: list[Document], ids: list[str] | None = None, **kwargs: Any) -> list[str]:
         return []
+
+
+class AsksOthersToo(InMemoryVectorStore):
+    """A store that has embeddings of its own beside those it was given."""
+
+    def add_documents(self, documents: list[Document], ids: list[str] | None = None, **kwargs: Any) -> list[str]:
+        self.of_its_own = GMEEmbeddings(model=self.embeddings.client).embed_documents(["a summary"])
+        return super().add_documents(documents, ids, **kwargs)
+
+
+def test_other_embeddings_are_not_answered_for(
+    embeddings: GMEEmbeddings, gallery: Gallery, tiny: SentenceTransformer
+) -> None:
+    store = AsksOthersToo(embeddings)
+    add_multimodal(store, [gallery.query], ids=["a"])
+    np.testing.assert_allclose(store.of_its_own, tiny.encode_document(["a summary"]), atol=TOLERANCE)
+    np.testing.assert_allclose(store.store["a"]["vector"], tiny.encode_document([gallery.query])[0], atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
