@@ -16,7 +16,7 @@ SCENES = {
     "red_circle.png": Scene("circle", "red", "large", 1, "center", "white"),
     "blue_circle.png": Scene("circle", "blue", "large", 1, "center", "white"),
     "green_star.png": Scene("star", "green", "large", 1, "center", "black"),
-    "yellow_squares.png": Scene("square", "yellow", "large", 2, "left", "grey"),
+    "blue_star.png": Scene("star", "blue", "large", 1, "center", "white"),
     "purple_heart.png": Scene("heart", "purple", "small", 1, "top", "white"),
 }
 QUERY = "query.png"

@@ -14,13 +14,13 @@ SCENES = (
     Scene("circle", "red", "large", 1, "center", "white"),
     Scene("circle", "blue", "large", 1, "center", "white"),
     Scene("star", "green", "large", 1, "center", "black"),
-    Scene("square", "yellow", "large", 2, "left", "grey"),
+    Scene("star", "blue", "large", 1, "center", "white"),
     Scene("heart", "purple", "small", 1, "top", "white"),
 )
 CAPTIONS = tuple(caption(scene) for scene in SCENES)
-RED_CIRCLE, BLUE_CIRCLE, STAR, SQUARES, HEART = range(len(SCENES))
+RED_CIRCLE, BLUE_CIRCLE, STAR, BLUE_STAR, HEART = range(len(SCENES))
 CHANGE = "make it blue"
-"""With the query picture, a red circle, it asks for the blue circle."""
+"""With the query picture, a red circle, it asks for the blue circle; alone it is nearer to the blue star."""
 
 
 @dataclass(frozen=True)

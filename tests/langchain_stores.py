@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gallery import BLUE_CIRCLE, CAPTIONS, CHANGE, HEART, RED_CIRCLE, SQUARES, STAR, Gallery
+from gallery import BLUE_CIRCLE, BLUE_STAR, CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from store_tables import ABSENT, Failures, markdown
@@ -139,7 +139,7 @@ def composed_search(setting: Setting) -> None:
 
 def filtered_search(setting: Setting) -> None:
     add_pictures(setting)
-    assert numbers(ask(setting, CAPTIONS[SQUARES], k=4, search_kwargs=setting.only(STAR))) == [STAR]
+    assert numbers(ask(setting, CAPTIONS[BLUE_STAR], k=4, search_kwargs=setting.only(STAR))) == [STAR]
 
 
 def diverse_search(setting: Setting) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gallery import BLUE_CIRCLE, CAPTIONS, CHANGE, HEART, RED_CIRCLE, SQUARES, STAR, Gallery
+from gallery import BLUE_CIRCLE, BLUE_STAR, CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
 from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.indices import MultiModalVectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
@@ -135,7 +135,7 @@ def composed_query(setting: Setting) -> None:
 
 def filtered_query(setting: Setting) -> None:
     filters = MetadataFilters(filters=[MetadataFilter(key="number", value=STAR)])
-    assert ask(setting, CAPTIONS[SQUARES], top_k=4, filters=filters) == [STAR]
+    assert ask(setting, CAPTIONS[BLUE_STAR], top_k=4, filters=filters) == [STAR]
 
 
 def async_use(setting: Setting) -> None:

@@ -194,6 +194,17 @@ def test_a_system_message_is_the_instruction(
     )
 
 
+def test_a_conversation_of_dictionaries_is_one_item(
+    embeddings: GMEEmbeddings, tiny: SentenceTransformer, gallery: Gallery
+) -> None:
+    item = [
+        {"role": "system", "content": "Find the opposite."},
+        {"role": "user", "content": [{"type": "image", "path": str(gallery.query)}]},
+    ]
+    expected = tiny.encode_query([gallery.query], prompt="Find the opposite.")[0]
+    assert_same(embeddings.embed_query_multimodal(item), expected)
+
+
 def test_text_that_reads_like_an_address_or_a_path_is_never_opened(
     embeddings: GMEEmbeddings, tiny: SentenceTransformer, gallery: Gallery, server: Server
 ) -> None:

@@ -85,6 +85,28 @@ def test_an_image_in_memory_is_not_written_into_the_metadata(memory: InMemoryVec
     assert [memory.store[key]["metadata"] for key in "abcd"] == [{}, {}, {"page": 7}, {}]
 
 
+def test_messages_and_lists_of_images_leave_their_text_and_first_reference(
+    memory: InMemoryVectorStore, gallery: Gallery
+) -> None:
+    path = str(gallery.paths[STAR])
+    items = [
+        {"text": "two", "image": [gallery.paths[STAR], gallery.query]},
+        [{"type": "text", "text": "a"}, {"type": "image", "path": path}, {"type": "text", "text": "b"}],
+        {"role": "user", "content": "words"},
+    ]
+    add_multimodal(memory, items, ids=list("abc"))
+    assert [memory.store[key]["text"] for key in "abc"] == ["two", "a\nb", "words"]
+    assert [memory.store[key]["metadata"] for key in "abc"] == [{"image": path}, {"image": path}, {}]
+
+
+async def test_a_diverse_search_has_an_async_twin(memory: InMemoryVectorStore, gallery: Gallery) -> None:
+    add_multimodal(memory, [*gallery.paths, *gallery.paths])
+    retriever = MultimodalRetriever(vectorstore=memory, search_type="mmr", search_kwargs={"k": 2, "lambda_mult": 0.1})
+    found = retriever.invoke(gallery.query)
+    assert await retriever.ainvoke(gallery.query) == found
+    assert len({document.metadata["image"] for document in found}) == 2
+
+
 def test_given_metadata_wins_over_what_an_item_brings(memory: InMemoryVectorStore, gallery: Gallery) -> None:
     items = [gallery.paths[STAR], Document("", metadata={"image": str(gallery.query), "page": 7})]
     add_multimodal(memory, items, [{"image": "star.png"}, {"page": 8}], ["a", "b"])
