@@ -66,7 +66,9 @@ def to_item(value: Any, where: str) -> Any:
         return {"text": value.page_content or None, "image": document_image(value)}
     if isinstance(value, BaseMessage):
         return [_message(value)]
-    if isinstance(value, dict) and "type" in value and "role" not in value:
+    if isinstance(value, dict) and "role" in value:
+        return [value]
+    if isinstance(value, dict) and "type" in value:
         return to_item([value], where)
     if isinstance(value, (list, tuple)):
         if value and all(isinstance(part, BaseMessage) for part in value):
