@@ -64,7 +64,7 @@ class GMEEmbeddings(BaseModel, Embeddings):
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
 
     model_name: str = Field(default=_DEFAULT_MODEL, alias="model")
-    cache_folder: str | None = None
+    cache_folder: str | Path | None = None
     weights: str | Path | None = None
     base_weights: str | Path | None = None
     model_kwargs: dict[str, Any] = Field(default_factory=dict)

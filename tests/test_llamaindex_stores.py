@@ -11,7 +11,7 @@ import pytest
 from gallery import CAPTIONS, CHANGE, HEART, STAR, Gallery
 from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.indices import MultiModalVectorStoreIndex
-from llama_index.core.schema import MediaResource, Node, QueryBundle
+from llama_index.core.schema import ImageNode, MediaResource, Node, QueryBundle
 from llamaindex_stores import EXCEPTIONS, FAILURES, OPERATIONS, STORES, TEXT, Setting, ask, index_of, nodes
 from store_tables import WORKS, check, markdown
 
@@ -88,6 +88,15 @@ async def test_cores_multimodal_index_drops_nodes_with_an_image_resource(
         [Node(image_resource=MediaResource(path=gallery.paths[0]), text_resource=MediaResource(text="a"))]
     )
     assert index.index_struct.nodes_dict == {}
+
+
+def test_an_image_node_hands_over_its_image_without_its_text(gallery: Gallery) -> None:
+    """Why the documentation recommends a ``Node`` for multimodal language models."""
+    path, text = gallery.paths[STAR], CAPTIONS[STAR]
+    image_node = ImageNode(image_path=str(path), text=text)
+    assert [block.block_type for block in image_node.get_content_blocks()] == ["image"]
+    node = Node(image_resource=MediaResource(path=path), text_resource=MediaResource(text=text))
+    assert [block.block_type for block in node.get_content_blocks()] == ["text", "image"]
 
 
 def test_an_index_with_another_embedding_is_refused(embedding: GMEEmbedding, gallery: Gallery) -> None:
