@@ -19,20 +19,19 @@ _ROLES = {"human": "user", "ai": "user"}
 _ABOUT_A_BLOCK = frozenset({"id", "index", "mime_type", "annotations", "extras"})
 
 
-def text_items(texts: object, name: str = "texts") -> list[dict[str, str]]:
+def text_items(texts: object) -> list[dict[str, str]]:
     """Return texts as items that are text whatever they look like, URLs and paths included.
 
     Args:
         texts: A sequence of strings.
-        name: What the caller calls them, for the message.
 
     Raises:
         InputError: ``texts`` is not a sequence of strings; the message has the place of the wrong one.
     """
     items = []
-    for index, text in enumerate(as_list(texts, name)):
+    for index, text in enumerate(as_list(texts, "texts")):
         if not isinstance(text, str):
-            raise InputError(f"{name}[{index}]: of type {type(text).__name__}; pass a string")
+            raise InputError(f"texts[{index}]: of type {type(text).__name__}; pass a string")
         items.append({"text": text})
     return items
 
