@@ -8,6 +8,7 @@ where the authors' code embeds it so.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import logging
 import os
@@ -134,6 +135,29 @@ class ImageSource:
                 _described(self._source),
             )
         return image
+
+    @property
+    def outline(self) -> tuple[Any, ...]:
+        """What can be told of the image without reading it whole; equal for images that may have the same content."""
+        source = self._source
+        with self._errors_named():
+            if isinstance(source, Path):
+                return (*self.size, source.stat().st_size)
+            return (*self.size, len(source)) if isinstance(source, (bytes, str)) else self.size
+
+    def digest(self) -> bytes:
+        """Return a hash of the encoded image, or of the pixels of one in memory.
+
+        Raises:
+            ImageError: As ``size``.
+        """
+        with self._errors_named():
+            if isinstance(self._source, _ENCODED):
+                with self._stream() as stream:
+                    return hashlib.blake2b(stream.read()).digest()
+            image = _from_memory(self._source, self.limits)
+            head = repr((image.mode, image.size, image.getpalette())).encode()
+            return hashlib.blake2b(head + image.tobytes()).digest()
 
     def _stream(self) -> BinaryIO:
         source, max_bytes = self._source, self.limits.max_bytes

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,12 +26,14 @@ from st_modules.backbones.clip import CLIP
 from st_modules.backbones.llava_next import LlavaNext
 from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.backbones.visualized_bge import VisualizedBGE
-from st_modules.batching import plan_batches
+from st_modules.batching import first_places
 from st_modules.catalog import ModelSpec, find_model, suggestion
 from st_modules.checkpoints import Checkpoint, locate, read_json
+from st_modules.engine import Engine, content_keys, default_max_tokens
 from st_modules.errors import CheckpointError, UnknownModelError
 from st_modules.images import ImageLimits
 from st_modules.inputs import parse_items
+from st_modules.levers import Levers
 
 # A saved model loads through this package, so its card must not send readers to the plain class.
 _CARD_WORDING = {
@@ -71,6 +74,8 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         remote_images: ``False`` refuses image URLs. Takes the place of the field of ``image_limits``.
         allow_private_hosts: ``True`` also fetches images from addresses that are not public. Takes the place of the
             field of ``image_limits``.
+        max_batch_tokens: Most tokens in a batch of ``encode``; a single longer item is a batch of its own. ``None``
+            is 2048 on the CPU, and as many as fit the free memory on CUDA. Set it later as an attribute too.
         **kwargs: The arguments of ``sentence_transformers.SentenceTransformer``.
 
     Raises:
@@ -101,6 +106,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         image_limits: ImageLimits | None = None,
         remote_images: bool | None = None,
         allow_private_hosts: bool | None = None,
+        max_batch_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
         name = None if model_name_or_path is None else str(model_name_or_path)
@@ -112,6 +118,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             image_limits=_limits(image_limits, remote_images, allow_private_hosts),
         )
         self._requested_device = kwargs.get("device")
+        self._levers = Levers()
         if self._spec:
             self._checkpoint = self._prepare(self._spec, weights, base_weights, kwargs)
             name = str(self._checkpoint.folder)
@@ -121,6 +128,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
                 "folder itself."
             )
         super().__init__(name, **kwargs)
+        self.max_batch_tokens = max_batch_tokens
         if self._options and not self._backbone:
             raise ValueError(f"{', '.join(self._options)}: {name!r} is not a model that this argument applies to.")
 
@@ -250,17 +258,30 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         self.eval()
         rows = backbone.plan(items, prompt, kwargs.get("task"))
         backbone.report_trimmed(rows)
-        batches = plan_batches([row.length for row in rows], batch_size, _max_batch_tokens(device))
+        first, places = list(range(len(rows))), list(range(len(rows)))
+        if self._levers.deduplication:
+            first, places = first_places(content_keys(rows))
+
+        def embed(features: dict[str, Any]) -> Tensor:
+            vectors = self(batch_to_device(features, device), **kwargs)["sentence_embedding"]
+            vectors = truncate_embeddings(vectors, truncate_dim)
+            vectors = nn.functional.normalize(vectors, p=2, dim=1) if normalize_embeddings else vectors
+            return vectors.cpu() if save_to_cpu else vectors
+
+        engine = Engine(backbone, embed, max_rows=batch_size, max_tokens=self._budget(device), levers=self._levers)
         embeddings: dict[int, Tensor] = {}
-        for batch in tqdm(batches, desc="Batches", disable=not show_progress_bar):
-            features = batch_to_device(backbone.collate([rows[number] for number in batch]), device)
-            vectors = truncate_embeddings(self(features, **kwargs)["sentence_embedding"], truncate_dim)
-            if normalize_embeddings:
-                vectors = nn.functional.normalize(vectors, p=2, dim=1)
-            embeddings.update(zip(batch, vectors.cpu() if save_to_cpu else vectors, strict=True))
+        with tqdm(total=len(first), desc="Items", disable=not show_progress_bar) as bar:
+            for batch, vectors in engine.run([rows[number] for number in first]):
+                embeddings.update(zip(batch, vectors, strict=True))
+                bar.update(len(batch))
         if not embeddings:
             return torch.tensor([], device=device)
-        return torch.stack([embeddings[number] for number in range(len(rows))])
+        return torch.stack([embeddings[place] for place in places])
+
+    def _budget(self, device: torch.device) -> int:
+        if not self._levers.token_budget:
+            return sys.maxsize
+        return self.max_batch_tokens or default_max_tokens(device)
 
 
 def register() -> None:
@@ -326,8 +347,3 @@ def _limits(
 ) -> ImageLimits | None:
     changes = _given(remote_images=remote_images, allow_private_hosts=allow_private_hosts)
     return dataclasses.replace(image_limits or ImageLimits(), **changes) if changes else image_limits
-
-
-def _max_batch_tokens(device: torch.device) -> int:
-    # A CPU is fastest while a batch's activations stay in its caches; an accelerator needs more to be busy.
-    return 2048 if device.type == "cpu" else 16384

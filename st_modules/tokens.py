@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +21,21 @@ from st_modules.templates import End, Image, Segment, Special, Start, Template, 
 _TOKENIZER_FILE = "tokenizer.json"
 
 Piece: TypeAlias = tuple[bool, str]
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """The token ids of a row.
+
+    Attributes:
+        ids: The ids.
+        trimmed: Whether the end of the user's text was cut.
+        constant: How many of the first ids are the same for every item that has the same instruction.
+    """
+
+    ids: list[int]
+    trimmed: bool
+    constant: int
 
 
 class SegmentEncoder:
@@ -76,7 +92,7 @@ class SegmentEncoder:
         image_tokens: Sequence[Sequence[int]],
         labels: Sequence[str],
         max_lengths: Sequence[int],
-    ) -> list[tuple[list[int], bool]]:
+    ) -> list[EncodedRow]:
         """Encode rows of segments.
 
         Args:
@@ -86,20 +102,21 @@ class SegmentEncoder:
             max_lengths: Most tokens of each row; a longer row loses the end of its user text.
 
         Returns:
-            For each item its token ids, and whether its text was trimmed.
+            One row for each item.
 
         Raises:
             InputError: The images and the instruction of an item exceed its limit by themselves.
         """
-        pieces = {piece for row in rows for piece in _pieces(row)}
+        pieces = {piece for row in rows for piece in [*_pieces(row), *_openings(row)]}
         ids = dict(zip(pieces, self._encode(pieces), strict=True))
-        encoded: list[tuple[list[int], bool]] = []
+        encoded: list[EncodedRow] = []
         for row, counts, label, max_length in zip(rows, image_tokens, labels, max_lengths, strict=True):
             parts = self._parts(row, counts, ids)
             excess = sum(map(len, parts)) - max_length
             if excess > 0:
                 self._trim(row, parts, excess, label, max_length)
-            encoded.append(([token_id for part in parts for token_id in part], excess > 0))
+            joined = [token_id for part in parts for token_id in part]
+            encoded.append(EncodedRow(joined, excess > 0, _constant(row, parts, ids)))
         return encoded
 
     def _parts(
@@ -163,8 +180,8 @@ class SegmentEncoder:
             written = [segment for segment in row if isinstance(segment, Text) or _control_token(segment)]
             counts = [1 for segment in written if isinstance(segment, Image)]
             string = _string(written)
-            ((ids, _),) = self([written], [counts], ["sample"], [sys.maxsize])
-            if ids != _ids(self.tokenizer, [string])[0]:
+            (encoded,) = self([written], [counts], ["sample"], [sys.maxsize])
+            if encoded.ids != _ids(self.tokenizer, [string])[0]:
                 raise CheckpointError(
                     f"{folder}: the tokenizer reads {string!r} otherwise than piece by piece between its control "
                     "tokens. Use the tokenizer files of the model's repository."
@@ -205,6 +222,30 @@ def _pieces(row: Sequence[Segment]) -> list[Piece]:
     """The texts of a row, and whether its string begins with them."""
     first = _first_text(row)
     return [(number == first, _written(segment)) for number, segment in enumerate(row) if isinstance(segment, Text)]
+
+
+def _openings(row: Sequence[Segment]) -> list[Piece]:
+    """What the template writes before the user's texts of a row, as pieces of their own."""
+    first = _first_text(row)
+    return [
+        (number == first, segment.before)
+        for number, segment in enumerate(row)
+        if isinstance(segment, Text) and segment.user
+    ]
+
+
+def _constant(row: Sequence[Segment], parts: Sequence[list[int]], ids: Mapping[Piece, list[int]]) -> int:
+    """How many of a row's first tokens come before anything of the item's own."""
+    count = 0
+    for segment, part in zip(row, parts, strict=True):
+        if isinstance(segment, Image):
+            break
+        if isinstance(segment, Text) and segment.user:
+            # The last token before the user's text may be one with its beginning.
+            opening = ids[_openings(row)[0]][:-1]
+            return count + (len(opening) if part[: len(opening)] == opening else 0)
+        count += len(part)
+    return count
 
 
 def _first_text(row: Sequence[Segment]) -> int | None:

@@ -118,7 +118,7 @@ def test_binary_precision_is_the_sign_of_each_dimension(model: SentenceTransform
 
 def test_the_progress_bar_is_shown_on_demand(model: SentenceTransformer, capsys: pytest.CaptureFixture[str]) -> None:
     model.encode("a", show_progress_bar=True)
-    assert "Batches" in capsys.readouterr().err
+    assert "Items" in capsys.readouterr().err
     model.encode("a", show_progress_bar=False)
     assert capsys.readouterr().err == ""
 

@@ -58,7 +58,7 @@ def render(text: str | None, instruction: str | None = None, images: int = 0) ->
 
 
 def encode(encoder: SegmentEncoder, segments: list[Segment], images: list[int], max_length: int = 10**6) -> list[int]:
-    return encoder([segments], [images], ["item 0"], [max_length])[0][0]
+    return encoder([segments], [images], ["item 0"], [max_length])[0].ids
 
 
 def as_string(segments: list[Segment], image_tokens: int = 0) -> str:
@@ -120,10 +120,10 @@ def test_trimming_takes_the_end_of_the_users_text_and_nothing_else(
 ) -> None:
     segments = render("x" * 300, images=len(images))
     full = encode(encoder, segments, images)
-    ids, trimmed = encoder([segments], [images], ["item 0"], [len(full) - excess])[0]
+    row = encoder([segments], [images], ["item 0"], [len(full) - excess])[0]
     start = full.index(encoder._plain("x", add_special_tokens=False)["input_ids"][0])
-    assert ids == full[: start + 300 - excess] + full[start + 300 :]
-    assert trimmed == (excess > 0)
+    assert row.ids == full[: start + 300 - excess] + full[start + 300 :]
+    assert row.trimmed == (excess > 0)
 
 
 def test_what_cannot_be_trimmed_is_an_error_that_names_the_item(encoder: SegmentEncoder) -> None:
@@ -225,12 +225,11 @@ def test_a_text_before_fixed_text_is_trimmed_to_the_longest_prefix_that_fits(lla
     encoder = SegmentEncoder(llama_folder, PreTrainedTokenizerFast, llama)
     prefixes = [encode(encoder, llama(Item(text[:n], (), None, 0), None, None), []) for n in range(len(text) + 1)]
     max_length = len(prefixes[0]) + room
-    row = llama(Item(text, (), None, 0), None, None)
-    ((ids, trimmed),) = encoder([row], [[]], ["item 0"], [max_length])
-    assert trimmed
-    assert ids in prefixes
-    assert len(ids) <= max_length
-    assert len(ids) >= max_length - 2
+    (row,) = encoder([llama(Item(text, (), None, 0), None, None)], [[]], ["item 0"], [max_length])
+    assert row.trimmed
+    assert row.ids in prefixes
+    assert len(row.ids) <= max_length
+    assert len(row.ids) >= max_length - 2
 
 
 def test_no_piece_of_a_unigram_vocabulary_is_a_control_token() -> None:
@@ -240,4 +239,4 @@ def test_no_piece_of_a_unigram_vocabulary_is_a_control_token() -> None:
     texts = ["<s>", "</s>", "a <mask> b", "<pad>x", "</s></s> <s>"]
     rows = [visualized_bge(Item(text, (), None, 0), None, None) for text in texts]
     encoded = encoder(rows, [[]] * len(rows), texts, [512] * len(rows))
-    assert [special & set(ids[1:-1]) for ids, _ in encoded] == [set()] * len(rows)
+    assert [special & set(row.ids[1:-1]) for row in encoded] == [set()] * len(rows)

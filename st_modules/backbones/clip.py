@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -57,15 +57,13 @@ class CLIP(Backbone):
         scaled_size(image, self.image_processor.size["shortest_edge"])
         return self.model.vision_model.embeddings.num_positions
 
-    def pixel_features(self, images: Sequence[ImageSource]) -> Mapping[str, torch.Tensor]:
-        """Read images, and scale and crop them to the tower's square.
+    def pixel_features(self, image: ImageSource) -> Mapping[str, torch.Tensor]:
+        """Read an image, and scale and crop it to the tower's square.
 
         Returns:
-            ``pixel_values`` of shape (images, 3, height, width), float32.
+            ``pixel_values`` of shape (1, 3, height, width), float32.
         """
-        return self.image_processor(
-            [to_rgb(image.load()) for image in images], do_convert_rgb=False, return_tensors="pt"
-        )
+        return self.image_processor(to_rgb(image.load()), do_convert_rgb=False, return_tensors="pt")
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the towers that the rows need, and add the features of a row's text and image.

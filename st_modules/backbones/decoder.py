@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from st_modules.backbones.base import Backbone, Row
+from st_modules.backbones.packing import KeysAndValues, PackedRows, Packing, PrefixCache, allow_packing
+from st_modules.batching import shared_prefix
 from st_modules.errors import CheckpointError, InputError
 from st_modules.images import ImageLimits
 from st_modules.inputs import Item
+from st_modules.levers import Levers
 from st_modules.templates import Task
 from st_modules.tokens import SegmentEncoder
 
@@ -53,6 +57,7 @@ class DecoderBackbone(Backbone):
             max_length,
             image_limits,
         )
+        self._prefixes = PrefixCache()
         if model.config.image_token_id not in encoder.image_ids:
             raise CheckpointError(
                 f"config.json names token {model.config.image_token_id} as the image token, which is not the "
@@ -73,29 +78,84 @@ class DecoderBackbone(Backbone):
                 raise InputError(f"item {item.index}: an empty text is no token at all to this model; leave it out.")
         return rows
 
+    def share(self, rows: Sequence[Row], levers: Levers) -> list[Row]:
+        """Take the most useful common beginning away from the rows that have it; see :meth:`Backbone.share`."""
+        if not (levers.shared_prefix and self.packs(levers)):
+            return list(rows)
+        constants = [min(row.constant, len(row.ids) - 1) for row in rows]
+        prefix = shared_prefix([row.ids for row in rows], constants)
+        length = len(prefix)
+        return [
+            replace(row, ids=row.ids[length:], length=row.length - length, prefix=prefix)
+            if constant >= length and tuple(row.ids[:length]) == prefix
+            else row
+            for row, constant in zip(rows, constants, strict=True)
+        ]
+
+    def packs(self, levers: Levers) -> bool:
+        """Whether batches are packed: a model whose attention is not plain and causal gets padded ones."""
+        return levers.packing and allow_packing(self.model.language_model.config)
+
+    def prepare(self, rows: Sequence[Row], levers: Levers, read: Callable[..., Iterable[Any]] = map) -> dict[str, Any]:
+        """Read the rows' pixels and note where the rows are; see :meth:`Backbone.prepare`."""
+        features = super().prepare(rows, levers, read)
+        if self.packs(levers):
+            features["packing"] = Packing([len(row.ids) for row in rows], rows[0].prefix)
+        return features
+
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the transformer and pool each row's last token.
 
         Args:
-            features: What :meth:`collate` returned, on the model's device.
+            features: What :meth:`collate` or :meth:`prepare` returned, on the model's device.
             **kwargs: Not used.
 
         Returns:
-            The features with ``token_embeddings`` of shape (rows, tokens, dimension) and ``sentence_embedding`` of
-            shape (rows, dimension), in the model's precision.
+            The features with ``sentence_embedding`` of shape (rows, dimension) and, for those of :meth:`collate`,
+            ``token_embeddings`` of shape (rows, tokens, dimension), in the model's precision.
         """
+        if "packing" in features:
+            features["sentence_embedding"] = self._embed_packed(features, features["packing"])
+            return features
         mask = features["attention_mask"]
         hidden = self.model(
             input_ids=features["input_ids"],
             attention_mask=mask,
             position_ids=self.position_ids(features),
             use_cache=False,
-            **{name: features[name] for name in self.visual_features if len(features.get(name, ()))},
+            **self.visual_inputs(features),
         ).last_hidden_state
         last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
         features["token_embeddings"] = hidden
         features["sentence_embedding"] = hidden[torch.arange(len(hidden), device=hidden.device), last]
         return features
+
+    def _embed_packed(self, features: dict[str, Any], packing: Packing) -> torch.Tensor:
+        """Run rows without their padding, after the beginning that they share."""
+        tokens = features["attention_mask"].bool()
+        hidden = self.model(
+            input_ids=features["input_ids"][tokens][None],
+            # The model passes a mask of four dimensions on as it is, and packed attention reads none.
+            attention_mask=tokens.new_ones(1, 1, 1, 1),
+            position_ids=self.position_ids(features)[..., tokens].unsqueeze(-2) + len(packing.prefix),
+            use_cache=False,
+            packed=PackedRows(packing.lengths, self._prefix_states(packing.prefix)),
+            **self.visual_inputs(features),
+        ).last_hidden_state
+        return hidden[0, packing.last]
+
+    def _prefix_states(self, prefix: tuple[int, ...]) -> KeysAndValues:
+        return self._prefixes.get(self.model, prefix, lambda: self._run_prefix(prefix)) if prefix else []
+
+    def _run_prefix(self, prefix: tuple[int, ...]) -> KeysAndValues:
+        ids = torch.tensor([prefix], device=self.model.device)
+        positions = torch.arange(len(prefix), device=self.model.device)[None]
+        cache = self.model(input_ids=ids, position_ids=positions, use_cache=True).past_key_values
+        return [(layer.keys, layer.values) for layer in cache.layers]
+
+    def visual_inputs(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments by which the model gets a batch's images."""
+        return {name: features[name] for name in self.visual_features if len(features.get(name, ()))}
 
     def position_ids(self, features: dict[str, Any]) -> torch.Tensor:
         """Return the positions of a batch's tokens, counted one by one in each row: shape (rows, tokens), int64."""

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from PIL.Image import Image as PILImage
 from PIL.Image import Resampling
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextModel, PreTrainedTokenizerFast
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
@@ -78,14 +79,21 @@ class LlavaNext(DecoderBackbone):
         _, rows, columns = unpad_image(padded, (height, width)).shape
         return side**2 + rows * (columns + 1)
 
-    def pixel_features(self, images: Sequence[ImageSource]) -> Mapping[str, torch.Tensor]:
-        """Read images and cut them into tiles.
+    def pixel_features(self, image: ImageSource) -> Mapping[str, torch.Tensor]:
+        """Read an image and cut it into tiles.
 
         Returns:
-            ``pixel_values`` of shape (images, most tiles of an image, 3, tile height, tile width), float32, and
-            ``image_sizes`` of shape (images, 2), int64: height and width in pixels.
+            ``pixel_values`` of shape (1, tiles, 3, tile height, tile width), float32, and ``image_sizes`` of shape
+            (1, 2), int64: height and width in pixels.
         """
-        return self.image_processor([self._read(image) for image in images], do_convert_rgb=False, return_tensors="pt")
+        return self.image_processor(self._read(image), do_convert_rgb=False, return_tensors="pt")
+
+    def join_pixels(self, images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Join the tiles of a batch's images, those of images with fewer tiles filled up with zeros."""
+        return {
+            "pixel_values": pad_sequence([image["pixel_values"][0] for image in images], batch_first=True),
+            "image_sizes": torch.cat([image["image_sizes"] for image in images]),
+        }
 
     # transformers captures the vision tower's hidden states by hooks that no pickle takes, and that a model which was
     # not constructed in its process lacks: so the weights travel, and the model is built anew around them.

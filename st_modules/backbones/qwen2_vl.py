@@ -7,19 +7,22 @@ positions, which gives other embeddings without an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from PIL.Image import Image as PILImage
 from PIL.Image import Resampling
 from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from st_modules.backbones.base import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
+from st_modules.backbones.qwen2_vl_vision import computes_the_same, cut_patches, embed_images
 from st_modules.errors import ImageError
 from st_modules.images import ImageLimits, ImageSource, to_rgb
+from st_modules.levers import Levers
 from st_modules.tokens import SegmentEncoder
 
 MAX_ASPECT_RATIO = 200
@@ -100,20 +103,48 @@ class Qwen2VL(DecoderBackbone):
         _, (height, width) = self._sizes(image)
         return (height // self._token_side) * (width // self._token_side)
 
-    def pixel_features(self, images: Sequence[ImageSource]) -> Mapping[str, torch.Tensor]:
-        """Read images and cut them into patches.
+    def pixel_features(self, image: ImageSource) -> Mapping[str, torch.Tensor]:
+        """Read an image and cut it into patches.
 
         Returns:
-            ``pixel_values`` of shape (patches, patch dimension), float32, and ``image_grid_thw`` of shape (images, 3),
+            ``pixel_values`` of shape (patches, patch dimension), float32, and ``image_grid_thw`` of shape (1, 3),
             int64.
         """
         shortest, longest = self._pixel_bounds
         return self.image_processor(
-            [self._read(image) for image in images],
+            self._read(image),
             size={"shortest_edge": shortest, "longest_edge": longest},
             do_convert_rgb=False,
             return_tensors="pt",
         )
+
+    def byte_features(self, image: ImageSource) -> Mapping[str, torch.Tensor]:
+        """Read an image and cut it into patches that are not normalised.
+
+        Returns:
+            ``patches`` of shape (patches, patch dimension), uint8, and ``image_grid_thw`` of shape (1, 3), int64.
+        """
+        processor, (_, (height, width)) = self.image_processor, self._sizes(image)
+        pixels = self._read(image).resize((width, height), processor.resample)
+        grid = [1, height // processor.patch_size, width // processor.patch_size]
+        return {
+            "patches": cut_patches(pixels, processor.patch_size, processor.merge_size),
+            "image_grid_thw": torch.tensor([grid]),
+        }
+
+    def pixel_reader(self, levers: Levers) -> Callable[[ImageSource], Mapping[str, torch.Tensor]]:
+        """Return what reads an image for :meth:`prepare`."""
+        fast = levers.fast_vision and computes_the_same(self.model.visual, self.image_processor)
+        return self.byte_features if fast else self.pixel_features
+
+    def visual_inputs(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments by which the model gets a batch's images."""
+        if "patches" not in features:
+            return super().visual_inputs(features)
+        tokens = embed_images(self.model.visual, self.image_processor, features["patches"], features["image_grid_thw"])
+        output = BaseModelOutputWithPooling()
+        output["pooler_output"] = (tokens,)
+        return {"mm_encoder_outputs": {"image": output}}
 
     def position_ids(self, features: dict[str, Any]) -> torch.Tensor:
         """Return the positions of a batch's tokens.

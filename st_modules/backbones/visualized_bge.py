@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +148,13 @@ class VisualizedBGE(Backbone):
         scaled_size(image, self.model.tower.shape.image_side)
         return self.model.tower.shape.grid**2
 
-    def pixel_features(self, images: Sequence[ImageSource]) -> Mapping[str, Tensor]:
-        """Read images, and scale and crop them to the tower's square.
+    def pixel_features(self, image: ImageSource) -> Mapping[str, Tensor]:
+        """Read an image, and scale and crop it to the tower's square.
 
         Returns:
-            ``pixel_values`` of shape (images, 3, side, side), float32.
+            ``pixel_values`` of shape (1, 3, side, side), float32.
         """
-        return self.image_processor([self._read(image) for image in images], return_tensors="pt")
+        return self.image_processor(self._read(image), return_tensors="pt")
 
     def _read(self, image: ImageSource) -> PILImage:
         """Scale the shorter side, crop the middle, and only then convert to RGB: the order of the authors' code."""

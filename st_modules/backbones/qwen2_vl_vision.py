@@ -1,0 +1,91 @@
+"""The fast way of an image through Qwen2-VL's vision tower: bytes in, images of one size attending together.
+
+A still image is two equal frames to the tower, so that its patch embedding may be summed over time; and normalising
+pixels is linear, so that it may be done to the patch embedding's weights. What is left to be made of an image is its
+patches as bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image as PILImage
+from torch import Tensor, nn
+from torch.nn.functional import linear, scaled_dot_product_attention
+from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
+from transformers.vision_utils import get_vision_position_ids
+
+
+def cut_patches(image: PILImage, patch_size: int, merge_size: int) -> Tensor:
+    """Cut an image into patches, those that become one token next to each other.
+
+    Args:
+        image: An RGB image whose sides are multiples of ``patch_size * merge_size`` pixels.
+        patch_size: Side of a patch in pixels.
+        merge_size: Patches along each side of a token.
+
+    Returns:
+        Shape (patches, 3 * patch_size**2), uint8, channel by channel.
+    """
+    columns, rows = (length // patch_size // merge_size for length in image.size)
+    pixels = np.asarray(image).reshape(rows, merge_size, patch_size, columns, merge_size, patch_size, 3)
+    patches = pixels.transpose(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3 * patch_size**2)
+    return torch.from_numpy(patches)
+
+
+def computes_the_same(tower: Any, processor: Any) -> bool:
+    """Whether a tower and its image processor are the stock ones, whose computation this module rearranges."""
+    proj = tower.patch_embed.proj
+    stock_tower = type(proj) is nn.Conv3d and proj.bias is None and tower.config._attn_implementation == "sdpa"
+    return stock_tower and processor.do_resize and processor.do_rescale and processor.do_normalize
+
+
+def embed_images(tower: Any, processor: Any, patches: Tensor, grids: Tensor) -> Tensor:
+    """Run the tower.
+
+    Args:
+        tower: Qwen2-VL's vision tower.
+        processor: Its image processor, which says how pixels are normalised.
+        patches: What :func:`cut_patches` returned for each image, joined.
+        grids: Frames, rows and columns of patches of each image: shape (images, 3), int64.
+
+    Returns:
+        The images' tokens, joined: shape (tokens, width of the language model).
+    """
+    hidden = _embed_patches(tower.patch_embed, processor, patches)
+    cos, sin = tower.rotary_pos_emb(hidden, get_vision_position_ids(grids, tower.spatial_merge_size))
+    lengths = grids.prod(-1).tolist()
+    for block in tower.blocks:
+        hidden = hidden + _attend(block.attn, block.norm1(hidden), cos, sin, lengths)
+        hidden = hidden + block.mlp(block.norm2(hidden))
+    return tower.merger(hidden)
+
+
+def _embed_patches(patch_embed: Any, processor: Any, patches: Tensor) -> Tensor:
+    weight = patch_embed.proj.weight
+    mean, std = (weight.new_tensor(value, dtype=torch.float32) for value in (processor.image_mean, processor.image_std))
+    summed = weight.float().sum(2)
+    scaled = summed * (processor.rescale_factor / std)[:, None, None]
+    shift = -(summed.sum((2, 3)) * (mean / std)).sum(1)
+    return linear(patches.float(), scaled.flatten(1), shift).to(weight.dtype)
+
+
+def _attend(attention: Any, hidden: Tensor, cos: Tensor, sin: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Attention among the patches of each image; neighbouring images of equal length in one call."""
+    query, key, value = attention.qkv(hidden).unflatten(1, (3, attention.num_heads, -1)).unbind(1)
+    query, key = apply_rotary_pos_emb_vision(query, key, cos, sin)
+    attended = torch.empty_like(query)
+    start = 0
+    for length, run in groupby(lengths):
+        stop = start + length * len(list(run))
+        queries, keys, values = (
+            part[start:stop].unflatten(0, (-1, length)).transpose(1, 2) for part in (query, key, value)
+        )
+        out = scaled_dot_product_attention(queries, keys, values, scale=attention.scaling)
+        attended[start:stop] = out.transpose(1, 2).flatten(0, 1)
+        start = stop
+    return attention.proj(attended.flatten(1))
