@@ -137,6 +137,17 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         first = self._first_module()
         return first if isinstance(first, Backbone) else None
 
+    @property
+    def max_batch_tokens(self) -> int | None:
+        """Most tokens in a batch of ``encode``; ``None`` is what suits the device."""
+        return self._max_batch_tokens
+
+    @max_batch_tokens.setter
+    def max_batch_tokens(self, value: int | None) -> None:
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"max_batch_tokens={value!r}: pass a number of at least 1, or None for the default.")
+        self._max_batch_tokens = value
+
     @staticmethod
     def _prepare(
         spec: ModelSpec, weights: str | Path | None, base_weights: str | Path | None, kwargs: dict[str, Any]
