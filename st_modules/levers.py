@@ -16,6 +16,7 @@ class Levers:
         read_ahead: The images of the next batch are read while the model runs.
         packing: Rows of a language model lie end to end without padding.
         shared_prefix: What rows of a language model begin with in common is run once. Needs ``packing``.
+        pruning: The last layer of a language model runs for the pooled tokens alone. Needs ``packing``.
         fast_vision: The patches of Qwen2-VL go in as bytes, and images of one size attend in one call.
     """
 
@@ -25,4 +26,5 @@ class Levers:
     read_ahead: bool = True
     packing: bool = True
     shared_prefix: bool = True
+    pruning: bool = True
     fast_vision: bool = True

@@ -35,6 +35,7 @@ SETTINGS = {
     **{f"without_{name}": dataclasses.replace(Levers(), **{name: False}) for name in NAMES},
     **{f"only_{name}": dataclasses.replace(OFF, **{name: True}) for name in NAMES},
     "only_packing_and_shared_prefix": dataclasses.replace(OFF, packing=True, shared_prefix=True),
+    "only_packing_and_pruning": dataclasses.replace(OFF, packing=True, pruning=True),
 }
 # One row of the catalog for each way of laying out, positioning and reading what there is.
 ROWS = [

@@ -10,7 +10,7 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from st_modules.backbones.base import Backbone, Row
-from st_modules.backbones.packing import KeysAndValues, PackedRows, Packing, PrefixCache, allow_packing
+from st_modules.backbones.packing import KeysAndValues, PackedRows, Packing, PrefixCache, allow_packing, takes_packed
 from st_modules.batching import shared_prefix
 from st_modules.errors import CheckpointError, InputError
 from st_modules.images import ImageLimits
@@ -58,6 +58,7 @@ class DecoderBackbone(Backbone):
             image_limits,
         )
         self._prefixes = PrefixCache()
+        allow_packing(model.language_model)
         if model.config.image_token_id not in encoder.image_ids:
             raise CheckpointError(
                 f"config.json names token {model.config.image_token_id} as the image token, which is not the "
@@ -94,13 +95,13 @@ class DecoderBackbone(Backbone):
 
     def packs(self, levers: Levers) -> bool:
         """Whether batches are packed: a model whose attention is not plain and causal gets padded ones."""
-        return levers.packing and allow_packing(self.model.language_model.config)
+        return levers.packing and takes_packed(self.model.language_model)
 
     def prepare(self, rows: Sequence[Row], levers: Levers, read: Callable[..., Iterable[Any]] = map) -> dict[str, Any]:
         """Read the rows' pixels and note where the rows are; see :meth:`Backbone.prepare`."""
         features = super().prepare(rows, levers, read)
         if self.packs(levers):
-            features["packing"] = Packing([len(row.ids) for row in rows], rows[0].prefix)
+            features["packing"] = Packing([len(row.ids) for row in rows], rows[0].prefix, levers.pruning)
         return features
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -139,13 +140,15 @@ class DecoderBackbone(Backbone):
             attention_mask=tokens.new_ones(1, 1, 1, 1),
             position_ids=self.position_ids(features)[..., tokens].unsqueeze(-2) + len(packing.prefix),
             use_cache=False,
-            packed=PackedRows(packing.lengths, self._prefix_states(packing.prefix)),
+            packed=PackedRows(
+                packing.lengths, self._prefix_states(packing.prefix), packing.last if packing.prune else None
+            ),
             **self.visual_inputs(features),
-        ).last_hidden_state
-        return hidden[0, packing.last]
+        ).last_hidden_state[0]
+        return hidden if packing.prune else hidden[packing.last]
 
     def _prefix_states(self, prefix: tuple[int, ...]) -> KeysAndValues:
-        return self._prefixes.get(self.model, prefix, lambda: self._run_prefix(prefix)) if prefix else []
+        return self._prefixes.get(self.model.language_model, prefix, lambda: self._run_prefix(prefix)) if prefix else []
 
     def _run_prefix(self, prefix: tuple[int, ...]) -> KeysAndValues:
         ids = torch.tensor([prefix], device=self.model.device)

@@ -16,6 +16,7 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 
 from st_modules.backbones.base import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
+from st_modules.backbones.packing import allow_packing
 from st_modules.checkpoints import load_model
 from st_modules.images import ImageLimits, ImageSource, to_rgb
 from st_modules.tokens import SegmentEncoder
@@ -109,6 +110,7 @@ class LlavaNext(DecoderBackbone):
         kwargs = {"dtype": sample.dtype, "attn_implementation": config._attn_implementation}
         model = load_model(LlavaNextModel, Path("pickle"), state_dict=weights, config=config, **kwargs)
         self.model = cast(LlavaNextModel, model.train(self.training).to(sample.device))
+        allow_packing(self.model.language_model)
 
     def _read(self, image: ImageSource) -> PILImage:
         pixels = image.load()

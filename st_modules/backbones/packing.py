@@ -10,16 +10,17 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.models.llama.modeling_llama import rotate_half
 
 PACKED_ATTENTION = "st_modules_packed"
 _KEPT_PREFIXES = 8
@@ -34,10 +35,12 @@ class Packing:
     Attributes:
         lengths: Tokens of each row, without the shared beginning.
         prefix: Token ids of the shared beginning; empty where nothing is shared.
+        prune: Whether the last layer runs for the rows' last tokens alone.
     """
 
     lengths: list[int]
     prefix: tuple[int, ...]
+    prune: bool
 
     @property
     def last(self) -> list[int]:
@@ -47,24 +50,28 @@ class Packing:
 
 @dataclass(frozen=True)
 class PackedRows:
-    """What packed attention has to know of a batch.
+    """What the layers have to know of a packed batch.
 
     Attributes:
         lengths: Tokens of each row, without the shared beginning.
         prefix: For each layer the keys and values of the shared beginning, of shape (1, heads, tokens, head
             dimension); empty where nothing is shared.
+        last: Places of the rows' last tokens, where the last layer is to run for those alone.
+        all_tokens: In the last layer then, the keys and values of all tokens.
     """
 
     lengths: list[int]
     prefix: KeysAndValues
+    last: list[int] | None = None
+    all_tokens: tuple[Tensor, Tensor] | None = None
 
-    def groups(self) -> Iterator[tuple[int, int, int]]:
-        """Return for each run of rows of equal length its first token, its number of rows, and their length."""
-        start = 0
+    def groups(self) -> Iterator[tuple[int, int, int, int]]:
+        """Return each run of rows of equal length: its first row, its first token, its number of rows, their length."""
+        row = token = 0
         for length, run in groupby(self.lengths):
             rows = len(list(run))
-            yield start, rows, length
-            start += rows * length
+            yield row, token, rows, length
+            row, token = row + rows, token + rows * length
 
 
 def packed_attention(
@@ -92,49 +99,80 @@ def packed_attention(
     """
     if packed is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    attended = torch.empty_like(query.transpose(1, 2))
+    last_alone = packed.all_tokens is not None
+    key, value = packed.all_tokens or (key, value)
     prefix = packed.prefix[cast(int, module.layer_idx)] if packed.prefix else None
-    for start, rows, length in packed.groups():
-        parts = [_rows(part, start, rows, length) for part in (query, key, value)]
+    attended = torch.empty_like(query.transpose(1, 2))
+    for row, token, rows, length in packed.groups():
+        first, count = (row, 1) if last_alone else (token, length)
+        queries = _rows(query, first, rows, count)
+        keys, values = (_rows(part, token, rows, length) for part in (key, value))
         if prefix:
-            # Zeros stand in for the beginning's queries, so that the mask is the plain causal one, which kernels know.
-            zeros = query.new_zeros(1, query.shape[1], prefix[0].shape[2], query.shape[3])
-            parts = [
-                torch.cat([part.expand(rows, -1, -1, -1), own], dim=2)
-                for part, own in zip((zeros, *prefix), parts, strict=True)
-            ]
-        queries, keys, values = parts
+            keys, values = (_after(shared, own) for shared, own in zip(prefix, (keys, values), strict=True))
+            if not last_alone:
+                # Zeros stand in for the beginning's queries, so that the mask is the plain causal one of the kernels.
+                queries = _after(query.new_zeros(1, query.shape[1], *prefix[0].shape[2:]), queries)
         out = scaled_dot_product_attention(
             queries,
             keys,
             values,
-            is_causal=True,
+            is_causal=not last_alone,
             scale=kwargs.get("scaling"),
             enable_gqa=keys.shape[1] != queries.shape[1],
         )
-        attended[0, start : start + rows * length] = out[:, :, -length:].transpose(1, 2).flatten(0, 1)
+        attended[0, first : first + rows * count] = out[:, :, -count:].transpose(1, 2).flatten(0, 1)
     return attended, None
 
 
 def _rows(packed: Tensor, start: int, rows: int, length: int) -> Tensor:
     """Return some rows of a packed tensor, of shape (rows, heads, length, head dimension)."""
-    heads, head_dim = packed.shape[1], packed.shape[3]
-    part = packed[0, :, start : start + rows * length]
-    return part.reshape(heads, rows, length, head_dim).transpose(0, 1)
+    return packed[0, :, start : start + rows * length].unflatten(1, (rows, length)).transpose(0, 1)
 
 
-def allow_packing(config: PreTrainedConfig) -> bool:
-    """Let a language model take packed batches, where its attention is plain and causal.
+def _after(shared: Tensor, own: Tensor) -> Tensor:
+    """Put the same tokens before those of every row."""
+    return torch.cat([shared.expand(len(own), -1, -1, -1), own], dim=2)
+
+
+def keep_last_tokens(layer: Any, args: tuple[Tensor], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+    """Let the last layer run for the rows' last tokens alone, which attend to the keys and values of all tokens.
+
+    A hook that the layer calls with its arguments, before itself.
+    """
+    packed = kwargs.get("packed")
+    if packed is None or packed.last is None or packed.all_tokens is not None:
+        return None
+    (hidden,), attention = args, layer.self_attn
+    normed = layer.input_layernorm(hidden)
+    key, value = (
+        projection(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+        for projection in (attention.k_proj, attention.v_proj)
+    )
+    cos, sin = kwargs["position_embeddings"]
+    key = key * cos.unsqueeze(1) + rotate_half(key) * sin.unsqueeze(1)
+    last = packed.last
+    return (hidden[:, last],), {
+        **kwargs,
+        "position_embeddings": (cos[:, last], sin[:, last]),
+        "packed": replace(packed, all_tokens=(key, value)),
+    }
+
+
+def allow_packing(model: Any) -> None:
+    """Let a language model take packed batches, where its attention is transformers' plain causal one.
 
     Args:
-        config: The language model's own; its attention function becomes the one of this module.
-
-    Returns:
-        Whether packed batches may be handed to it.
+        model: The language model; its configuration's attention function becomes the one of this module.
     """
+    config = model.config
     if config._attn_implementation == "sdpa" and getattr(config, "sliding_window", None) is None:
         config._attn_implementation = PACKED_ATTENTION
-    return config._attn_implementation == PACKED_ATTENTION
+        model.layers[-1].register_forward_pre_hook(keep_last_tokens, with_kwargs=True)
+
+
+def takes_packed(model: Any) -> bool:
+    """Whether packed batches may be handed to a language model."""
+    return model.config._attn_implementation == PACKED_ATTENTION
 
 
 class PrefixCache:
@@ -167,10 +205,13 @@ class PrefixCache:
 
 def _fingerprint(model: nn.Module) -> Hashable:
     """Return what changes when a weight is replaced, moved, cast or written to, and when an adapter is switched."""
-    adapters = [module for module in model.modules() if hasattr(module, "merged_adapters")]
-    if adapters or any(weight.is_inference() for weight in model.parameters()):
-        return object()
-    return tuple((weight.data_ptr(), weight._version) for weight in model.parameters())
+    weights: list[tuple[int, int]] = []
+    for module in model.modules():
+        adapted = "merged_adapters" in module.__dict__
+        if adapted or any(weight.is_inference() for weight in module.parameters(recurse=False)):
+            return object()
+        weights += [(weight.data_ptr(), weight._version) for weight in module.parameters(recurse=False)]
+    return tuple(weights)
 
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)
