@@ -21,7 +21,7 @@ demo: $(READY)  ## Embed a gallery of drawings, search it, and write demo-out/in
 	$(BIN)/st-modules demo --out demo-out
 
 test: $(READY)  ## Run the tests and print the coverage
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --cov -n auto --dist worksteal
 
 lint: $(READY)  ## Check the format, the lint rules and the types
 	$(BIN)/ruff format --check .
@@ -32,9 +32,10 @@ format: $(READY)  ## Put the format right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## Time our encode beside sentence-transformers' own, and concurrent queries, on equal vectors
-	$(BIN)/python benchmarks/encode.py
+bench: $(READY)  ## Time our encode beside the authors' code and sentence-transformers' own loop, on equal vectors
+	$(BIN)/python benchmarks/run.py --out bench-out
+	$(BIN)/python benchmarks/sweep.py --out bench-out
 	$(BIN)/python benchmarks/concurrent_queries.py
 
 clean:  ## Remove the environment and what the other commands wrote
-	rm -rf $(VENV) demo-out dist .pytest_cache .ruff_cache .coverage
+	rm -rf $(VENV) bench-out demo-out dist .pytest_cache .ruff_cache .coverage

@@ -266,7 +266,8 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             )
         refuse_options({"processing_kwargs": kwargs.get("processing_kwargs")})
         device = self._resolve_inference_device(device)
-        self.eval()
+        if any(module.training for module in self.modules()):
+            self.eval()
         rows = backbone.plan(items, prompt, kwargs.get("task"))
         backbone.report_trimmed(rows)
         first, places = list(range(len(rows))), list(range(len(rows)))

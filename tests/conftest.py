@@ -1,19 +1,28 @@
-"""Settings that must stand before the first import of a Hugging Face package, and fixtures of several files."""
+"""Settings that must stand before the first import of torch or Hugging Face packages, and fixtures of several files.
+
+The fixtures import what is slow to import: a process that only hands the tests out to others has no use for it.
+"""
+
+from __future__ import annotations
 
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import threading
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from gallery import Gallery, draw_gallery
-from llama_index.core.instrumentation import get_dispatcher
 from loopback import Server
-from recorder import Recorder
 
-from st_modules import SentenceTransformer
+if TYPE_CHECKING:
+    from recorder import Recorder
+
+    from st_modules import SentenceTransformer
 
 
 @pytest.fixture
@@ -36,12 +45,17 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
 @pytest.fixture(scope="session")
 def tiny() -> SentenceTransformer:
     """The model that ships with the package, to compare with; no test changes it."""
+    from st_modules import SentenceTransformer
+
     return SentenceTransformer("tiny", device="cpu")
 
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
     """What LlamaIndex's instrumentation tells during a test."""
+    from llama_index.core.instrumentation import get_dispatcher
+    from recorder import Recorder
+
     handler, dispatcher = Recorder(events=[]), get_dispatcher()
     dispatcher.add_event_handler(handler)
     yield handler

@@ -205,13 +205,13 @@ class PrefixCache:
 
 def _fingerprint(model: nn.Module) -> Hashable:
     """Return what changes when a weight is replaced, moved, cast or written to, and when an adapter is switched."""
-    weights: list[tuple[int, int]] = []
+    found: list[tuple[int, int]] = []
     for module in model.modules():
-        adapted = "merged_adapters" in module.__dict__
-        if adapted or any(weight.is_inference() for weight in module.parameters(recurse=False)):
+        weights = [weight for weight in module._parameters.values() if weight is not None]
+        if "merged_adapters" in module.__dict__ or any(weight.is_inference() for weight in weights):
             return object()
-        weights += [(weight.data_ptr(), weight._version) for weight in module.parameters(recurse=False)]
-    return tuple(weights)
+        found += [(weight.data_ptr(), weight._version) for weight in weights]
+    return tuple(found)
 
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)
