@@ -240,7 +240,8 @@ def _vision(weights: dict[str, Tensor], head_dim: int, text: PreTrainedModel, pa
         raise CheckpointError(f"{path}: the weights do not fit the model. missing: tower.{error.args[0]}.") from error
     except (ValueError, IndexError) as error:
         raise CheckpointError(f"{path}: the vision tower's weights are of no shape that it can have.") from error
-    vision = nn.ModuleDict({"tower": EVA02(shape), "projection": nn.Linear(shape.width, text.config.hidden_size)})
+    with torch.device("meta"):
+        vision = nn.ModuleDict({"tower": EVA02(shape), "projection": nn.Linear(shape.width, text.config.hidden_size)})
     _fill(vision, weights, path)
     cast_parameters(vision, text.dtype)
     return vision
@@ -270,4 +271,4 @@ def _fill(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
             if weights[name].shape != needed[name].shape
         },
     )
-    module.load_state_dict(weights)
+    module.load_state_dict(weights, assign=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from math import isqrt
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def upstream_weights(path: Path) -> tuple[dict[str, Tensor], int]:
         CheckpointError: The file is not a plain dictionary of tensors, or its rotary tables are not EVA-02's.
     """
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        # Files of torch's older format, which is no zip archive, cannot be mapped into memory.
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         raise CheckpointError(f"{path}: cannot be read as a dictionary of tensors ({error}).") from error
     if not isinstance(weights, dict) or not all(
