@@ -52,7 +52,8 @@ def plan_batches(
 ) -> list[list[int]]:
     """Group rows so that little is padded and no batch is larger than it must be.
 
-    Rows are taken longest first, so that a machine without enough memory fails at once and not at the end.
+    Rows are taken longest first, so that a machine without enough memory fails at once and not at the end. Where rows
+    are padded, none is in a batch with one of more than twice its length.
 
     Args:
         lengths: Tokens of each row.
@@ -69,7 +70,8 @@ def plan_batches(
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]) if sort else range(len(lengths)):
         longest, tokens = max(longest, lengths[row]), tokens + lengths[row]
         rows = len(batches[-1]) + 1 if batches else 1
-        if not batches or rows > max_rows or (rows * longest if padded else tokens) > max_tokens:
+        fits = rows * longest <= max_tokens and 2 * lengths[row] >= longest if padded else tokens <= max_tokens
+        if not batches or rows > max_rows or not fits:
             batches.append([])
             longest = tokens = lengths[row]
         batches[-1].append(row)

@@ -23,6 +23,7 @@ def test_every_row_is_in_one_batch_and_no_batch_exceeds_its_bounds(
         found = [lengths[row] for row in batch]
         tokens = len(found) * max(found) if padded else sum(found)
         assert len(batch) == 1 or (len(batch) <= max_rows and tokens <= max_tokens)
+        assert not (padded and sort) or 2 * min(found) >= max(found)
     assert sort or rows == sorted(rows)
 
 
@@ -32,11 +33,16 @@ def test_a_batch_ends_only_where_the_next_row_would_not_fit(padded: bool) -> Non
     batches = plan_batches(lengths, 8, 200, padded=padded)
     for batch, following in zip(batches, batches[1:], strict=False):
         grown = [lengths[row] for row in [*batch, following[0]]]
-        assert len(grown) > 8 or (len(grown) * max(grown) if padded else sum(grown)) > 200
+        tokens = len(grown) * max(grown) if padded else sum(grown)
+        assert len(grown) > 8 or tokens > 200 or (padded and 2 * min(grown) < max(grown))
 
 
 def test_rows_of_like_length_share_a_batch_longest_first() -> None:
     assert plan_batches([5, 50, 6, 49], 2, 1000) == [[1, 3], [2, 0]]
+
+
+def test_pictures_do_not_pad_short_texts() -> None:
+    assert plan_batches([200, 12, 205, 14], 32, 2048) == [[2, 0], [3, 1]]
 
 
 def test_one_very_long_row_has_a_batch_of_its_own() -> None:
