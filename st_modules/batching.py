@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 
 # Below this many tokens, a batch of its own costs more than a shared beginning saves.
 _SHORTEST_PREFIX = 8
+# Each is compared with every other beginning, of which a call may have as many as items.
 _CANDIDATES = 8
 
 

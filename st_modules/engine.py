@@ -72,8 +72,9 @@ class Engine:
                     if len(batch) == 1:
                         raise
                     break
-                # Let go of before the next batch is waited for, so that the pixels of two batches are alive at most.
-                del features
+                finally:
+                    # Before another batch is waited for or retried, so that the pixels of two are alive at most.
+                    del features
                 yield batch, vectors
                 done += 1
             batches = batches[done:]
@@ -136,7 +137,7 @@ def default_max_tokens(device: torch.device) -> int:
     """Return how many tokens a batch has where the user does not say.
 
     A CPU is fastest while a batch's activations stay in its caches. An accelerator needs more to be busy: a token is
-    counted as a MiB, which is above what the activations of the largest models of the catalog take in bfloat16.
+    counted as a MiB, a generous estimate for the activations of a model of 7 billion parameters in bfloat16.
     """
     if device.type == "cpu":
         return _CPU_TOKENS

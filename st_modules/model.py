@@ -270,9 +270,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             self.eval()
         rows = backbone.plan(items, prompt, kwargs.get("task"))
         backbone.report_trimmed(rows)
-        first, places = list(range(len(rows))), list(range(len(rows)))
-        if self._levers.deduplication:
-            first, places = first_places(content_keys(rows))
+        first, places = first_places(content_keys(rows) if self._levers.deduplication else range(len(rows)))
 
         def embed(features: dict[str, Any]) -> Tensor:
             vectors = self(batch_to_device(features, device), **kwargs)["sentence_embedding"]

@@ -261,9 +261,11 @@ def test_the_next_batchs_images_are_read_while_the_model_runs(
     assert met == [True] * len(PICTURES)
 
 
-def test_the_pixels_of_two_batches_are_alive_at_most(gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
-    alive: set[int] = set()
-    most: list[int] = []
+@pytest.fixture
+def alive(gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many batches' features there are when one more is prepared, that one counted."""
+    present: set[int] = set()
+    found: list[int] = []
     numbers = itertools.count()
     prepare = gme[0].prepare
 
@@ -273,22 +275,28 @@ def test_the_pixels_of_two_batches_are_alive_at_most(gme: SentenceTransformer, m
             self.number = next(numbers)
 
         def __del__(self) -> None:
-            alive.discard(self.number)
+            present.discard(self.number)
 
     def spy(*args: Any) -> Any:
-        most.append(len(alive) + 1)
+        found.append(len(present) + 1)
         features = Tracked(prepare(*args))
-        alive.add(features.number)
+        present.add(features.number)
         return features
 
     monkeypatch.setattr(gme[0], "prepare", spy)
-    gme.encode([picture.read_bytes() for picture in PICTURES * 4], batch_size=1)
-    assert max(most) == 2
+    return found
+
+
+def test_the_pixels_of_two_batches_are_alive_at_most(gme: SentenceTransformer, alive: list[int]) -> None:
+    gme._levers = dataclasses.replace(Levers(), deduplication=False)
+    gme.encode(PICTURES * 4, batch_size=1)
+    assert max(alive) == 2
 
 
 def test_no_more_pictures_are_decoded_at_once_than_there_are_readers(
     gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(engine.os, "cpu_count", lambda: 64)
     monkeypatch.setattr(engine, "_MOST_READERS", 2)
     lock, alive, most = threading.Lock(), [0], [0]
     byte_features = gme[0].byte_features
@@ -343,6 +351,15 @@ def test_a_batch_for_which_memory_runs_out_is_retried_in_halves(
     for size, following in zip(failed, failed[1:], strict=False):
         assert following <= size // 2
     assert len([record for record in caplog.records if "Out of memory" in record.message]) == 1
+
+
+def test_a_batch_for_which_memory_ran_out_is_let_go_of_before_it_is_retried(
+    gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch, alive: list[int]
+) -> None:
+    gme._levers = dataclasses.replace(Levers(), read_ahead=False)
+    monkeypatch.setattr(gme[0], "forward", ScarceMemory(gme, 100))
+    gme.encode([*texts(20), *PICTURES])
+    assert max(alive) == 1
 
 
 def test_memory_that_is_too_small_for_one_item_is_an_error(

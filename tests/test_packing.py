@@ -111,12 +111,19 @@ def cast(model: nn.Linear) -> None:
     model.to(torch.bfloat16)
 
 
+def replace_at_the_same_address(model: nn.Linear) -> None:
+    memory = model.weight.detach().numpy()
+    model.weight.data = torch.empty(0)
+    memory *= 2
+    model.weight.data = torch.from_numpy(memory)
+
+
 def step(model: nn.Linear) -> None:
     model(torch.ones(1, 2)).sum().backward()
     torch.optim.AdamW(model.parameters()).step()
 
 
-@pytest.mark.parametrize("change", [write, replace, load, cast, step])
+@pytest.mark.parametrize("change", [write, replace, replace_at_the_same_address, load, cast, step])
 def test_nothing_is_kept_when_the_weights_change(change: Any) -> None:
     cache, model, compute = PrefixCache(), nn.Linear(2, 2), Counted()
     cache.get(model, (1,), compute)

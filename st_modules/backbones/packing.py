@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -204,13 +205,16 @@ class PrefixCache:
 
 
 def _fingerprint(model: nn.Module) -> Hashable:
-    """Return what changes when a weight is replaced, moved, cast or written to, and when an adapter is switched."""
-    found: list[tuple[int, int]] = []
+    """Return what changes when a weight is replaced, moved, cast or written to, and when an adapter is switched.
+
+    Memory is told by a weak reference, since the address of what was freed may be that of the next weight.
+    """
+    found: list[tuple[StorageWeakRef, int, int]] = []
     for module in model.modules():
         weights = [weight for weight in module._parameters.values() if weight is not None]
         if "merged_adapters" in module.__dict__ or any(weight.is_inference() for weight in weights):
             return object()
-        found += [(weight.data_ptr(), weight._version) for weight in weights]
+        found += [(StorageWeakRef(weight.untyped_storage()), weight.data_ptr(), weight._version) for weight in weights]
     return tuple(found)
 
 
