@@ -11,11 +11,11 @@ budget; and what reading images ahead is worth. Vectors are compared first: the 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,6 +36,7 @@ from references.qwen2_vl import GMEReference
 from workloads import Author, Item, Workload, picture
 
 from st_modules import SentenceTransformer
+from st_modules.levers import Levers
 
 # The sizes of the published config.json files.
 SHAPES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
@@ -139,14 +140,13 @@ def compare(model: SentenceTransformer, reference: OnDevice, work: dict[str, Wor
     rate = matmul_rate(reference.device)
     backbone: Any = model[0]
     for name, workload in work.items():
-        expected = reference.encode(workload)
-        found = model.encode(workload.inputs, prompt=workload.prompt)
+        encode = partial(model.encode, workload.inputs, prompt=workload.prompt)
+        cosine = cosines(reference.encode(workload), encode()).min()
         rows = backbone.plan(model.parse(workload.inputs), workload.prompt)
-        ours = seconds(lambda: model.encode(workload.inputs, prompt=workload.prompt), rounds)  # noqa: B023
-        model._levers = dataclasses.replace(model._levers, read_ahead=False)
-        unread = seconds(lambda: model.encode(workload.inputs, prompt=workload.prompt), rounds)  # noqa: B023
-        model._levers = dataclasses.replace(model._levers, read_ahead=True)
-        theirs = seconds(lambda: reference.encode(workload), rounds)  # noqa: B023
+        ours, theirs = seconds(encode, rounds), seconds(partial(reference.encode, workload), rounds)
+        model._levers = Levers(read_ahead=False)
+        unread = seconds(encode, rounds)
+        model._levers = Levers()
         table.add_row(
             name,
             f"{len(rows) / ours:.1f}",
@@ -154,7 +154,7 @@ def compare(model: SentenceTransformer, reference: OnDevice, work: dict[str, Wor
             f"{flops.qwen2_vl(reference, rows) / ours / rate:.0%}",
             f"{theirs / ours:.2f}",
             f"{theirs / unread:.2f}",
-            f"{cosines(expected, found).min():.5f}",
+            f"{cosine:.5f}",
         )
     return table
 
@@ -166,10 +166,11 @@ def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 def sweep(model: SentenceTransformer, work: dict[str, Workload], rounds: int) -> Table:
     table = Table("Items a second, by budget", *map(str, BUDGETS))
     for name, workload in work.items():
-        rates = []
-        for model.max_batch_tokens in BUDGETS:
-            taken = seconds(lambda: model.encode(workload.inputs, prompt=workload.prompt, batch_size=512), rounds)  # noqa: B023
-            rates.append(f"{len(workload.items) / taken:.1f}")
+        encode = partial(model.encode, workload.inputs, prompt=workload.prompt, batch_size=512)
+        rates: list[str] = []
+        for budget in BUDGETS:
+            model.max_batch_tokens = budget
+            rates.append(f"{len(workload.items) / seconds(encode, rounds):.1f}")
         table.add_row(name, *rates)
     return table
 
