@@ -156,6 +156,15 @@ def test_a_text_that_is_one_with_the_instructions_last_token_is_embedded_right(p
     assert np.abs(found - model.encode(inputs, prompt=prompt)).max() <= TOLERANCE
 
 
+def test_an_instruction_is_shared_but_for_the_token_that_may_be_one_with_the_text() -> None:
+    model = reference("vlm2vec-qwen2vl-2b").load("vlm2vec-qwen2vl-2b")
+    prompt = "Represent the given image with the following question:"
+    instruction = model.tokenizer(f"{prompt} ")["input_ids"]
+    rows = model[0].plan(model.parse(["man", "cat", "dog", "is it", "the"]), prompt)
+    assert any(row.ids[: len(instruction)] != instruction for row in rows)
+    assert [row.constant for row in rows] == [len(instruction) - 1] * len(rows)
+
+
 @pytest.mark.parametrize("budget", [1, 100, 300])
 def test_batches_keep_to_both_bounds(gme: SentenceTransformer, batches: list[list[Any]], budget: int) -> None:
     gme.max_batch_tokens = budget
@@ -332,6 +341,7 @@ class ScarceMemory:
 
     def __call__(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         self.sizes.append(int(features["attention_mask"].sum()))
+        assert len(self.sizes) < 200, "the same batch is retried without end"
         if self.sizes[-1] > self.tokens:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return self.forward(features, **kwargs)
