@@ -1,4 +1,4 @@
-"""Runs the rows of a call: batches under a budget, the next one's images read while the model works."""
+"""Runs the rows of a call: batches under a budget, their images read in several threads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class Engine:
         embed: Runs the whole model on a batch's features, and returns vectors of shape (rows, dimension).
         max_rows: Most rows in a batch.
         max_tokens: Most tokens in a batch.
+        ahead: Whether the images of the next batch are read while the model runs.
         levers: Which ways of saving work are used.
     """
 
@@ -43,12 +45,14 @@ class Engine:
         *,
         max_rows: int,
         max_tokens: int,
+        ahead: bool,
         levers: Levers,
     ) -> None:
         self.backbone = backbone
         self.embed = embed
         self.max_rows = max_rows
         self.max_tokens = max_tokens
+        self.ahead = ahead
         self.levers = levers
 
     def run(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], Tensor]]:
@@ -102,22 +106,30 @@ class Engine:
         return batches
 
     def _prepared(self, rows: Sequence[Row], batches: Sequence[list[int]]) -> Iterator[tuple[list[int], Features]]:
-        """Yield the batches and their features; images are read one batch ahead, in several threads."""
+        """Yield the batches and their features."""
 
         def prepare(batch: list[int], read: Callable[..., Iterable[Any]] = map) -> Features:
             return self.backbone.prepare([rows[number] for number in batch], self.levers, read)
 
-        if not self.levers.read_ahead or not any(row.images for row in rows):
+        if not self.levers.parallel_reading or not any(row.images for row in rows):
             yield from ((batch, prepare(batch)) for batch in batches)
             return
-        readers = min(_MOST_READERS, os.cpu_count() or 1)
-        with ThreadPoolExecutor(readers) as pool, ThreadPoolExecutor(1) as ahead:
-            waiting = [ahead.submit(prepare, batches[0], pool.map)]
-            for batch, following in zip(batches, [*batches[1:], None], strict=True):
-                ready = [waiting.pop().result()]
-                if following:
-                    waiting.append(ahead.submit(prepare, following, pool.map))
-                yield batch, ready.pop()
+        with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as readers:
+            read = partial(prepare, read=readers.map)
+            yield from _one_ahead(read, batches) if self.ahead else ((batch, read(batch)) for batch in batches)
+
+
+def _one_ahead(
+    prepare: Callable[[list[int]], Features], batches: Sequence[list[int]]
+) -> Iterator[tuple[list[int], Features]]:
+    """Prepare each batch while the one before it is in use."""
+    with ThreadPoolExecutor(1) as ahead:
+        waiting = [ahead.submit(prepare, batches[0])]
+        for batch, following in zip(batches, [*batches[1:], None], strict=True):
+            ready = [waiting.pop().result()]
+            if following:
+                waiting.append(ahead.submit(prepare, following))
+            yield batch, ready.pop()
 
 
 def content_keys(rows: Sequence[Row]) -> list[Hashable]:
@@ -131,6 +143,11 @@ def content_keys(rows: Sequence[Row]) -> list[Hashable]:
         (outline, tuple(image.digest() for image in row.images) if counts[outline] > 1 else None)
         for row, outline in zip(rows, outlines, strict=True)
     ]
+
+
+def reads_ahead(device: torch.device) -> bool:
+    """Whether images are read while the batch before them runs: on a CPU, that would take the model's own cores."""
+    return device.type != "cpu"
 
 
 def default_max_tokens(device: torch.device) -> int:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from st_modules.backbones.visualized_bge import VisualizedBGE
 from st_modules.batching import first_places
 from st_modules.catalog import ModelSpec, find_model, suggestion
 from st_modules.checkpoints import Checkpoint, locate, read_json
-from st_modules.engine import Engine, content_keys, default_max_tokens
+from st_modules.engine import Engine, content_keys, default_max_tokens, reads_ahead
 from st_modules.errors import CheckpointError, UnknownModelError
 from st_modules.images import ImageLimits
 from st_modules.inputs import parse_items
@@ -266,7 +267,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             )
         refuse_options({"processing_kwargs": kwargs.get("processing_kwargs")})
         device = self._resolve_inference_device(device)
-        if any(module.training for module in self.modules()):
+        if any(module.training for module in _submodules(self)):
             self.eval()
         rows = backbone.plan(items, prompt, kwargs.get("task"))
         backbone.report_trimmed(rows)
@@ -278,7 +279,14 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             vectors = nn.functional.normalize(vectors, p=2, dim=1) if normalize_embeddings else vectors
             return vectors.cpu() if save_to_cpu else vectors
 
-        engine = Engine(backbone, embed, max_rows=batch_size, max_tokens=self._budget(device), levers=self._levers)
+        engine = Engine(
+            backbone,
+            embed,
+            max_rows=batch_size,
+            max_tokens=self._budget(device),
+            ahead=reads_ahead(device),
+            levers=self._levers,
+        )
         embeddings: dict[int, Tensor] = {}
         with tqdm(total=len(first), desc="Items", disable=not show_progress_bar) as bar:
             for batch, vectors in engine.run([rows[number] for number in first]):
@@ -287,6 +295,15 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         if not embeddings:
             return torch.tensor([], device=device)
         return torch.stack([embeddings[place] for place in places])
+
+    def _resolve_inference_device(self, device: int | str | torch.device | None) -> torch.device:
+        # Theirs looks at every tensor, in every call, which takes longer than tokenising a query.
+        if device is None and not self._placement_is_delegated:
+            present = self.device
+            firsts = (next(chain(module.parameters(), module.buffers()), None) for module in self.children())
+            if all(first is None or first.device == present for first in firsts):
+                return present
+        return super()._resolve_inference_device(device)
 
     def _budget(self, device: torch.device) -> int:
         if not self._levers.token_budget:
@@ -322,6 +339,14 @@ def unregister() -> None:
     """Take :func:`register` back; calling it without that changes nothing."""
     plain = sentence_transformers.SentenceTransformer
     plain.__init__ = getattr(plain.__init__, "_st_modules_original", plain.__init__)
+
+
+def _submodules(module: nn.Module) -> list[nn.Module]:
+    """Return a module and all below it."""
+    found = [module]
+    for each in found:
+        found += [child for child in each._modules.values() if child is not None]
+    return found
 
 
 def _find_spec(name: str) -> ModelSpec | None:

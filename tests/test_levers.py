@@ -21,9 +21,12 @@ from PIL import Image
 from references import GOLDEN, TOLERANCE, Reference, mixed, reference
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+import st_modules.model
 from st_modules import ImageError, SentenceTransformer, engine
 from st_modules.backbones.packing import PACKED_ATTENTION
+from st_modules.backbones.pruning import PRUNED_ATTENTION
 from st_modules.backbones.qwen2_vl_vision import cut_patches
+from st_modules.engine import reads_ahead
 from st_modules.images import ImageSource
 from st_modules.levers import Levers
 
@@ -247,6 +250,25 @@ def test_images_without_a_like_are_not_compared(gme: SentenceTransformer, monkey
     assert compared == []
 
 
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images are read one batch ahead, as they are beside an accelerator."""
+    monkeypatch.setattr(st_modules.model, "reads_ahead", lambda device: True)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_images_are_read_ahead_beside_an_accelerator(device: str) -> None:
+    assert reads_ahead(torch.device(device)) == (device != "cpu")
+
+
+@pytest.mark.usefixtures("ahead")
+def test_embeddings_are_the_same_when_images_are_read_ahead(gme: SentenceTransformer) -> None:
+    inputs = [*PICTURES, *texts(9), *({"text": "a cat", "image": picture} for picture in PICTURES)]
+    expected = np.stack([gme.encode(each) for each in inputs])
+    assert np.abs(gme.encode(inputs, batch_size=2) - expected).max() <= TOLERANCE
+
+
+@pytest.mark.usefixtures("ahead")
 def test_the_next_batchs_images_are_read_while_the_model_runs(
     gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,10 +318,19 @@ def alive(gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> list[int
     return found
 
 
-def test_the_pixels_of_two_batches_are_alive_at_most(gme: SentenceTransformer, alive: list[int]) -> None:
+@pytest.mark.usefixtures("ahead")
+def test_the_pixels_of_two_batches_are_alive_at_most_when_read_ahead(
+    gme: SentenceTransformer, alive: list[int]
+) -> None:
     gme._levers = dataclasses.replace(Levers(), deduplication=False)
     gme.encode(PICTURES * 4, batch_size=1)
     assert max(alive) == 2
+
+
+def test_the_pixels_of_one_batch_are_alive_at_most(gme: SentenceTransformer, alive: list[int]) -> None:
+    gme._levers = dataclasses.replace(Levers(), deduplication=False)
+    gme.encode(PICTURES * 4, batch_size=1)
+    assert max(alive) == 1
 
 
 def test_no_more_pictures_are_decoded_at_once_than_there_are_readers(
@@ -324,7 +355,11 @@ def test_no_more_pictures_are_decoded_at_once_than_there_are_readers(
     assert 1 <= most[0] <= 2
 
 
-def test_an_unreadable_image_of_a_later_batch_is_named(gme: SentenceTransformer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reads_ahead", [False, True])
+def test_an_unreadable_image_of_a_later_batch_is_named(
+    gme: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads_ahead: bool
+) -> None:
+    monkeypatch.setattr(st_modules.model, "reads_ahead", lambda device: reads_ahead)
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(PICTURES[0].read_bytes()[:-200])
     with pytest.raises(ImageError, match=r"item 5: .*damaged\.png"):
@@ -366,7 +401,7 @@ def test_a_batch_for_which_memory_runs_out_is_retried_in_halves(
 def test_a_batch_for_which_memory_ran_out_is_let_go_of_before_it_is_retried(
     gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch, alive: list[int]
 ) -> None:
-    gme._levers = dataclasses.replace(Levers(), read_ahead=False)
+    gme._levers = dataclasses.replace(Levers(), parallel_reading=False)
     monkeypatch.setattr(gme[0], "forward", ScarceMemory(gme, 100))
     gme.encode([*texts(20), *PICTURES])
     assert max(alive) == 1
@@ -403,6 +438,21 @@ def test_attention_that_is_not_plain_is_not_packed() -> None:
     assert reference("gme-2b").load("gme-2b")[0].packs(Levers())
 
 
+@pytest.mark.parametrize("name", ["bge-vl-base", "bge-visualized-base", "bge-visualized-m3"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_last_layer_of_an_encoder_runs_for_pooled_tokens_alone(name: str, attention: str) -> None:
+    model = reference(name).load(name, attention)
+    last_layers: list[Any] = [layers[-1] for layers in model.modules() if isinstance(layers, torch.nn.ModuleList)]
+    stock = [layer for layer in last_layers if type(layer).__module__.startswith("transformers.")]
+    tokens: list[int] = []
+    for layer in stock:
+        feed_forward = getattr(layer, "intermediate", None) or layer.mlp
+        feed_forward.register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[1]))
+    model.encode([*texts(4), *PICTURES])
+    assert len(tokens) >= len(stock) > 0
+    assert all((count == 1) == (attention == "sdpa") for count in tokens)
+
+
 def test_a_window_that_slides_is_not_packed() -> None:
     name = "bge-vl-mllm-s1"
     model = SentenceTransformer(
@@ -430,14 +480,20 @@ def gradients(model: SentenceTransformer) -> dict[str, torch.Tensor]:
     return {name: gradient.clone() for name, gradient in found.items() if gradient is not None}
 
 
-@pytest.mark.parametrize("name", ["gme-2b", "bge-vl-mllm-s1"])
+def attention_configs(model: SentenceTransformer) -> list[Any]:
+    """The configurations of the parts whose attention is one of ours."""
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    return [each for each in configs.values() if each._attn_implementation in (PACKED_ATTENTION, PRUNED_ATTENTION)]
+
+
+@pytest.mark.parametrize("name", ["gme-2b", "bge-vl-mllm-s1", "bge-vl-base", "bge-visualized-base"])
 def test_training_is_that_of_the_stock_attention(name: str) -> None:
     model = reference(name).load(name)
     model.encode(texts(3))
-    config = model[0].model.language_model.config
-    assert config._attn_implementation == PACKED_ATTENTION
+    assert (configs := attention_configs(model))
     found = gradients(model)
-    config._attn_implementation = "sdpa"
+    for config in configs:
+        config._attn_implementation = "sdpa"
     expected = gradients(model)
     assert found.keys() == expected.keys()
     assert [name for name, gradient in expected.items() if not torch.equal(found[name], gradient)] == []

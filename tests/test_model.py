@@ -226,6 +226,14 @@ def test_worker_processes_give_the_same_and_name_positions(model: SentenceTransf
         model.stop_multi_process_pool(pool)
 
 
+def test_a_module_that_was_added_elsewhere_is_moved_as_in_sentence_transformers() -> None:
+    model = SentenceTransformer("gme-2b", weights=CHECKPOINT, device="cpu")
+    model.append(torch.nn.Linear(2, 2, device="meta"))
+    # Theirs moves it to the model's device, and nothing can be moved from this one.
+    with pytest.raises(NotImplementedError, match="meta"):
+        model.encode("a cat")
+
+
 def test_a_list_of_devices_spreads_the_work(model: SentenceTransformer, embeddings: np.ndarray) -> None:
     assert close(model.encode(ITEMS, device=["cpu", "cpu"]), embeddings)
 

@@ -144,7 +144,7 @@ def compare(model: SentenceTransformer, reference: OnDevice, work: dict[str, Wor
         cosine = cosines(reference.encode(workload), encode()).min()
         rows = backbone.plan(model.parse(workload.inputs), workload.prompt)
         ours, theirs = seconds(encode, rounds), seconds(partial(reference.encode, workload), rounds)
-        model._levers = Levers(read_ahead=False)
+        model._levers = Levers(parallel_reading=False)
         unread = seconds(encode, rounds)
         model._levers = Levers()
         table.add_row(

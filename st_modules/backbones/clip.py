@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from st_modules.backbones.base import Architecture, Backbone
+from st_modules.backbones.base import Architecture, Backbone, Row
+from st_modules.backbones.pruning import allow_pruning, pooling_arguments, split_heads
 from st_modules.images import ImageLimits, ImageSource, scaled_size, to_rgb
+from st_modules.levers import Levers
 from st_modules.tokens import SegmentEncoder
 
 
@@ -43,6 +46,9 @@ class CLIP(Backbone):
     ) -> None:
         positions = model.text_model.embeddings.position_embedding.num_embeddings
         super().__init__(model, encoder, image_processor, template, positions, max_length, image_limits)
+        towers: list[Any] = [model.text_model, model.vision_model]
+        for tower in towers:
+            allow_pruning(tower, tower.encoder.layers[-1], _keys_and_values)
 
     def get_embedding_dimension(self) -> int:
         """Return the length of an embedding, read from the weights."""
@@ -65,6 +71,10 @@ class CLIP(Backbone):
         """
         return self.image_processor(to_rgb(image.load()), do_convert_rgb=False, return_tensors="pt")
 
+    def prepare(self, rows: Sequence[Row], levers: Levers, read: Callable[..., Iterable[Any]] = map) -> dict[str, Any]:
+        """Read the rows' pixels; see :meth:`Backbone.prepare`."""
+        return {**super().prepare(rows, levers, read), "prune": levers.pruning}
+
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the towers that the rows need, and add the features of a row's text and image.
 
@@ -75,16 +85,27 @@ class CLIP(Backbone):
         Returns:
             The features with ``sentence_embedding`` of shape (rows, dimension), in the model's precision.
         """
-        mask = features["attention_mask"]
+        mask, prune = features["attention_mask"], features.get("prune", False)
+        text_model, vision_model = self.model.text_model, self.model.vision_model
         has_text, has_image = mask.any(1), features["num_images_per_sample"] > 0
         embedding = torch.zeros(len(mask), self.get_embedding_dimension(), dtype=self.model.dtype, device=mask.device)
         if has_text.any():
-            text: Any = self.model.get_text_features(
-                input_ids=features["input_ids"][has_text], attention_mask=mask[has_text]
-            )
+            ids, mask = features["input_ids"][has_text], mask[has_text]
+            pooled: dict[str, Any] = pooling_arguments(text_model, mask.sum(1) - 1) if prune else {}
+            text: Any = self.model.get_text_features(input_ids=ids, attention_mask=mask, **pooled)
             embedding = embedding.index_add(0, has_text.nonzero()[:, 0], text.pooler_output.to(embedding.dtype))
         if has_image.any():
-            image: Any = self.model.get_image_features(pixel_values=features["pixel_values"])
-            embedding = embedding.index_add(0, has_image.nonzero()[:, 0], image.pooler_output.to(embedding.dtype))
+            pixels, rows = features["pixel_values"], has_image.nonzero()[:, 0]
+            pooled = pooling_arguments(vision_model, torch.zeros_like(rows)) if prune else {}
+            image: Any = self.model.get_image_features(pixel_values=pixels, **pooled)
+            embedding = embedding.index_add(0, rows, image.pooler_output.to(embedding.dtype))
         features["sentence_embedding"] = embedding
         return features
+
+
+def _keys_and_values(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    attention, normed = layer.self_attn, layer.layer_norm1(hidden)
+    return (
+        split_heads(attention.k_proj(normed), attention.head_dim),
+        split_heads(attention.v_proj(normed), attention.head_dim),
+    )

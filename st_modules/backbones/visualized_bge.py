@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from typing_extensions import Self
 
-from st_modules.backbones.base import Backbone
+from st_modules.backbones.base import Backbone, Row
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
+from st_modules.backbones.pruning import allow_pruning, pooling_arguments, split_heads
 from st_modules.backbones.visualized_bge_weights import upstream_weights
 from st_modules.checkpoints import Checkpoint, cast_parameters, check_model_type, load_model, refuse_misfits
 from st_modules.errors import CheckpointError
 from st_modules.images import ImageLimits, ImageSource, scaled_size, to_rgb
+from st_modules.levers import Levers
 from st_modules.templates import TEMPLATES
 from st_modules.tokens import SegmentEncoder
 
@@ -57,8 +59,17 @@ class FusedEncoder(nn.Module):
         self.text = text
         self.tower = tower
         self.projection = projection
+        allow_pruning(self.text, self.text.encoder.layer[-1], _keys_and_values)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, pixels: Tensor | None, has_image: Tensor) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        pixels: Tensor | None,
+        has_image: Tensor,
+        *,
+        prune: bool = False,
+    ) -> Tensor:
         """Return the last hidden states of rows whose image tokens are placeholders.
 
         Args:
@@ -66,9 +77,10 @@ class FusedEncoder(nn.Module):
             attention_mask: 1 for tokens, 0 for padding, of the same shape.
             pixels: Normalised images of shape (images, 3, side, side).
             has_image: Which rows have an image, in the images' order: shape (rows,), bool.
+            prune: Whether the last layer runs for the rows' first tokens alone.
 
         Returns:
-            Hidden states of shape (rows, tokens, dimension).
+            Hidden states of shape (rows, tokens, dimension); with ``prune`` only those of first tokens are right.
         """
         embeddings = self.text.embeddings
         hidden = embeddings.word_embeddings(input_ids)
@@ -83,6 +95,7 @@ class FusedEncoder(nn.Module):
             inputs_embeds=hidden,
             attention_mask=attention_mask,
             position_ids=positions.clamp(max=self.text.config.max_position_embeddings - 1),
+            **(pooling_arguments(self.text, input_ids.new_zeros(len(input_ids))) if prune else {}),
         ).last_hidden_state
 
     @property
@@ -163,6 +176,10 @@ class VisualizedBGE(Backbone):
         left, top = (round((length - side) / 2) for length in pixels.size)
         return to_rgb(pixels.crop((left, top, left + side, top + side)))
 
+    def prepare(self, rows: Sequence[Row], levers: Levers, read: Callable[..., Iterable[Any]] = map) -> dict[str, Any]:
+        """Read the rows' pixels; see :meth:`Backbone.prepare`."""
+        return {**super().prepare(rows, levers, read), "prune": levers.pruning}
+
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the encoder and pool each row's first token.
 
@@ -171,16 +188,18 @@ class VisualizedBGE(Backbone):
             **kwargs: Not used.
 
         Returns:
-            The features with ``token_embeddings`` of shape (rows, tokens, dimension) and ``sentence_embedding`` of
-            shape (rows, dimension), in the model's precision.
+            The features with ``sentence_embedding`` of shape (rows, dimension) and, for those of :meth:`collate`,
+            ``token_embeddings`` of shape (rows, tokens, dimension), in the model's precision.
         """
         hidden = self.model(
             features["input_ids"],
             features["attention_mask"],
             features.get("pixel_values"),
             features["num_images_per_sample"] > 0,
+            prune=(prune := features.get("prune", False)),
         )
-        features["token_embeddings"] = hidden
+        if not prune:
+            features["token_embeddings"] = hidden
         features["sentence_embedding"] = hidden[:, 0]
         return features
 
@@ -228,6 +247,14 @@ class VisualizedBGE(Backbone):
         )
         encoder = SegmentEncoder(files, tokenizer_class, TEMPLATES[options["template"]])
         return cls(FusedEncoder(text, vision["tower"], vision["projection"]).eval(), encoder, **options)
+
+
+def _keys_and_values(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    attention = layer.attention.self
+    return (
+        split_heads(attention.key(hidden), attention.attention_head_size),
+        split_heads(attention.value(hidden), attention.attention_head_size),
+    )
 
 
 def _vision(weights: dict[str, Tensor], head_dim: int, text: PreTrainedModel, path: Path) -> nn.ModuleDict:
