@@ -9,7 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from st_modules.catalog import ModelSpec, get_model, list_models
-from st_modules.errors import CheckpointError, ImageError, InputError, STModulesError, UnknownModelError
+from st_modules.errors import (
+    CheckpointError,
+    ImageError,
+    InputError,
+    MissingExtraError,
+    STModulesError,
+    UnknownModelError,
+)
 
 if TYPE_CHECKING:
     from st_modules.embedder import Embedder
@@ -24,6 +31,7 @@ __all__ = [
     "ImageError",
     "ImageLimits",
     "InputError",
+    "MissingExtraError",
     "ModelSpec",
     "STModulesError",
     "SentenceTransformer",

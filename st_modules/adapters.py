@@ -65,7 +65,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> N
         CheckpointError: The adapter is of another kind than LoRA, a tensor of it has no place in the model, or a layer
             lacks one.
     """
-    config, weights = _read(folder)
+    config, weights = read_adapter(folder)
     state = _named_for(model, weights, folder)
     if config.bias != "none" or config.modules_to_save:
         raise CheckpointError(
@@ -85,7 +85,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> N
         missing = {name for name in outcome.missing_keys if ".lora_" in name}
         refuse_misfits(folder, missing=missing, unexpected=set(outcome.unexpected_keys), misshapen=set())
         for layer in layers:
-            _merge(layer, dtype)
+            merge_layer(layer, dtype)
         tuner.unload()
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, CheckpointError):
@@ -96,7 +96,12 @@ def merge_adapter(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> N
     model.requires_grad_(True)
 
 
-def _read(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
+def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """Read an adapter's settings and weights, the weights under the names that they have in the file.
+
+    Raises:
+        CheckpointError: They are missing or damaged, or of another kind than LoRA.
+    """
     # Without a file, PEFT would look for the folder's name on the Hub.
     if not any((folder / name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
         raise CheckpointError(f"{folder}: the adapter has no adapter_model.safetensors or adapter_model.bin.")
@@ -116,7 +121,8 @@ def _read(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
     return config, weights
 
 
-def _merge(layer: Any, dtype: torch.dtype) -> None:
+def merge_layer(layer: Any, dtype: torch.dtype) -> None:
+    """Add an adapter to the linear layer below it, computed in float32 and stored as ``dtype``."""
     linear = layer.get_base_layer()
     linear.float()
     layer.merge(safe_merge=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -240,26 +241,187 @@ def verify(
             _stop(f"{close.count(False)} of {len(close)} scores of {spec.name} differ from the published ones.", 1)
 
 
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file; docs/training.md says what is in it.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the latest checkpoint in the output folder.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
+) -> None:
+    """Fine-tune a model on texts, images, and both together, and write the adapter and the model."""
+    with _one_line_errors():
+        from st_modules.train import read_config, run
+
+        _only_download_bars()
+        result = run(read_config(config), resume=resume, quiet=quiet)
+        typer.echo(
+            f"Trained {result.trained:,} of {result.parameters:,} parameters for {result.steps} steps; the loss ended "
+            f"at {result.loss:.4f}."
+        )
+        for what, folder in (("adapter", result.adapter), ("model", result.model), ("logs", result.logs)):
+            if folder:
+                typer.echo(f"Wrote the {what} to {folder}.")
+
+
+@app.command()
+def megapairs(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of pictures, maybe with a metadata.jsonl (file_name, caption), or a JSONL or Parquet file "
+            "that lists pictures."
+        ),
+    ],
+    encoders: Annotated[
+        list[str],
+        typer.Option(
+            "--encoder",
+            "-e",
+            metavar="MODEL:READS:LOWER:UPPER",
+            help="A model, what it reads (visual, caption or fused), and the band of cosines of a pair, as in "
+            "tiny:visual:0.6:0.95. May be given several times.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File.jsonl or file.parquet.")] = Path("triplets.jsonl"),
+    chat_model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:NAME",
+            help="A LangChain chat model, or a function that makes one, to write the instructions. Without it they "
+            "come from the captions' differences.",
+        ),
+    ] = None,
+    instructions: Annotated[int, typer.Option(min=1, help="Instructions of a pair.")] = 3,
+    neighbours: Annotated[int, typer.Option(min=1, help="Most pictures that an encoder finds for a query.")] = 20,
+    pairs: Annotated[int, typer.Option(min=1, help="Most targets of a query, for each encoder.")] = 1,
+    negatives: Annotated[int, typer.Option(min=1, help="Most hard negatives, the query's picture included.")] = 5,
+    seed: Annotated[int, typer.Option(help="Another seed draws other targets and negatives.")] = 0,
+    max_failures: Annotated[int, typer.Option(min=0, help="Pairs that the chat model may fail at.")] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Pairs that the chat model is asked for at a time.")] = 4,
+    float16: Annotated[bool, typer.Option("--float16", help="Keep vectors in half the space.")] = False,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for vectors and what is unfinished. OUT.work by default.")
+    ] = None,
+    device: Device = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
+) -> None:
+    """Mine training triplets from pictures: query, instruction, target and hard negatives."""
+    with _one_line_errors():
+        from st_modules.megapairs import CaptionTemplates, ChatInstructions, Encoder, Recipe, make_triplets
+
+        _check_device(device)
+        _only_download_bars()
+        recipe = Recipe([Encoder.parse(text) for text in encoders], neighbours, pairs, negatives, seed, float16)
+        if chat_model is None:
+            writer = CaptionTemplates(instructions, seed)
+        else:
+            from st_modules.megapairs.chat_models import import_chat_model
+
+            model = import_chat_model(chat_model)
+            writer = ChatInstructions(model, instructions, max_failures=max_failures, concurrency=concurrency)
+        made = make_triplets(
+            source, out, recipe, writer, work=work, device=device, overwrite=force, show_progress_bar=not quiet
+        )
+        typer.echo(f"Wrote {made.triplets} triplets of {made.pictures} pictures to {made.files[0]}.")
+        if made.short:
+            typer.echo(f"{made.short} of them have fewer than {negatives} hard negatives.")
+        for reason, count in made.skipped.items():
+            typer.echo(f"Left out: {count} ({reason}); see {made.files[-1]}.")
+
+
+@app.command()
+def evaluate(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="A name that `st-modules list` shows, or a saved model's folder."),
+    ] = None,
+    benchmark: Annotated[
+        str, typer.Option("--benchmark", "-b", help="drawings, umrb, mmeb, circo, cirr, fashioniq, or one of mteb's.")
+    ] = "drawings",
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--tasks", "-t", help="Tasks or groups of the benchmark, with commas between; all by default."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with the benchmark's published files.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for mteb's results and the tables.")] = Path(
+        "evaluation"
+    ),
+    weights: Weights = None,
+    base_weights: BaseWeights = None,
+    device: Device = None,
+    instructions: Annotated[
+        Path | None,
+        typer.Option(help='JSON object of instructions by task, type or side, as {"NFCorpus-query": "Find …"}.'),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Most items in a batch.")] = 32,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Run tasks again that have results.")] = False,
+    list_tasks: Annotated[bool, typer.Option("--list", help="Show the benchmark's tasks, and run nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bars.")] = False,
+) -> None:
+    """Run a benchmark through mteb, or go on with one, and write a table beside the published scores."""
+    with _one_line_errors():
+        from st_modules.evaluate.command import open_tasks, read_instructions, run_tasks, task_rows
+
+        suite, entries = open_tasks(benchmark, data, tasks or [])
+        if list_tasks:
+            table = _table("Task", "Group", "Scores")
+            for row in task_rows(entries):
+                table.add_row(*row)
+            _console().print(table)
+            return
+        if name is None:
+            _stop("Name a model; `st-modules list` shows them.", 2)
+        overrides = read_instructions(instructions, suite) if instructions else None
+        model = _load(name, device, weights, base_weights)
+        report = run_tasks(
+            model,
+            name,
+            suite,
+            entries,
+            out,
+            weights=weights,
+            base_weights=base_weights,
+            instructions=overrides,
+            batch_size=batch_size,
+            overwrite=overwrite,
+            show_progress_bar=not quiet,
+        )
+        for header, rows in ((report.groups_header, report.groups()), (report.tasks_header, report.tasks())):
+            table = _table(*header)
+            for row in rows:
+                table.add_row(*map(escape, row))
+            _console().print(table)
+        typer.echo(f"Wrote {' and '.join(map(str, report.write(out)))}.")
+        if report.errors:
+            _stop(f"{len(report.errors)} of {len(entries)} tasks failed.", 1)
+
+
 def _load(name: str, device: str | None, weights: Path | None, base_weights: Path | None) -> SentenceTransformer:
     if "/" not in name and not Path(name).exists():
         get_model(name)  # says what is wrong with the name before anything is imported or asked of the Hub
 
-    import huggingface_hub.utils as hub
-    from transformers.utils import logging
-
     from st_modules.model import SentenceTransformer
 
     _check_device(device)
-    # transformers switches the bar of loading weights and that of downloads off together; downloads keep theirs.
-    logging.disable_progress_bar()
-    hub.enable_progress_bars()
-    hub.logging.set_verbosity_error()  # it would print every retry on a machine without network
+    _only_download_bars()
     try:
         return SentenceTransformer(name, weights=weights, base_weights=base_weights, device=device)
     except STModulesError:
         raise
     except ValueError as error:
         _stop(_first_line(error), 2)
+
+
+def _only_download_bars() -> None:
+    import huggingface_hub.utils as hub
+    from transformers.utils import logging
+
+    # transformers switches the bar of loading weights and that of downloads off together; downloads keep theirs.
+    logging.disable_progress_bar()
+    hub.enable_progress_bars()
+    hub.logging.set_verbosity_error()  # it would print every retry on a machine without network
 
 
 def _check_device(device: str | None) -> None:

@@ -19,3 +19,7 @@ class UnknownModelError(STModulesError, ValueError):
 
 class CheckpointError(STModulesError, ValueError):
     """Model files are missing, damaged, or do not fit the architecture that they name."""
+
+
+class MissingExtraError(STModulesError, ImportError):
+    """A package of an optional extra is not installed."""

@@ -1,0 +1,75 @@
+"""Evaluation with mteb: the catalog's models as mteb models, and the benchmarks of the models' papers.
+
+It needs ``pip install "st-modules[eval]"``. Names are imported at first use, because mteb takes seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from st_modules.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from st_modules.evaluate.benchmarks import BENCHMARKS, Entry, Suite, UnknownBenchmarkError, open_benchmark
+    from st_modules.evaluate.files import BenchmarkDataError
+    from st_modules.evaluate.models import MTEBModel, load_model, model_meta, wrap_model
+    from st_modules.evaluate.report import Report
+    from st_modules.evaluate.run import Outcome, collect, evaluate
+    from st_modules.evaluate.umrb import UMRB, umrb_benchmark
+
+__all__ = [
+    "BENCHMARKS",
+    "UMRB",
+    "BenchmarkDataError",
+    "Entry",
+    "MTEBModel",
+    "Outcome",
+    "Report",
+    "Suite",
+    "UnknownBenchmarkError",
+    "collect",
+    "evaluate",
+    "load_model",
+    "model_meta",
+    "open_benchmark",
+    "umrb_benchmark",
+    "wrap_model",
+]
+
+_LAZY = {
+    "BENCHMARKS": "benchmarks",
+    "BenchmarkDataError": "files",
+    "Entry": "benchmarks",
+    "MTEBModel": "models",
+    "Outcome": "run",
+    "Report": "report",
+    "Suite": "benchmarks",
+    "UMRB": "umrb",
+    "UnknownBenchmarkError": "benchmarks",
+    "collect": "run",
+    "evaluate": "run",
+    "load_model": "models",
+    "model_meta": "models",
+    "open_benchmark": "benchmarks",
+    "umrb_benchmark": "umrb",
+    "wrap_model": "models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        importlib.import_module("mteb")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f'Evaluation needs {error.name}, on Python 3.11 or newer: pip install "st-modules[eval]"'
+        ) from error
+    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

@@ -1,0 +1,155 @@
+"""Reading the files of published benchmarks; an error names the file and the record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, Image, Value
+
+from st_modules.errors import STModulesError
+
+
+class BenchmarkDataError(STModulesError, ValueError):
+    """A benchmark's file is missing or not in its published format."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One entry of a file.
+
+    Attributes:
+        place: Where it is, as error messages say it: ``val.json: record 3``, counted from 0.
+        values: Its fields.
+    """
+
+    place: str
+    values: Mapping[str, Any]
+
+    def text(self, key: str) -> str:
+        """Return a field that is a string."""
+        value = self._value(key)
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "a string")
+        return value
+
+    def id(self, key: str) -> str:
+        """Return a field that is an id: a string or a whole number."""
+        return self._id(key, self._value(key))
+
+    def ids(self, key: str) -> list[str]:
+        """Return a field that is a list of ids with at least one entry."""
+        value = self._value(key)
+        if not isinstance(value, list) or not value:
+            raise self._wrong(key, value, "a list of ids that is not empty")
+        return [self._id(key, entry) for entry in value]
+
+    def texts(self, key: str) -> list[str]:
+        """Return a field that is a list of strings."""
+        value = self._value(key)
+        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+            raise self._wrong(key, value, "a list of strings")
+        return value
+
+    def record(self, key: str) -> Record:
+        """Return a field that is an object."""
+        value = self._value(key)
+        if not isinstance(value, dict):
+            raise self._wrong(key, value, "an object")
+        return Record(f"{self.place}, {key!r}", value)
+
+    def error(self, problem: str) -> BenchmarkDataError:
+        """Return an error about this record."""
+        return BenchmarkDataError(f"{self.place}: {problem}")
+
+    def _value(self, key: str) -> Any:
+        if key not in self.values:
+            raise self.error(f"it has no {key!r}, only {sorted(self.values)}.")
+        return self.values[key]
+
+    def _id(self, key: str, value: Any) -> str:
+        if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+            raise self._wrong(key, value, "an id (a string or a whole number)")
+        return str(value)
+
+    def _wrong(self, key: str, value: Any, wanted: str) -> BenchmarkDataError:
+        return self.error(f"{key!r} must be {wanted}, and is {str(value)[:80]!r}.")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        BenchmarkDataError: It is missing, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BenchmarkDataError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise BenchmarkDataError(f"{path}: not a JSON file ({error}).") from error
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read a JSON file that is a list of objects.
+
+    Raises:
+        BenchmarkDataError: It is missing, or is something else, or is empty.
+    """
+    content = read_json(path)
+    if not isinstance(content, list) or not content:
+        raise BenchmarkDataError(f"{path}: must be a list of records that is not empty.")
+    for number, value in enumerate(content):
+        if not isinstance(value, dict):
+            raise BenchmarkDataError(f"{path}: record {number}: must be an object, and is {str(value)[:80]!r}.")
+    return [Record(f"{path}: record {number}", value) for number, value in enumerate(content)]
+
+
+def existing(path: Path, record: Record) -> Path:
+    """Return the path of an image that is there.
+
+    Raises:
+        BenchmarkDataError: It is not; the message names the record that asks for it.
+    """
+    if not path.is_file():
+        raise record.error(f"its image {path} does not exist.")
+    return path
+
+
+def rows(
+    ids: Sequence[str], *, texts: Sequence[str] | None = None, images: Sequence[Path | None] | None = None
+) -> Dataset:
+    """Lay rows out as mteb's queries or corpus; pictures are opened when they are embedded.
+
+    Args:
+        ids: One id a row.
+        texts: One text a row, the empty string for none.
+        images: One picture a row, ``None`` for none.
+    """
+    columns: dict[str, list[Any]] = {"id": list(ids)}
+    features: dict[str, Any] = {"id": Value("string")}
+    if texts is not None:
+        columns["text"], features["text"] = list(texts), Value("string")
+    if images is not None:
+        columns["image"] = [None if path is None else str(path) for path in images]
+        features["image"] = Image()
+    return Dataset.from_dict(columns, features=Features(features))
+
+
+def content_revision(paths: Iterable[Path]) -> str:
+    """Name files by their content, so that results on other data are not taken for results on these.
+
+    Raises:
+        BenchmarkDataError: A file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise BenchmarkDataError(f"{path}: cannot be read ({error.strerror}).") from error
+    return f"files-{digest.hexdigest()[:12]}"

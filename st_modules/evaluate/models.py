@@ -1,0 +1,310 @@
+"""The catalog's models, and any other sentence-transformers model, as mteb models."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.model_meta import ModelMeta, ScoringFunction
+from mteb.types import PromptType
+from tqdm.auto import tqdm
+
+import st_modules
+from st_modules.backbones.base import Backbone
+from st_modules.catalog import ModelSpec, find_model
+from st_modules.errors import InputError
+from st_modules.evaluate.instructions import INSTRUCTED_TEMPLATES, find_instruction
+from st_modules.model import SentenceTransformer
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.types import BatchedInput
+    from torch.utils.data import DataLoader
+
+ROWS_IN_MEMORY = 256
+"""How many rows with decoded pictures are held at a time."""
+
+_LANGUAGES = {"English": "eng-Latn", "Chinese": "cmn-Hans", "French": "fra-Latn"}
+_WHERE_ONLY = frozenset({"device", "cache_folder", "token", "local_files_only"})
+_WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pth", ".pt"})
+
+
+class MTEBModel(AbsEncoder):
+    """A model behind mteb's encoder protocol.
+
+    Queries go through ``encode_query``, documents through ``encode_document``, and what is neither through ``encode``.
+    A row of a task is a text, a picture, or both: an empty text beside a picture, and a picture that is ``None``, count
+    as left out, so that a corpus may mix the kinds.
+
+    Args:
+        model: The model.
+        meta: What mteb files its results under.
+        instructions: Instructions in the place of those of the tasks and the model; see
+            :func:`st_modules.evaluate.instructions.find_instruction` for the keys.
+    """
+
+    def __init__(
+        self, model: SentenceTransformer, meta: ModelMeta, instructions: Mapping[str, str] | None = None
+    ) -> None:
+        self.model = model
+        self.mteb_model_meta = meta
+        self.instructions = dict(instructions or {})
+
+    @property
+    def _instructed(self) -> bool:
+        first = self.model[0]
+        return isinstance(first, Backbone) and first.template in INSTRUCTED_TEMPLATES
+
+    def instruction(self, task: TaskMetadata, side: PromptType | None) -> str | None:
+        """Return the instruction for one side of a task; ``None`` is the model's default."""
+        return find_instruction(
+            task, side, overrides=self.instructions, prompts=self.model.prompts, instructed=self._instructed
+        )
+
+    def encode(
+        self,
+        inputs: DataLoader[BatchedInput],
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray[Any, Any]:
+        """Embed the rows of a task.
+
+        Args:
+            inputs: Batches of rows, as columns ``text`` and ``image``.
+            task_metadata: The task.
+            hf_split: Not used.
+            hf_subset: Not used.
+            prompt_type: The side.
+            **kwargs: For ``SentenceTransformer.encode``: ``batch_size``, ``precision`` and others.
+
+        Returns:
+            Vectors of shape (rows, dimension), float32 unless ``precision`` says otherwise.
+
+        Raises:
+            InputError: A row cannot be embedded; the message names the task, the side and the row, counted from 0.
+        """
+        embed = {
+            None: self.model.encode,
+            PromptType.query: self.model.encode_query,
+            PromptType.document: self.model.encode_document,
+        }[prompt_type]
+        prompt = self.instruction(task_metadata, prompt_type)
+        shown = kwargs.pop("show_progress_bar", None) is not False
+        what = f"{task_metadata.name}, {prompt_type.value if prompt_type else 'row'}"
+        vectors: list[np.ndarray[Any, Any]] = []
+        before = 0
+        for items in _groups(tqdm(inputs, desc=what, disable=not shown)):
+            with _places_named(what, before):
+                vectors.append(embed(items, prompt=prompt, show_progress_bar=False, **kwargs))
+            before += len(items)
+        return np.concatenate(vectors)
+
+
+@contextmanager
+def _places_named(what: str, before: int) -> Iterator[None]:
+    """Count items from the first of the call instead of from the first of their group."""
+    try:
+        yield
+    except InputError as error:
+        message = re.sub(r"^item (\d+)", lambda match: f"{what} {before + int(match[1])}", str(error))
+        raise InputError(message) from error
+
+
+def _groups(batches: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Join batches, so that the model can plan over many rows; pictures bound how many."""
+    items: list[dict[str, Any]] = []
+    for batch in batches:
+        items += _rows(batch)
+        if "image" in batch and len(items) >= ROWS_IN_MEMORY:
+            yield items
+            items = []
+    if items:
+        yield items
+
+
+def _rows(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    columns = [name for name in ("text", "image") if name in batch]
+    rows = zip(*(batch[name] for name in columns), strict=True)
+    return [{name: value for name, value in zip(columns, row, strict=True) if value is not None} for row in rows]
+
+
+def model_meta(spec: ModelSpec, *, revision: str | None = None) -> ModelMeta:
+    """Describe a model of the catalog to mteb.
+
+    To run it, pass mteb what :func:`load_model` returns. ``mteb.evaluate`` loads a model from its description too, but
+    asks for torchvision first where it has pictures, which neither mteb nor this package uses for them.
+
+    Args:
+        spec: The catalog's row.
+        revision: What results are filed under; the catalog's revision by default, ``main`` where it has none.
+
+    Returns:
+        mteb's metadata. What the catalog does not state is ``None``.
+    """
+    languages = [_LANGUAGES[name] for name in spec.languages.split(", ") if name in _LANGUAGES]
+    values: dict[str, Any] = {
+        "loader": load_model,
+        "loader_kwargs": {"catalog_name": spec.name},
+        "name": _mteb_name(spec),
+        "revision": revision or spec.revision or (f"st-modules-{st_modules.__version__}" if spec.path else "main"),
+        "languages": languages or None,
+        "max_tokens": spec.options.get("max_length"),
+        "embed_dim": spec.dimension,
+        "license": None if spec.licence == "unknown" else spec.licence,
+        "open_weights": True,
+        "framework": ["Sentence Transformers", "PyTorch", "Transformers"],
+        "reference": f"https://huggingface.co/{spec.repo_id}" if spec.repo_id else None,
+        "similarity_fn_name": ScoringFunction.COSINE,
+        "use_instructions": spec.options.get("template") in INSTRUCTED_TEMPLATES,
+        "adapted_from": spec.base_repo_id,
+        "modalities": ["text", "image"],
+    }
+    return ModelMeta.create_empty(overwrites=values)
+
+
+def _mteb_name(spec: ModelSpec) -> str:
+    if spec.repo_id is None:
+        return f"st-modules/{spec.name}"
+    # One repository holds several models there, and mteb's registry tells them apart in this way too.
+    return f"{spec.repo_id.partition('/')[0]}/{spec.name}" if spec.weights_file else spec.repo_id
+
+
+def load_model(
+    name: str,
+    revision: str | None = None,
+    *,
+    catalog_name: str | None = None,
+    weights: str | Path | None = None,
+    base_weights: str | Path | None = None,
+    instructions: Mapping[str, str] | None = None,
+    **kwargs: Any,
+) -> MTEBModel:
+    """Load a model for mteb.
+
+    Args:
+        name: A name of the catalog, or whatever else ``SentenceTransformer`` takes, such as a saved model's folder.
+        revision: What to load from the Hub; the catalog's revision by default.
+        catalog_name: The catalog's name, where ``name`` is mteb's.
+        weights: Local files in the place of the repository; see :func:`wrap_model`.
+        base_weights: Local files of what an adapter or a tower is built on.
+        instructions: See :class:`MTEBModel`.
+        **kwargs: For ``SentenceTransformer``: ``device``, ``max_image_tokens`` and others. mteb files results of a
+            model that was loaded with options apart from those of the same model without.
+
+    Returns:
+        The model.
+
+    Raises:
+        UnknownModelError: The name is near one of the catalog's.
+        CheckpointError: The model's files are missing or damaged.
+    """
+    name = catalog_name or name
+    options = {key: value for key, value in kwargs.items() if key not in _WHERE_ONLY}
+    if (spec := find_model(name)) and revision in (None, model_meta(spec).revision):
+        kwargs["revision"] = None  # the catalog's, which is no commit where the catalog has none
+    else:
+        kwargs["revision"] = revision
+    if weights is not None or base_weights is not None:
+        kwargs.update(weights=weights, base_weights=base_weights)
+    model = SentenceTransformer(name, **kwargs)
+    return wrap_model(
+        model,
+        name,
+        revision=revision,
+        weights=weights,
+        base_weights=base_weights,
+        instructions=instructions,
+        options=options,
+    )
+
+
+def wrap_model(
+    model: SentenceTransformer,
+    name: str,
+    *,
+    revision: str | None = None,
+    weights: str | Path | None = None,
+    base_weights: str | Path | None = None,
+    instructions: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> MTEBModel:
+    """Put a loaded model behind mteb's protocol.
+
+    Args:
+        model: The model.
+        name: What it was loaded by: a name of the catalog, a folder, or a repository.
+        revision: What was loaded from the Hub; the catalog's revision by default.
+        weights: Local files that it was loaded from. Results are filed under a hash of their weights then, never under
+            the published revision; so they are where ``name`` is a folder.
+        base_weights: Local files of what an adapter or a tower is built on.
+        instructions: See :class:`MTEBModel`.
+        options: What else makes its vectors other than by default; mteb files its results apart for it.
+
+    Returns:
+        The model, with metadata that has its number of parameters, its dimension and its longest input.
+    """
+    folders = [Path(folder) for folder in (weights, base_weights) if folder is not None]
+    if spec := find_model(name):
+        meta = model_meta(spec, revision=weights_revision(folders) if folders else revision)
+    else:
+        meta = _meta_of_other(name, revision)
+    changed = {key: str(value) for key, value in (options or {}).items()}
+    if instructions:
+        changed["instructions"] = hashlib.sha256(repr(sorted(instructions.items())).encode()).hexdigest()[:12]
+    facts = {
+        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "embed_dim": model.get_embedding_dimension(),
+        "max_tokens": model.max_seq_length,
+        "experiment_kwargs": changed or None,
+    }
+    return MTEBModel(model, meta.model_copy(update=facts), instructions)
+
+
+def _meta_of_other(name: str, revision: str | None) -> ModelMeta:
+    """Describe a model that the catalog does not have: a saved folder, or another repository."""
+    folder = Path(name)
+    local = folder.is_dir()
+    changes = {
+        "name": f"local/{folder.resolve().name}" if local else name,
+        "revision": weights_revision([folder]) if local else revision or "main",
+        "modalities": ["text", "image"],
+        "similarity_fn_name": ScoringFunction.COSINE,
+        "framework": ["Sentence Transformers", "PyTorch"],
+    }
+    return ModelMeta.create_empty(overwrites=changes)
+
+
+def weights_revision(paths: Iterable[Path]) -> str:
+    """Name local weights by their content.
+
+    Args:
+        paths: Folders with files of weights, or such files.
+
+    Returns:
+        ``weights-`` and twelve digits of a SHA-256.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        files = [path] if path.is_file() else sorted(path.rglob("*"))
+        for file in files:
+            if file.is_file() and file.suffix in _WEIGHT_SUFFIXES:
+                digest.update(_file_digest(file))
+    return f"weights-{digest.hexdigest()[:12]}"
+
+
+def _file_digest(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.digest()

@@ -1,0 +1,134 @@
+"""A table of scores, as Markdown and as HTML, beside the published ones."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from st_modules.evaluate.benchmarks import Entry, Suite
+from st_modules.evaluate.metrics import mean
+
+AVERAGE = "Average"
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The scores of a model on a benchmark.
+
+    Attributes:
+        suite: The benchmark.
+        model: What the model is called.
+        scores: Scores by task and name, from 0 to 1.
+        errors: What went wrong, by task.
+        published_for: The catalog's name of the model, where it is one of the catalog's.
+    """
+
+    suite: Suite
+    model: str
+    scores: Mapping[str, Mapping[str, float]]
+    errors: Mapping[str, str]
+    published_for: str | None = None
+
+    @property
+    def groups_header(self) -> Row:
+        """Names of the columns of :meth:`groups`."""
+        return ("Group", "Tasks", self.model, *(f"{name}, published" for name in self._columns))
+
+    def groups(self) -> list[Row]:
+        """Return a row for each group, and one for the average over all tasks.
+
+        Where tasks of a group have no score, "Tasks" says how many have, and the mean is over those.
+        """
+        rows = [
+            self._row(group, [entry for entry in self.suite.entries if entry.group == group])
+            for group in self.suite.groups
+        ]
+        return [*rows, self._row(AVERAGE, self.suite.entries)]
+
+    @property
+    def tasks_header(self) -> Row:
+        """Names of the columns of :meth:`tasks`."""
+        return ("Task", "Group", "Score", self.model)
+
+    def tasks(self) -> list[Row]:
+        """Return a row for each score of each task that was run."""
+        return [row for entry in self.suite.entries for row in self._task_rows(entry)]
+
+    def markdown(self) -> str:
+        """Return the report as Markdown."""
+        parts = [f"# {self._title}", *self._notes, _markdown(self.groups_header, self.groups())]
+        return "\n\n".join([*parts, _markdown(self.tasks_header, self.tasks())]) + "\n"
+
+    def html(self) -> str:
+        """Return the report as a page."""
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes)
+        return (
+            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(self._title)}</title>'
+            "<style>body{font-family:sans-serif;margin:2rem}table{border-collapse:collapse;margin:1rem 0}"
+            "td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left}</style>"
+            f"<h1>{html.escape(self._title)}</h1>{notes}"
+            f"{_html(self.groups_header, self.groups())}{_html(self.tasks_header, self.tasks())}</html>\n"
+        )
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """Write both forms to a folder.
+
+        Returns:
+            The Markdown file and the HTML file, named for the benchmark and the model.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        stem = f"{self.suite.name}-{self.model}".replace("/", "__").replace(" ", "_")
+        paths = folder / f"{stem}.md", folder / f"{stem}.html"
+        for path, text in zip(paths, (self.markdown(), self.html()), strict=True):
+            path.write_text(text, encoding="utf-8")
+        return paths
+
+    @property
+    def _title(self) -> str:
+        return f"{self.suite.name}: {self.model}"
+
+    @property
+    def _notes(self) -> list[str]:
+        run = f"Scores in percent; {len(self.scores)} of {len(self.suite.entries)} tasks have one."
+        return [f"{run} Published: {self.suite.source}." if self._columns else run]
+
+    @property
+    def _columns(self) -> Sequence[str]:
+        """Whose published scores are shown: the model's own, or where it has none everybody's."""
+        own = self.published_for or ""
+        return [own] if own in self.suite.published else list(self.suite.published)
+
+    def _row(self, group: str, entries: Sequence[Entry]) -> Row:
+        found = [self.scores[entry.name][entry.metrics[0]] for entry in entries if entry.name in self.scores]
+        count = str(len(entries)) if len(found) == len(entries) else f"{len(found)} of {len(entries)}"
+        published = [self.suite.published[name].get(group) for name in self._columns]
+        return (group, count, _percent(mean(found)) if found else "–", *map(_given, published))
+
+    def _task_rows(self, entry: Entry) -> list[Row]:
+        if entry.name in self.errors:
+            return [(entry.name, entry.group, "–", f"failed: {self.errors[entry.name]}")]
+        scores = self.scores.get(entry.name, {})
+        return [(entry.name, entry.group, metric, _percent(score)) for metric, score in scores.items()]
+
+
+def _percent(score: float) -> str:
+    return f"{100 * score:.2f}"
+
+
+def _given(score: float | None) -> str:
+    return "–" if score is None else f"{score:.2f}"
+
+
+def _markdown(header: Row, rows: Sequence[Row]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _html(header: Row, rows: Sequence[Row]) -> str:
+    def line(tag: str, cells: Row) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table>{line('th', header)}{''.join(line('td', row) for row in rows)}</table>"

@@ -1,0 +1,156 @@
+"""Running a benchmark: one task after the other, results in mteb's cache, so that a stopped run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import datasets
+import mteb
+from mteb.abstasks.abstask import AbsTask
+from mteb.models import EncoderProtocol, ModelMeta
+from mteb.results import TaskResult
+from mteb.types import EncodeKwargs
+
+from st_modules.errors import STModulesError
+from st_modules.evaluate.benchmarks import Entry
+from st_modules.evaluate.files import BenchmarkDataError
+from st_modules.evaluate.models import MTEBModel
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a run.
+
+    Attributes:
+        scores: The scores of each task that has them by their names, from 0 to 1.
+        errors: What went wrong with each of the others.
+        results: mteb's results, which have every other score too.
+    """
+
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    results: dict[str, TaskResult] = field(default_factory=dict)
+
+
+def evaluate(
+    model: MTEBModel,
+    entries: Sequence[Entry],
+    folder: Path,
+    *,
+    batch_size: int = 32,
+    overwrite: bool = False,
+    show_progress_bar: bool = True,
+) -> Outcome:
+    """Run tasks, and keep their results.
+
+    A task whose results are in the folder is not run again, unless its data are others than then. A task that fails
+    does not stop the others.
+
+    Args:
+        model: The model.
+        entries: The tasks, as :meth:`Suite.select` returns them.
+        folder: Where mteb's ``ResultCache`` keeps results: ``results/MODEL/REVISION/TASK.json``.
+        batch_size: Most items in a batch.
+        overwrite: Whether to run tasks again that have results.
+        show_progress_bar: Whether to show how far a task is.
+
+    Returns:
+        Scores and errors by task.
+    """
+    cache = mteb.ResultCache(folder)
+    outcome = Outcome()
+    for entry in entries:
+        try:
+            with _progress_bars_of_datasets(show_progress_bar):
+                result = _run(model, entry.make(), cache, batch_size, overwrite, show_progress_bar)
+            _add(outcome, entry, result)
+        except Exception as error:
+            outcome.errors[entry.name] = _told(error)
+    return outcome
+
+
+def collect(model: MTEBModel, entries: Sequence[Entry], folder: Path) -> Outcome:
+    """Return the scores that a folder has of earlier runs on the same data; nothing is run.
+
+    Args:
+        model: The model.
+        entries: The tasks.
+        folder: As for :func:`evaluate`.
+    """
+    cache = mteb.ResultCache(folder)
+    outcome = Outcome()
+    for entry in entries:
+        kept = cache.load_task_result(entry.name, _meta(model))
+        if kept and _is_whole(kept, entry):
+            _add(outcome, entry, kept)
+    return outcome
+
+
+def _is_whole(kept: TaskResult, entry: Entry) -> bool:
+    """Whether results are those of all the data that the task has now."""
+    try:
+        task = entry.make()
+    except BenchmarkDataError:
+        return False
+    return not _is_stale(kept, task) and not kept.get_missing_evaluations(task)
+
+
+def _add(outcome: Outcome, entry: Entry, result: TaskResult) -> None:
+    outcome.scores[entry.name] = {metric: score(result, metric) for metric in entry.metrics}
+    outcome.results[entry.name] = result
+
+
+def score(result: TaskResult, metric: str) -> float:
+    """Return a task's score: the mean over its splits and subsets.
+
+    Raises:
+        KeyError: mteb's results have no such score.
+    """
+    return float(result.get_score(getter=lambda scores: scores[metric]))
+
+
+@contextmanager
+def _progress_bars_of_datasets(shown: bool) -> Iterator[None]:
+    change = not shown and datasets.are_progress_bars_disabled() is False
+    if change:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if change:
+            datasets.enable_progress_bars()
+
+
+def _run(
+    model: MTEBModel, task: AbsTask, cache: mteb.ResultCache, batch_size: int, overwrite: bool, shown: bool
+) -> TaskResult:
+    fresh = overwrite or _is_stale(cache.load_task_result(task.metadata.name, _meta(model)), task)
+    kwargs: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": shown}
+    (result,) = mteb.evaluate(
+        cast("EncoderProtocol", model),
+        task,
+        cache=cache,
+        overwrite_strategy="always" if fresh else "only-missing",
+        encode_kwargs=cast("EncodeKwargs", kwargs),
+        show_progress_bar=shown,
+        co2_tracker=False,
+    ).task_results
+    return result
+
+
+def _meta(model: MTEBModel) -> ModelMeta:
+    return cast("ModelMeta", model.mteb_model_meta)
+
+
+def _is_stale(kept: TaskResult | None, task: AbsTask) -> bool:
+    # mteb compares the data's revision only where a split or a subset is missing.
+    return kept is not None and kept.dataset_revision != task.metadata.revision
+
+
+def _told(error: Exception) -> str:
+    text: Any = str(error).strip().partition("\n")[0]
+    return text if isinstance(error, STModulesError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,65 @@
+"""A first look at every picture: whether it can be read, and whether another one has the same contents."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from st_modules.errors import ImageError
+from st_modules.images import ImageSource
+from st_modules.megapairs.line_files import LineFile
+from st_modules.megapairs.pictures import Collection
+
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a look at a picture gave.
+
+    Attributes:
+        digest: A hash of the file; empty where it cannot be read.
+        problem: Why it cannot be read.
+    """
+
+    digest: str = ""
+    problem: str = ""
+
+
+def look(collection: Collection, path: Path, report: Callable[[int], object] = int) -> list[Content]:
+    """Read and decode every picture, or those that a stopped run has left.
+
+    Args:
+        collection: The pictures.
+        path: Where the results go, or are.
+        report: Called with the number of pictures that are done, again and again.
+
+    Returns:
+        One result for each picture.
+    """
+    file = LineFile(path)
+    numbers = iter(range(file.count, len(collection)))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while some := list(islice(numbers, _AT_ONCE)):
+            for content in pool.map(_look, map(collection.path, some)):
+                file.append(json.dumps(vars(content), ensure_ascii=False))
+            report(some[-1] + 1)
+    return list(_read(file))
+
+
+def _look(path: Path) -> Content:
+    source = ImageSource(path)
+    try:
+        source.load()
+        return Content(digest=source.digest().hex()[:32])
+    except ImageError as error:
+        return Content(problem=str(error).partition(": ")[2])
+
+
+def _read(file: LineFile) -> Iterator[Content]:
+    return (Content(**json.loads(line)) for line in file.lines())

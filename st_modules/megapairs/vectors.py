@@ -1,0 +1,106 @@
+"""Embeddings of a collection, on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from st_modules.errors import InputError, STModulesError
+from st_modules.megapairs.encoders import Encoder
+from st_modules.megapairs.pictures import Collection
+from st_modules.megapairs.row_files import RowFile
+
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+_ROWS_AT_ONCE = 1024
+_SAME = 0.99
+
+
+def embed(
+    collection: Collection,
+    encoder: Encoder,
+    path: Path,
+    *,
+    float16: bool = False,
+    device: str | None = None,
+    report: Callable[[int], object] = int,
+) -> RowFile:
+    """Embed every picture of a collection, or those that a stopped run has left.
+
+    Args:
+        collection: The pictures, of which the encoder can read one at least.
+        encoder: The model, and what it reads of them.
+        path: Where the vectors go, or are.
+        float16: Whether to store float16, half the size; cosines then have an error of about 0.001.
+        device: Where a model that is not loaded yet runs.
+        report: Called with the number of pictures that are done, again and again.
+
+    Returns:
+        Unit vectors of shape (n, d), and zeros where the encoder has nothing to read.
+
+    Raises:
+        InputError: A picture cannot be embedded.
+        STModulesError: The vectors at ``path`` are another model's, or a vector is not finite.
+    """
+    if RowFile.exists(path) and isinstance(encoder.model, str) and (file := RowFile(path)).complete:
+        return file
+    model = encoder.load(device)
+    file = _opened(collection, encoder, model, path, float16)
+    while not file.complete:
+        numbers = range(file.filled, min(file.filled + _ROWS_AT_ONCE, len(collection)))
+        file.append(_unit_vectors(collection, encoder, model, numbers, file.rows.shape[1]))
+        report(file.filled)
+    return file
+
+
+def readable(collection: Collection, encoder: Encoder) -> npt.NDArray[np.bool_]:
+    """Which pictures the encoder has something to read of, of shape (n,)."""
+    return np.array([encoder.item(picture, Path()) is not None for picture in collection.pictures])
+
+
+def _opened(collection: Collection, encoder: Encoder, model: Any, path: Path, float16: bool) -> RowFile:
+    """The file at ``path`` if its vectors are the model's, or a new one of the model's dimension."""
+    first = int(np.argmax(readable(collection, encoder)))
+    vector = _encode(collection, encoder, model, [first])[0]
+    if not RowFile.exists(path):
+        return RowFile.create(path, (len(collection), len(vector)), "float16" if float16 else "float32")
+    file = RowFile(path)
+    if file.filled > first and float(file.rows[first].astype("float32") @ vector) < _SAME:
+        raise STModulesError(f"{path}: it has vectors of another model called {encoder.name!r}; delete it, or rename.")
+    return file
+
+
+def _unit_vectors(collection: Collection, encoder: Encoder, model: Any, numbers: range, dimension: int) -> Floats:
+    """Vectors of some pictures, and zeros for those of which there is nothing to read."""
+    given = [number for number in numbers if encoder.item(collection.pictures[number], Path()) is not None]
+    rows = np.zeros((len(numbers), dimension), dtype=np.float32)
+    if given:
+        rows[[number - numbers.start for number in given]] = _encode(collection, encoder, model, given)
+    return rows
+
+
+def _encode(collection: Collection, encoder: Encoder, model: Any, numbers: Sequence[int]) -> Floats:
+    items = [encoder.item(collection.pictures[number], collection.path(number)) for number in numbers]
+    with _pictures_named(collection, numbers):
+        vectors = np.asarray(model.encode(items, convert_to_numpy=True, show_progress_bar=False), dtype=np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    if len(bad):
+        name = collection.pictures[numbers[bad[0]]].name
+        raise STModulesError(f"{encoder.label}: its vector of {name} has no direction (it is zero, or not finite).")
+    return vectors / lengths
+
+
+@contextmanager
+def _pictures_named(collection: Collection, numbers: Sequence[int]) -> Iterator[None]:
+    """Name a picture where an error has its place in a list."""
+    try:
+        yield
+    except InputError as error:
+        names = [collection.pictures[number].name for number in numbers]
+        raise InputError(re.sub(r"^item (\d+)", lambda match: names[int(match[1])], str(error))) from error

@@ -1,0 +1,291 @@
+"""LoRA and DoRA adapters on the language model: put in, saved, loaded, merged; and what else of a model is trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sentence_transformers
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from st_modules.adapters import merge_layer, read_adapter
+from st_modules.backbones.base import Backbone
+from st_modules.backbones.clip import CLIP
+from st_modules.backbones.llava_next import LlavaNext
+from st_modules.backbones.qwen2_vl import Qwen2VL
+from st_modules.backbones.visualized_bge import VisualizedBGE
+from st_modules.checkpoints import refuse_misfits
+from st_modules.errors import CheckpointError
+from st_modules.train.checked import bounded
+
+_PREFIX = "base_model.model."
+"""What PEFT writes before the names of an adapter's weights."""
+
+
+@dataclass(frozen=True)
+class Towers:
+    """Names of a backbone's parts.
+
+    Attributes:
+        language: The language model, or the text tower.
+        vision: The vision tower.
+    """
+
+    language: str
+    vision: str
+
+
+_TOWERS: dict[type[Backbone], Towers] = {
+    Qwen2VL: Towers("language_model", "visual"),
+    LlavaNext: Towers("language_model", "vision_tower"),
+    CLIP: Towers("text_model", "vision_model"),
+    VisualizedBGE: Towers("text", "tower"),
+}
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """What is adapted, and how much.
+
+    Attributes:
+        rank: Rank of the update of each layer.
+        alpha: The update is scaled by ``alpha / rank``.
+        dropout: Part of each layer's inputs that its update does not see in training.
+        dora: DoRA (Liu et al. 2024, arXiv:2402.09353): magnitude and direction of the weights apart.
+        vision: Whether the vision tower is adapted too; otherwise it is frozen.
+        layers: Last parts of the names of the linear layers, such as ``q_proj``; all linear layers where it is empty.
+    """
+
+    rank: int = bounded(16, least=1)
+    alpha: int = bounded(32, least=1)
+    dropout: float = bounded(0.0, least=0, most=1)
+    dora: bool = False
+    vision: bool = False
+    layers: tuple[str, ...] = ()
+
+
+def add_lora(model: sentence_transformers.SentenceTransformer, settings: LoraSettings | None = None) -> None:
+    """Put a new adapter into a model, in place; everything else of the model is frozen.
+
+    The adapter's weights are float32, whatever the model's precision: the steps of an optimiser are lost in bfloat16.
+
+    Args:
+        model: A model of the catalog.
+        settings: What is adapted, and how much.
+
+    Raises:
+        ValueError: The model has an adapter, is not of the catalog, or has no layer of a name in ``settings.layers``.
+    """
+    settings = settings or LoraSettings()
+    backbone = backbone_of(model)
+    _refuse_second(backbone)
+    config = lora_config(backbone, settings)
+    config.base_model_name_or_path = model.model_card_data.base_model
+    _inject(model, config)
+
+
+def lora_config(backbone: Backbone, settings: LoraSettings) -> LoraConfig:
+    """Return PEFT's settings of an adapter for a backbone.
+
+    Raises:
+        ValueError: No layer has a name in ``settings.layers``.
+    """
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        use_dora=settings.dora,
+        target_modules=_targets(backbone, settings),
+    )
+
+
+def has_adapter(model: sentence_transformers.SentenceTransformer) -> bool:
+    """Whether a model has an adapter that is not merged."""
+    return any(isinstance(module, LoraLayer) for module in model.modules())
+
+
+def save_adapter(model: sentence_transformers.SentenceTransformer, folder: str | Path) -> None:
+    """Write a model's adapter, and nothing else of the model, in PEFT's format.
+
+    Args:
+        model: A model with an adapter.
+        folder: Gets ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+    Raises:
+        ValueError: The model has no adapter.
+    """
+    backbone = _adapted(model)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    config = copy.copy(backbone.model.peft_config["default"])
+    config.inference_mode = True
+    config.target_modules = sorted(config.target_modules)
+    config.save_pretrained(str(folder))
+    weights = {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in _adapter_state(backbone).items()}
+    save_file(weights, Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def load_adapter(
+    model: sentence_transformers.SentenceTransformer, folder: str | Path, *, trainable: bool = False
+) -> None:
+    """Put a saved adapter into the model that it was trained on, in place, without merging it.
+
+    Args:
+        model: The model as it was before training.
+        folder: What :func:`save_adapter` wrote.
+        trainable: Whether training goes on with the adapter; it is frozen otherwise.
+
+    Raises:
+        CheckpointError: The adapter cannot be read, or does not fit the model.
+        ValueError: The model has an adapter already.
+    """
+    backbone, folder = backbone_of(model), Path(folder)
+    _refuse_second(backbone)
+    config, weights = read_adapter(folder)
+    config.inference_mode = not trainable
+    try:
+        _inject(model, config)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder}: the adapter does not fit the model: {error}") from error
+    _fill(backbone, weights, folder)
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(trainable and "lora_" in name)
+
+
+def restore_adapter(model: sentence_transformers.SentenceTransformer, folder: str | Path) -> None:
+    """Give a model's adapter the weights of a saved one.
+
+    Raises:
+        CheckpointError: The saved adapter cannot be read, or is of other layers.
+        ValueError: The model has no adapter.
+    """
+    _, weights = read_adapter(Path(folder))
+    _fill(_adapted(model), weights, Path(folder))
+
+
+def merge_adapter(model: sentence_transformers.SentenceTransformer) -> None:
+    """Add a model's adapter to the weights that it adapts, in place; ``save_pretrained`` then writes a whole model.
+
+    The sums are computed in float32 and stored in the model's precision.
+
+    Args:
+        model: A model with an adapter.
+
+    Raises:
+        ValueError: The model has no adapter.
+    """
+    backbone = _adapted(model)
+    adapted = [(name, module) for name, module in backbone.model.named_modules() if isinstance(module, LoraLayer)]
+    for name, layer in adapted:
+        linear: Any = layer.get_base_layer()
+        merge_layer(layer, linear.weight.dtype)
+        backbone.model.set_submodule(name, linear)
+    del backbone.model.peft_config
+    model.requires_grad_(True)
+
+
+def freeze_vision(model: sentence_transformers.SentenceTransformer) -> None:
+    """Freeze the vision tower, for training that changes the other weights themselves.
+
+    Raises:
+        ValueError: The model is not of the catalog.
+    """
+    backbone = backbone_of(model)
+    backbone.model.get_submodule(_TOWERS[type(backbone)].vision).requires_grad_(False)
+
+
+def checkpoint_activations(model: sentence_transformers.SentenceTransformer) -> None:
+    """Keep only the inputs of each layer for the backward pass, and compute the rest again: less memory, more time.
+
+    Use it in the place of the ``activation_checkpointing`` of training arguments, which transformers 5 hands to
+    sentence-transformers' models by a method that both have deprecated. The vision tower of Visualized-BGE is left
+    out, which is frozen by default.
+
+    Raises:
+        ValueError: The model is not of the catalog.
+    """
+    for module in backbone_of(model).model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.activation_checkpointing_enable({"use_reentrant": False})
+            return
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Return how many parameters are trained, and how many there are."""
+    parameters = list(model.parameters())
+    return sum(each.numel() for each in parameters if each.requires_grad), sum(each.numel() for each in parameters)
+
+
+def backbone_of(model: sentence_transformers.SentenceTransformer) -> Backbone:
+    """Return the backbone of a model of the catalog.
+
+    Raises:
+        ValueError: It is another model.
+    """
+    backbone = model[0]
+    if not isinstance(backbone, Backbone) or type(backbone) not in _TOWERS:
+        raise ValueError(f"{type(backbone).__name__}: not a model of the catalog; `st-modules list` shows those.")
+    return backbone
+
+
+def _adapted(model: sentence_transformers.SentenceTransformer) -> Backbone:
+    if not has_adapter(model):
+        raise ValueError("The model has no adapter: add_lora or load_adapter puts one in.")
+    return backbone_of(model)
+
+
+def _refuse_second(backbone: Backbone) -> None:
+    if any(isinstance(module, LoraLayer) for module in backbone.modules()):
+        raise ValueError("The model has an adapter already: merge_adapter adds it to the weights.")
+
+
+def _targets(backbone: Backbone, settings: LoraSettings) -> list[str]:
+    """Names of the linear layers that are adapted."""
+    towers = _TOWERS[type(backbone)]
+    roots = (towers.language, towers.vision) if settings.vision else (towers.language,)
+    names = [
+        f"{root}.{name}"
+        for root in roots
+        for name, module in backbone.model.get_submodule(root).named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    known = {name.rpartition(".")[2] for name in names}
+    if unknown := sorted(set(settings.layers) - known):
+        raise ValueError(f"layers {unknown}: no linear layer has this name. There are {sorted(known)}.")
+    return [name for name in names if not settings.layers or name.rpartition(".")[2] in settings.layers]
+
+
+def _inject(model: sentence_transformers.SentenceTransformer, config: LoraConfig) -> None:
+    backbone = backbone_of(model)
+    inject_adapter_in_model(config, backbone.model)
+    for name, parameter in backbone.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    model.train(model.training)
+
+
+def _adapter_state(backbone: Backbone) -> dict[str, Tensor]:
+    return get_peft_model_state_dict(backbone.model, save_embedding_layers=False)
+
+
+def _fill(backbone: Backbone, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Load the weights of an adapter, each into its own place and no other."""
+    needed = _adapter_state(backbone)
+    found = {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
+    refuse_misfits(
+        folder,
+        missing=set(needed.keys() - found.keys()),
+        unexpected=set(found.keys() - needed.keys()),
+        misshapen={
+            f"{name} ({list(found[name].shape)} in the file, {list(needed[name].shape)} in the model)"
+            for name in needed.keys() & found.keys()
+            if needed[name].shape != found[name].shape
+        },
+    )
+    set_peft_model_state_dict(backbone.model, found)

@@ -1,0 +1,64 @@
+"""The loss: in-batch ranking, with gradient caching and Matryoshka dimensions where they are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sentence_transformers
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+)
+from torch import nn
+
+from st_modules.train.checked import bounded
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Settings of the ranking loss.
+
+    Attributes:
+        scale: Cosines are multiplied by it: one over the temperature.
+        symmetric: Whether documents look for their queries too.
+        mini_batch_size: Rows that are embedded at a time, by gradient caching (Gao et al. 2021, arXiv:2101.06983):
+            memory is that of so many rows, negatives and gradients are those of the whole batch, and a step takes a
+            second pass forward. ``None`` embeds the batch as a whole.
+        matryoshka_dims: Lengths at which shortened embeddings are trained too (Kusupati et al. 2022,
+            arXiv:2205.13147); none where it is empty.
+    """
+
+    scale: float = bounded(20.0, least=0)
+    symmetric: bool = False
+    mini_batch_size: int | None = bounded(None, least=1)
+    matryoshka_dims: tuple[int, ...] = ()
+
+
+def build_loss(model: sentence_transformers.SentenceTransformer, settings: LossSettings) -> nn.Module:
+    """Put a loss of sentence-transformers together.
+
+    Args:
+        model: The model that is trained.
+        settings: What the loss is made of.
+
+    Raises:
+        ValueError: A Matryoshka dimension is longer than the embeddings.
+    """
+    ranking = _ranking(model, settings)
+    if not settings.matryoshka_dims:
+        return ranking
+    dimension = model.get_embedding_dimension() or 0
+    if too_long := [dim for dim in settings.matryoshka_dims if dim > dimension]:
+        raise ValueError(f"matryoshka_dims {too_long}: the embeddings of this model are {dimension} long.")
+    return MatryoshkaLoss(model, ranking, list(settings.matryoshka_dims))
+
+
+def _ranking(model: sentence_transformers.SentenceTransformer, settings: LossSettings) -> nn.Module:
+    shared: dict[str, Any] = {"scale": settings.scale}
+    if settings.symmetric:
+        shared |= {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
+    if settings.mini_batch_size is None:
+        return MultipleNegativesRankingLoss(model, **shared)
+    return CachedMultipleNegativesRankingLoss(model, mini_batch_size=settings.mini_batch_size, **shared)

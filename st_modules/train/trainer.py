@@ -1,0 +1,46 @@
+"""The trainer: sentence-transformers' own, for models whose adapter is what is trained and saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformerTrainer
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from st_modules.model import SentenceTransformer
+from st_modules.train.collator import DataCollator
+from st_modules.train.lora import has_adapter, restore_adapter, save_adapter
+
+
+class Trainer(SentenceTransformerTrainer):
+    """``SentenceTransformerTrainer`` for the models of the catalog, with the same arguments.
+
+    Three things differ. Columns are prepared for their side of a search (:class:`DataCollator`). The checkpoints of a
+    model with an adapter hold the adapter alone, and training is resumed from them. And the model card quotes no rows:
+    they may be private, and pictures cannot be quoted.
+    """
+
+    data_collator_class = DataCollator
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Collect nothing about the data for the model card."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not has_adapter(self.model):
+            super()._save(output_dir, state_dict)
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        save_adapter(self.model, folder)
+        torch.save(self.args, folder / TRAINING_ARGS_NAME)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        if has_adapter(self.model):
+            restore_adapter(self.model, checkpoint_path)
+            return
+        # Not by the base class, which loads the checkpoint in the device's default precision: on a GPU that would
+        # round the weights of a float32 model to bfloat16.
+        precision = {"dtype": next(self.model.parameters()).dtype}
+        saved = SentenceTransformer(checkpoint_path, device="cpu", model_kwargs=precision)
+        self.model.load_state_dict(saved.state_dict())

@@ -1,0 +1,483 @@
+"""From pictures to a file of triplets: what is in it, what is left out, and runs that are stopped and go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from st_modules import InputError, SentenceTransformer, STModulesError, cli
+from st_modules.demo.drawings import draw
+from st_modules.demo.scenes import random_scenes
+from st_modules.demo.wording import caption
+from st_modules.megapairs import (
+    CaptionTemplates,
+    Encoder,
+    PicturePair,
+    Recipe,
+    Summary,
+    Triplet,
+    Written,
+    make_triplets,
+    pipeline,
+    read_triplets,
+    vectors,
+)
+
+SCENES = random_scenes(21, 40)
+NAMES = [f"{number:02}.png" for number in range(len(SCENES))]
+
+
+class Stub:
+    """A model whose vectors are random, and the same for the same item."""
+
+    def __init__(self, seed: int, stop_at: int | None = None) -> None:
+        self.seed = seed
+        self.stop_at = stop_at
+        self.embedded: list[str] = []
+
+    def encode(self, items: list[dict[str, Any]], **options: Any) -> np.ndarray:
+        keys = [Path(item["image"]).name if "image" in item else item["text"] for item in items]
+        if self.stop_at is not None and len(self.embedded) >= self.stop_at:
+            raise KeyboardInterrupt
+        self.embedded += keys
+        return np.array([np.random.default_rng([self.seed, *key.encode()]).normal(size=6) for key in keys])
+
+
+class Stopping:
+    """Templates that stop after some pairs, and that remember what they were asked."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.templates = CaptionTemplates()
+        self.identity = "templates that stop"
+        self.stop_at = stop_at
+        self.asked: list[str] = []
+
+    def write(self, pairs: Sequence[PicturePair]) -> Iterator[Written]:
+        for pair, written in zip(pairs, self.templates.write(pairs), strict=True):
+            if len(self.asked) == self.stop_at:
+                raise KeyboardInterrupt
+            self.asked.append(pair.label)
+            # One in five is left out, so that two files grow.
+            yield Written(problem="dull", detail=pair.label) if sum(pair.label.encode()) % 5 == 0 else written
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawings")
+    for name, scene in zip(NAMES, SCENES, strict=True):
+        draw(scene, seed=5).save(folder / name)
+    rows = ({"file_name": name, "caption": caption(scene)} for name, scene in zip(NAMES, SCENES, strict=True))
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def recipe(visual: Any = None, other: Any = None, **options: Any) -> Recipe:
+    encoders = [
+        Encoder(visual or Stub(1), "visual", 0.2, 0.8, "a"),
+        Encoder(other or Stub(2), "caption", 0.2, 0.9, "b"),
+    ]
+    return Recipe(encoders, **options)
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(pipeline, "block_rows", lambda dimension: 9)
+    monkeypatch.setattr(pipeline, "_PAIRS_AT_ONCE", 4)
+
+
+# --------------------------------------------------------------------------------------------- what "tiny" mines
+
+
+@pytest.fixture(scope="session")
+def mined(drawings: Path, tiny: SentenceTransformer, tmp_path_factory: pytest.TempPathFactory) -> list[Triplet]:
+    out = tmp_path_factory.mktemp("mined") / "triplets.jsonl"
+    encoders = [Encoder(tiny, "visual", 0.5, 0.97, "tiny"), Encoder(tiny, "fused", 0.6, 0.97, "tiny")]
+    make_triplets(drawings, out, Recipe(encoders, neighbours=8), CaptionTemplates())
+    return list(read_triplets(out))
+
+
+def test_mined_targets_and_negatives_are_those_of_brute_force(
+    mined: list[Triplet], drawings: Path, tiny: SentenceTransformer
+) -> None:
+    visual = tiny.encode([drawings / name for name in NAMES]).astype(np.float64)
+    texts = [caption(scene) for scene in SCENES]
+    fused_items = [{"image": drawings / name, "text": text} for name, text in zip(NAMES, texts, strict=True)]
+    fused = tiny.encode(fused_items).astype(np.float64)
+    related: dict[str, list[set[str]]] = {name: [] for name in NAMES}
+    duplicates = (visual @ visual.T) > 0.97
+    for found, lower in ((visual @ visual.T, 0.5), (fused @ fused.T, 0.6)):
+        for query, row in enumerate(found):
+            inside = [n for n in np.argsort(-row).tolist() if n != query and lower <= row[n] <= 0.97][:8]
+            related[NAMES[query]].append({NAMES[n] for n in inside if not duplicates[query, n]})
+    assert {triplet.q_img for triplet in mined} == {name for name, sets in related.items() if any(sets)}
+    for triplet in mined:
+        allowed = set.union(*related[triplet.q_img])
+        assert triplet.t_img in allowed
+        assert triplet.hns[0] == triplet.q_img
+        near = {n for n in allowed if duplicates[NAMES.index(triplet.t_img), NAMES.index(n)]}
+        assert set(triplet.hns[1:]) <= allowed - near - {triplet.t_img}
+        assert len(set(triplet.hns)) == min(5, 1 + len(allowed - near - {triplet.t_img}))
+
+
+def test_each_encoder_gives_a_query_one_target(mined: list[Triplet]) -> None:
+    counts = {name: sum(triplet.q_img == name for triplet in mined) for name in NAMES}
+    assert max(counts.values()) == 2
+
+
+def test_instructions_name_words_of_the_targets_caption(mined: list[Triplet]) -> None:
+    captions = dict(zip(NAMES, map(caption, SCENES), strict=True))
+    for triplet in mined:
+        assert len(triplet.q_text) == 3
+        new = set(captions[triplet.t_img].split()) - set(captions[triplet.q_img].split())
+        assert all(new <= set(text.split()) for text in triplet.q_text)
+
+
+# ------------------------------------------------------------------------------------------------- stopped runs
+
+
+def finished(drawings: Path, folder: Path) -> tuple[bytes, bytes]:
+    """What a run writes that is not stopped."""
+    out = folder / "whole.jsonl"
+    make_triplets(drawings, out, recipe(), Stopping())
+    return out.read_bytes(), (folder / "whole.skipped.jsonl").read_bytes()
+
+
+def run(drawings: Path, folder: Path, made: Recipe, writer: Any) -> tuple[bytes, bytes]:
+    out = folder / "out.jsonl"
+    make_triplets(drawings, out, made, writer)
+    return out.read_bytes(), (folder / "out.skipped.jsonl").read_bytes()
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("stop_at", [0, 1, 5, 33])
+def test_a_run_that_is_stopped_while_writing_goes_on_with_the_same_bytes(
+    drawings: Path, tmp_path: Path, stop_at: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(drawings, tmp_path, recipe(), Stopping(stop_at))
+    assert not (tmp_path / "out.jsonl").exists()
+    again = Stopping()
+    assert run(drawings, tmp_path, recipe(), again) == finished(drawings, tmp_path)
+    everything = Stopping()
+    make_triplets(drawings, tmp_path / "other.jsonl", recipe(), everything)
+    assert again.asked == everything.asked[stop_at:]
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("stop_at", [1, 8, 22])
+def test_a_run_that_is_stopped_while_embedding_goes_on_with_the_same_bytes(
+    drawings: Path, tmp_path: Path, stop_at: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(drawings, tmp_path, recipe(other=Stub(2, stop_at)), Stopping())
+    again = Stub(2)
+    assert run(drawings, tmp_path, recipe(other=again), Stopping()) == finished(drawings, tmp_path)
+    assert len(again.embedded) == 1 + len(NAMES) - (stop_at - 1)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_run_that_is_stopped_while_searching_goes_on_with_the_same_bytes(
+    drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[range] = []
+    search = pipeline.neighbours_in_band
+
+    def stopping(rows: Any, queries: range, *args: Any) -> Any:
+        searched.append(queries)
+        if len(searched) == 3:
+            raise KeyboardInterrupt
+        return search(rows, queries, *args)
+
+    monkeypatch.setattr(pipeline, "neighbours_in_band", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run(drawings, tmp_path, recipe(), Stopping())
+    result = run(drawings, tmp_path, recipe(), Stopping())
+    assert searched[2:5] == [range(18, 27), range(18, 27), range(27, 36)]
+    assert result == finished(drawings, tmp_path)
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_line_that_was_written_half_is_written_again(drawings: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(drawings, tmp_path, recipe(), Stopping(12))
+    (written,) = (tmp_path / "out.jsonl.work").glob("triplets-*.jsonl")
+    written.write_bytes(written.read_bytes()[:-9])
+    assert run(drawings, tmp_path, recipe(), Stopping()) == finished(drawings, tmp_path)
+
+
+def test_two_runs_write_the_same_bytes_and_another_seed_writes_others(drawings: Path, tmp_path: Path) -> None:
+    def written(name: str, seed: int) -> bytes:
+        out = tmp_path / name
+        make_triplets(drawings, out, recipe(seed=seed), CaptionTemplates(seed=seed))
+        return out.read_bytes()
+
+    assert written("a.jsonl", 1) == written("b.jsonl", 1)
+    assert written("a.parquet", 1) == written("b.parquet", 1)
+    assert written("c.jsonl", 2) != (tmp_path / "a.jsonl").read_bytes()
+    assert list(read_triplets(tmp_path / "a.parquet")) == list(read_triplets(tmp_path / "a.jsonl"))
+
+
+def test_float16_takes_half_the_space_and_finds_the_same_pictures(drawings: Path, tmp_path: Path) -> None:
+    def made(float16: bool) -> tuple[int, list[Triplet]]:
+        out = tmp_path / f"{float16}.jsonl"
+        make_triplets(drawings, out, recipe(float16=float16, pairs=40, negatives=40), CaptionTemplates())
+        (file,) = (tmp_path / f"{float16}.jsonl.work").glob("vectors-visual-*.npy")
+        return np.load(file).nbytes, sorted(read_triplets(out), key=lambda found: (found.q_img, found.t_img))
+
+    (half, some), (whole, all_) = made(True), made(False)
+    assert 2 * half == whole
+    assert [(found.q_img, found.t_img) for found in some] == [(found.q_img, found.t_img) for found in all_]
+
+
+def test_another_band_takes_the_vectors_that_are_there(drawings: Path, tmp_path: Path) -> None:
+    def made(upper: float) -> Stub:
+        stub = Stub(1)
+        encoders = [Encoder(stub, "visual", 0.2, upper, "a")]
+        out = tmp_path / f"{upper}.jsonl"
+        make_triplets(drawings, out, Recipe(encoders), CaptionTemplates(), work=tmp_path / "work")
+        return stub
+
+    assert len(made(0.8).embedded) == 1 + len(NAMES)
+    assert len(made(0.7).embedded) == 1  # a look whether the vectors are this model's
+
+
+def test_vectors_of_another_model_of_the_same_name_are_refused(drawings: Path, tmp_path: Path) -> None:
+    def run_with(seed: int) -> None:
+        out = tmp_path / f"{seed}.jsonl"
+        made = Recipe([Encoder(Stub(seed), "visual", 0.2, 0.8, "a")])
+        make_triplets(drawings, out, made, CaptionTemplates(), work=tmp_path / "work")
+
+    run_with(1)
+    with pytest.raises(STModulesError, match="vectors of another model called 'a'"):
+        run_with(2)
+
+
+def test_a_picture_that_was_changed_is_embedded_again(drawings: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(drawings, tmp_path / "pictures")
+    made = make_triplets(folder, tmp_path / "a.jsonl", recipe(), CaptionTemplates(), work=tmp_path / "work")
+    draw(SCENES[0], seed=99).save(folder / NAMES[3])
+    stub = Stub(1)
+    again = make_triplets(folder, tmp_path / "b.jsonl", recipe(stub), CaptionTemplates(), work=tmp_path / "work")
+    assert len(stub.embedded) == 1 + len(NAMES)
+    assert again.pictures == made.pictures
+
+
+# ------------------------------------------------------------------------------------------- what is left out
+
+
+@pytest.fixture
+def messy(drawings: Path, tmp_path: Path) -> Path:
+    """The drawings, one of them twice, one cut off, one without a caption."""
+    folder = shutil.copytree(drawings, tmp_path / "messy")
+    shutil.copy(folder / NAMES[0], folder / "copy.png")
+    whole = (folder / NAMES[1]).read_bytes()
+    (folder / NAMES[1]).write_bytes(whole[: len(whole) // 2])
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row["file_name"] != NAMES[2]] + [{"file_name": "copy.png", "caption": "a copy"}]
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def messy_summary(messy: Path, tmp_path: Path) -> Summary:
+    bands = [Encoder(Stub(1), "visual", -1, 0.99, "a"), Encoder(Stub(2), "caption", -1, 1, "b")]
+    made = Recipe(bands, neighbours=60, pairs=60, negatives=60)
+    return make_triplets(messy, tmp_path / "messy.jsonl", made, CaptionTemplates())
+
+
+def left_out(summary: Summary) -> list[dict[str, str]]:
+    return [json.loads(line) for line in summary.files[1].read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_and_recorded(messy_summary: Summary) -> None:
+    assert messy_summary.pictures == len(NAMES)
+    assert messy_summary.skipped["unreadable"] == 1
+    (row,) = [row for row in left_out(messy_summary) if row["reason"] == "unreadable"]
+    assert row["picture"] == NAMES[1]
+    assert row["detail"]
+    assert NAMES[1] not in {name for triplet in read_triplets(messy_summary.files[0]) for name in names(triplet)}
+
+
+def names(triplet: Triplet) -> set[str]:
+    return {triplet.q_img, triplet.t_img, *triplet.hns}
+
+
+def test_files_of_equal_contents_are_no_pair_and_no_negatives_of_each_other(messy_summary: Summary) -> None:
+    seen = list(read_triplets(messy_summary.files[0]))
+    assert any(triplet.q_img == "copy.png" for triplet in seen)
+    for triplet in seen:
+        both = {NAMES[0], "copy.png"}
+        assert {triplet.q_img, triplet.t_img} != both
+        if triplet.q_img in both or triplet.t_img in both:
+            assert not both <= names(triplet)
+
+
+def test_pairs_without_captions_are_left_out_and_recorded(messy_summary: Summary) -> None:
+    rows = [row for row in left_out(messy_summary) if row["reason"] == "no caption"]
+    # 41 pictures in all, one unreadable, one without a caption: 39 others ask for it, and it asks for 39.
+    assert messy_summary.skipped["no caption"] == len(rows) == 2 * 39
+    assert all(NAMES[2] in row["pair"] for row in rows)
+
+
+def test_every_pair_is_a_triplet_or_is_recorded(messy_summary: Summary) -> None:
+    total = messy_summary.triplets + sum(messy_summary.skipped.values()) - messy_summary.skipped["unreadable"]
+    assert total == 40 * 39 - 2  # without the two pairs of a picture and its copy
+
+
+def test_triplets_with_fewer_negatives_than_asked_for_are_counted(messy_summary: Summary) -> None:
+    assert messy_summary.short == messy_summary.triplets > 0
+
+
+def test_a_run_that_leaves_nothing_out_removes_the_record_of_the_one_before(drawings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert len(make_triplets(drawings, out, recipe(), Stopping()).files) == 2
+    assert len(make_triplets(drawings, out, recipe(), CaptionTemplates(), overwrite=True).files) == 1
+    assert not (tmp_path / "out.skipped.jsonl").exists()
+
+
+# ----------------------------------------------------------------------------------------------------- errors
+
+
+def test_no_pair_within_any_band_is_an_error(drawings: Path, tmp_path: Path) -> None:
+    made = Recipe([Encoder(Stub(1), "visual", 0.999, 1, "a")])
+    with pytest.raises(InputError, match="widen the bands"):
+        make_triplets(drawings, tmp_path / "out.jsonl", made, CaptionTemplates())
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_caption_encoder_without_captions_is_an_error(drawings: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(drawings, tmp_path / "bare", ignore=shutil.ignore_patterns("metadata.jsonl"))
+    with pytest.raises(InputError, match=r"b \(caption\): no picture has a caption"):
+        make_triplets(folder, tmp_path / "out.jsonl", recipe(), CaptionTemplates())
+
+
+def test_templates_without_captions_are_an_error(drawings: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(drawings, tmp_path / "bare", ignore=shutil.ignore_patterns("metadata.jsonl"))
+    made = Recipe([Encoder(Stub(1), "visual", 0.2, 0.8, "a")])
+    with pytest.raises(InputError, match="pass a chat model"):
+        make_triplets(folder, tmp_path / "out.jsonl", made, CaptionTemplates())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("out.csv", "a .jsonl or a .parquet"), ("no/out.jsonl", "no such folder"), ("x.jsonl", "already")],
+)
+def test_a_target_that_cannot_be_written_is_an_error(drawings: Path, tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "x.jsonl").write_text("")
+    with pytest.raises(InputError, match=words):
+        make_triplets(drawings, tmp_path / name, recipe(), CaptionTemplates())
+
+
+def test_a_vector_without_direction_is_an_error_that_names_the_picture(drawings: Path, tmp_path: Path) -> None:
+    class Zero(Stub):
+        def encode(self, items: list[dict[str, Any]], **options: Any) -> np.ndarray:
+            found = super().encode(items, **options)
+            found[[Path(item["image"]).name == NAMES[7] for item in items]] = 0
+            return found
+
+    made = Recipe([Encoder(Zero(1), "visual", 0.2, 0.8, "a")])
+    with pytest.raises(STModulesError, match=rf"a \(visual\): its vector of {NAMES[7]} has no direction"):
+        make_triplets(drawings, tmp_path / "out.jsonl", made, CaptionTemplates())
+
+
+@pytest.mark.parametrize("text", ["tiny", "tiny:visual", "tiny:visual:0.5", "tiny:visual:a:b"])
+def test_an_encoder_that_is_not_spelled_right_is_an_error(text: str) -> None:
+    with pytest.raises(InputError, match="MODEL:READS:LOWER:UPPER"):
+        Encoder.parse(text)
+
+
+def test_an_encoder_is_parsed_from_the_right() -> None:
+    assert Encoder.parse("C:/models/mine:fused:-0.5:1") == Encoder("C:/models/mine", "fused", -0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (("tiny", "sound", 0.1, 0.9), "can read visual, caption, fused"),
+        (("tiny", "visual", 0.9, 0.1), "lower bound comes first"),
+        (("tiny", "visual", 0.1, 1.1), "cosines from -1 to 1"),
+        (("tiny", "visual", float("nan"), 0.9), "is not one"),
+        ((Stub(1), "visual", 0.1, 0.9), "needs a name"),
+    ],
+)
+def test_a_wrong_encoder_is_an_error(values: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Encoder(*values)
+
+
+def test_the_same_encoder_twice_is_an_error() -> None:
+    encoders = [Encoder("tiny", "visual", 0.1, 0.9), Encoder("tiny", "visual", 0.5, 0.9)]
+    with pytest.raises(InputError, match="there twice"):
+        Recipe(encoders)
+    with pytest.raises(InputError, match="No encoder"):
+        Recipe([])
+
+
+@pytest.mark.parametrize("name", ["neighbours", "pairs", "negatives"])
+def test_numbers_of_a_recipe_below_one_are_errors(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}=0"):
+        recipe(**{name: 0})
+
+
+# ------------------------------------------------------------------------------------------------- command line
+
+
+def command(*args: str | Path) -> Result:
+    return CliRunner().invoke(cli.app, ["megapairs", *map(str, args)])
+
+
+ENCODERS = ("-e", "tiny:visual:0.5:0.97", "-e", "tiny:caption:0.5:0.97")
+
+
+def test_the_command_writes_triplets_and_says_how_many(drawings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    result = command(drawings, *ENCODERS, "--out", out, "--quiet", "--device", "cpu", "--negatives", "30")
+    assert result.exit_code == 0, result.output
+    written = list(read_triplets(out))
+    assert f"Wrote {len(written)} triplets of 40 pictures to {out}." in result.stdout
+    assert "fewer than 30 hard negatives" in result.stdout
+    assert result.stderr == ""
+
+
+def test_the_command_takes_a_chat_model_and_says_what_it_left_out(
+    drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = json.dumps({"common": "a", "difference": "b", "instructions": ["in another way"]})
+    (tmp_path / "megapairs_cli_model.py").write_text(
+        "from langchain_core.language_models import FakeListChatModel\n"
+        f"model = FakeListChatModel(responses=[{answer!r}] * 9 + ['no'] * 3 + [{answer!r}] * 1000)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    options = ["--chat-model", "megapairs_cli_model:model", "--instructions", "1", "--max-failures", "1"]
+    result = command(drawings, *ENCODERS[:2], *options, "--concurrency", "1", "-q", "--device", "cpu", "-o", "t.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "Left out: 1 (no usable answer); see t.skipped.jsonl." in result.stdout
+    assert {triplet.q_text for triplet in read_triplets(tmp_path / "t.jsonl")} == {("in another way",)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-e", "tiny:visual"), "MODEL:READS:LOWER:UPPER"),
+        (("-e", "tinny:visual:0.1:0.9"), "Did you mean 'tiny'"),
+        ((*ENCODERS, "--out", "out.txt"), ".jsonl or a .parquet"),
+        ((*ENCODERS, "--chat-model", "nothing"), "MODULE:NAME"),
+    ],
+)
+def test_the_command_says_what_is_wrong_in_one_line(
+    drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = command(drawings, "--quiet", *arguments)
+    assert result.exit_code in (1, 2)
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert words in result.stderr
