@@ -5,8 +5,7 @@
 draws a folder of pictures with captions, mines triplets from it with the embedded model and templates, builds a model
 of the embedded model's architecture with random weights, trains it with sentence-transformers' own trainer on the
 mined file, and prints how well it retrieves before and after. What it is asked for is held out: scenes that are not
-in the folder. The drawings show one large shape in the middle, which a few minutes on two cores are enough to learn.
-Needs the extras `megapairs` and `train`.
+in the folder. The drawings show one large shape in the middle. Needs the extras `megapairs` and `train`.
 """
 
 from __future__ import annotations
