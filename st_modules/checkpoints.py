@@ -13,7 +13,7 @@ import huggingface_hub
 import torch
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from st_modules.catalog import ModelSpec
@@ -293,6 +293,20 @@ def refuse_misfits(path: Path, *, missing: set[str], unexpected: set[str], missh
     if any(wrong.values()):
         found = "; ".join(f"{kind}: {some(names)}" for kind, names in wrong.items() if names)
         raise CheckpointError(f"{path}: the weights do not fit the model. {found}.")
+
+
+def refuse_other_weights(path: Path, found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> None:
+    """Raise ``CheckpointError`` where the weights of a file have other names or shapes than those of the model."""
+    refuse_misfits(
+        path,
+        missing=set(needed.keys() - found.keys()),
+        unexpected=set(found.keys() - needed.keys()),
+        misshapen={
+            f"{name} ({list(found[name].shape)} in the file, {list(needed[name].shape)} in the model)"
+            for name in needed.keys() & found.keys()
+            if found[name].shape != needed[name].shape
+        },
+    )
 
 
 def some(names: set[str], most: int = 10) -> str:

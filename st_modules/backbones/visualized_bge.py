@@ -27,7 +27,7 @@ from st_modules.backbones.base import Backbone, Row
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
 from st_modules.backbones.pruning import allow_pruning, pooling_arguments, split_heads
 from st_modules.backbones.visualized_bge_weights import upstream_weights
-from st_modules.checkpoints import Checkpoint, cast_parameters, check_model_type, load_model, refuse_misfits
+from st_modules.checkpoints import Checkpoint, cast_parameters, check_model_type, load_model, refuse_other_weights
 from st_modules.errors import CheckpointError
 from st_modules.images import ImageLimits, ImageSource, scaled_size, to_rgb
 from st_modules.levers import Levers
@@ -287,15 +287,5 @@ def _under(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _fill(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Load weights into a module, each of its own and no other."""
-    needed = module.state_dict()
-    refuse_misfits(
-        path,
-        missing=set(needed.keys() - weights.keys()),
-        unexpected=set(weights.keys() - needed.keys()),
-        misshapen={
-            f"{name} ({list(weights[name].shape)} in the file, {list(needed[name].shape)} in the model)"
-            for name in needed.keys() & weights.keys()
-            if weights[name].shape != needed[name].shape
-        },
-    )
+    refuse_other_weights(path, weights, module.state_dict())
     module.load_state_dict(weights, assign=True)

@@ -21,7 +21,7 @@ from st_modules.backbones.clip import CLIP
 from st_modules.backbones.llava_next import LlavaNext
 from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.backbones.visualized_bge import VisualizedBGE
-from st_modules.checkpoints import refuse_misfits
+from st_modules.checkpoints import refuse_other_weights
 from st_modules.errors import CheckpointError
 from st_modules.train.checked import bounded
 
@@ -276,16 +276,6 @@ def _adapter_state(backbone: Backbone) -> dict[str, Tensor]:
 
 def _fill(backbone: Backbone, weights: Mapping[str, Tensor], folder: Path) -> None:
     """Load the weights of an adapter, each into its own place and no other."""
-    needed = _adapter_state(backbone)
     found = {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
-    refuse_misfits(
-        folder,
-        missing=set(needed.keys() - found.keys()),
-        unexpected=set(found.keys() - needed.keys()),
-        misshapen={
-            f"{name} ({list(found[name].shape)} in the file, {list(needed[name].shape)} in the model)"
-            for name in needed.keys() & found.keys()
-            if needed[name].shape != found[name].shape
-        },
-    )
+    refuse_other_weights(folder, found, _adapter_state(backbone))
     set_peft_model_state_dict(backbone.model, found)
