@@ -69,6 +69,19 @@ def test_gradients_of_an_adapter_with_and_without_caching_agree(
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_gradients_with_and_without_caching_are_the_same_in_double_precision(name: str) -> None:
+    model = adapted(name).double()
+    columns = [{key: doubled(value) for key, value in column.items()} for column in columns_of(model, name)]
+    expected = gradients(model, build_loss(model, LossSettings()), columns)
+    found = gradients(model, build_loss(model, LossSettings(mini_batch_size=2)), columns)
+    assert difference(found, expected) <= 1e-13
+
+
+def doubled(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_every_weight_of_an_adapter_has_a_gradient(name: str) -> None:
     model = adapted(name)
     found = gradients(model, build_loss(model, LossSettings()), columns_of(model, name))
