@@ -6,7 +6,7 @@ the package.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from st_modules.catalog import ModelSpec, get_model, list_models
 from st_modules.errors import (
@@ -17,6 +17,7 @@ from st_modules.errors import (
     STModulesError,
     UnknownModelError,
 )
+from st_modules.lazy import lazy_names
 
 if TYPE_CHECKING:
     from st_modules.embedder import Embedder
@@ -43,22 +44,13 @@ __all__ = [
 ]
 
 # torch and sentence-transformers take seconds to import, so what needs them is imported at first use.
-_LAZY = {
-    "Embedder": "st_modules.embedder",
-    "ImageLimits": "st_modules.images",
-    "SentenceTransformer": "st_modules.model",
-    "register": "st_modules.model",
-    "unregister": "st_modules.model",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_LAZY[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Embedder": "embedder",
+        "ImageLimits": "images",
+        "SentenceTransformer": "model",
+        "register": "model",
+        "unregister": "model",
+    },
+)

@@ -13,7 +13,11 @@ class ImageError(InputError):
     """An image is missing, unreadable, over a limit, or not allowed to be fetched."""
 
 
-class UnknownModelError(STModulesError, ValueError):
+class UnknownNameError(STModulesError, ValueError):
+    """A name that nothing has."""
+
+
+class UnknownModelError(UnknownNameError):
     """A model name that the catalog does not have."""
 
 

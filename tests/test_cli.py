@@ -342,7 +342,7 @@ class Scripted:
 
 def scripted(monkeypatch: pytest.MonkeyPatch, error: float) -> Scripted:
     model = Scripted(verify.PUBLISHED["gme-7b"].scores, error)
-    monkeypatch.setattr(cli, "_load", lambda *args: model)
+    monkeypatch.setattr(cli.models, "load_model", lambda *args: model)
     monkeypatch.setattr(
         verify, "fetch_images", lambda scores: dict.fromkeys([verify._WINDOW, verify._FRONT], "picture")
     )

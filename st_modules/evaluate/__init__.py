@@ -6,9 +6,10 @@ It needs ``pip install "st-modules[eval]"``. Names are imported at first use, be
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from st_modules.errors import MissingExtraError
+from st_modules.lazy import lazy_names
 
 if TYPE_CHECKING:
     from st_modules.evaluate.benchmarks import BENCHMARKS, Entry, Suite, UnknownBenchmarkError, open_benchmark
@@ -37,39 +38,35 @@ __all__ = [
     "wrap_model",
 ]
 
-_LAZY = {
-    "BENCHMARKS": "benchmarks",
-    "BenchmarkDataError": "files",
-    "Entry": "benchmarks",
-    "MTEBModel": "models",
-    "Outcome": "run",
-    "Report": "report",
-    "Suite": "benchmarks",
-    "UMRB": "umrb",
-    "UnknownBenchmarkError": "benchmarks",
-    "collect": "run",
-    "evaluate": "run",
-    "load_model": "models",
-    "model_meta": "models",
-    "open_benchmark": "benchmarks",
-    "umrb_benchmark": "umrb",
-    "wrap_model": "models",
-}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def _check(name: str) -> None:
     try:
         importlib.import_module("mteb")
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f'Evaluation needs {error.name}, on Python 3.11 or newer: pip install "st-modules[eval]"'
         ) from error
-    value = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
 
 
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "BENCHMARKS": "benchmarks",
+        "BenchmarkDataError": "files",
+        "Entry": "benchmarks",
+        "MTEBModel": "models",
+        "Outcome": "run",
+        "Report": "report",
+        "Suite": "benchmarks",
+        "UMRB": "umrb",
+        "UnknownBenchmarkError": "benchmarks",
+        "collect": "run",
+        "evaluate": "run",
+        "load_model": "models",
+        "model_meta": "models",
+        "open_benchmark": "benchmarks",
+        "umrb_benchmark": "umrb",
+        "wrap_model": "models",
+    },
+    _check,
+)

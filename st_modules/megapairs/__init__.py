@@ -7,7 +7,10 @@ on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from st_modules.extras import require
+from st_modules.lazy import lazy_names
 
 if TYPE_CHECKING:
     from st_modules.megapairs.chat import ChatInstructions
@@ -47,41 +50,34 @@ __all__ = [
     "write_parquet",
 ]
 
-# Only chat.py needs langchain-core, and only a run needs numpy and tqdm: each name is imported at its first use.
-_MODULES = {
-    "CaptionTemplates": "instructions",
-    "ChatInstructions": "chat",
-    "Collection": "pictures",
-    "Encoder": "encoders",
-    "InstructionError": "instructions",
-    "InstructionWriter": "instructions",
-    "Picture": "pictures",
-    "PicturePair": "instructions",
-    "Recipe": "pipeline",
-    "Summary": "pipeline",
-    "Triplet": "triplets",
-    "Written": "instructions",
-    "make_triplets": "pipeline",
-    "read_collection": "pictures",
-    "read_triplets": "triplets",
-    "save_pictures": "export",
-    "training_dataset": "training",
-    "training_rows": "training",
-    "write_parquet": "triplets",
-}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
+def _check(name: str) -> None:
     if name == "ChatInstructions":
-        from st_modules.extras import require
-
         require("langchain_core", extra="megapairs")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES])
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "CaptionTemplates": "instructions",
+        "ChatInstructions": "chat",
+        "Collection": "pictures",
+        "Encoder": "encoders",
+        "InstructionError": "instructions",
+        "InstructionWriter": "instructions",
+        "Picture": "pictures",
+        "PicturePair": "instructions",
+        "Recipe": "pipeline",
+        "Summary": "pipeline",
+        "Triplet": "triplets",
+        "Written": "instructions",
+        "make_triplets": "pipeline",
+        "read_collection": "pictures",
+        "read_triplets": "triplets",
+        "save_pictures": "export",
+        "training_dataset": "training",
+        "training_rows": "training",
+        "write_parquet": "triplets",
+    },
+    _check,
+)

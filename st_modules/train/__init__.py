@@ -6,7 +6,10 @@ other names are its parts, for a training loop of one's own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from st_modules.extras import require
+from st_modules.lazy import lazy_names
 
 if TYPE_CHECKING:
     from st_modules.train.checked import ConfigError
@@ -47,40 +50,33 @@ __all__ = [
     "save_adapter",
 ]
 
-_LAZY = {
-    "ConfigError": "checked",
-    "DataCollator": "collator",
-    "LoraSettings": "lora",
-    "LossSettings": "losses",
-    "Result": "runner",
-    "SourceSettings": "config",
-    "TrainConfig": "config",
-    "Trainer": "trainer",
-    "add_lora": "lora",
-    "build_loss": "losses",
-    "checkpoint_activations": "lora",
-    "freeze_vision": "lora",
-    "load_adapter": "lora",
-    "load_source": "data",
-    "merge_adapter": "lora",
-    "read_config": "config",
-    "run": "runner",
-    "save_adapter": "lora",
-}
-_PACKAGES = ("accelerate", "datasets", "tensorboard", "yaml")
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
-
-    from st_modules.extras import require
-
-    for package in _PACKAGES:
+def _check(name: str) -> None:
+    for package in ("accelerate", "datasets", "tensorboard", "yaml"):
         require(package, extra="train")
-    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
 
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "ConfigError": "checked",
+        "DataCollator": "collator",
+        "LoraSettings": "lora",
+        "LossSettings": "losses",
+        "Result": "runner",
+        "SourceSettings": "config",
+        "TrainConfig": "config",
+        "Trainer": "trainer",
+        "add_lora": "lora",
+        "build_loss": "losses",
+        "checkpoint_activations": "lora",
+        "freeze_vision": "lora",
+        "load_adapter": "lora",
+        "load_source": "data",
+        "merge_adapter": "lora",
+        "read_config": "config",
+        "run": "runner",
+        "save_adapter": "lora",
+    },
+    _check,
+)

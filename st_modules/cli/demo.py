@@ -1,0 +1,68 @@
+"""``st-modules demo``: a gallery of drawings, and a page that searches it."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from st_modules.cli.shared import (
+    BaseWeights,
+    Device,
+    ModelName,
+    Weights,
+    load_model,
+    make_console,
+    make_table,
+    one_line_errors,
+)
+
+if TYPE_CHECKING:
+    from st_modules.demo.run import Answer, Gallery
+
+app = typer.Typer()
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for index.html.")] = Path("demo-out"),
+    model_name: ModelName = "tiny",
+    weights: Weights = None,
+    base_weights: BaseWeights = None,
+    device: Device = None,
+    pictures: Annotated[int, typer.Option(min=20, max=3000, help="Size of the gallery.")] = 300,
+    seed: Annotated[int, typer.Option(help="Another seed draws another gallery.")] = 7,
+) -> None:
+    """Draw a gallery, search it by text, by picture and by both, and write a page with the answers."""
+    with one_line_errors():
+        from st_modules.demo.page import render
+        from st_modules.demo.run import answer, make_gallery
+
+        out.mkdir(parents=True, exist_ok=True)
+        model = load_model(model_name, device, weights, base_weights)
+        typer.echo(f"Drawing {pictures} pictures and embedding them with {model_name} …")
+        gallery = make_gallery(pictures, seed)
+        answers = answer(model, gallery)
+        make_console().print(_answer_table(gallery, answers))
+        page = out / "index.html"
+        page.write_text(render(model_name, gallery, answers), encoding="utf-8")
+        typer.echo(f"Wrote {page}: open it in a browser.")
+
+
+def _answer_table(gallery: Gallery, answers: list[Answer]) -> Table:
+    from st_modules.demo.wording import caption
+
+    table = make_table("Question", "First answer", "Score", "Right answer")
+    for kind, group in groupby(answers, key=lambda found: found.question.kind):
+        table.add_section()
+        table.add_row(f"[bold]{kind}[/]")
+        for found in group:
+            first = found.ranking[0]
+            rank = "[green]✓ first[/]" if found.rank == 1 else f"[red]rank {found.rank}[/]"
+            asked = [f"({caption(found.question.scene)})"] if found.question.scene else []
+            asked += [f"“{found.question.text}”"] if found.question.text else []
+            table.add_row(" + ".join(asked), gallery.captions[first], f"{found.scores[first]:.3f}", rank)
+    return table

@@ -1,0 +1,96 @@
+"""``st-modules embed``: vectors of texts, images, and both, in a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from st_modules.cli.shared import BaseWeights, Device, ModelName, Weights, load_model, one_line_errors, stop
+from st_modules.errors import InputError
+
+if TYPE_CHECKING:
+    from st_modules.records import Record
+
+app = typer.Typer()
+
+
+@app.command()
+def embed(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.", show_default=False)] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--file",
+            "-f",
+            help="A text file (one text a line), an image, a folder of images, a JSONL file with text and/or image "
+            "fields, or - for lines from standard input. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="File.npy (records go to file.jsonl beside it) or file.parquet.")
+    ] = Path("vectors.npy"),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
+    model_name: ModelName = "tiny",
+    weights: Weights = None,
+    base_weights: BaseWeights = None,
+    device: Device = None,
+    query: Annotated[
+        bool | None,
+        typer.Option("--query/--document", help="Which side of a search the vectors are for.", show_default=False),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Instruction for the model.")] = None,
+    prompt_name: Annotated[str | None, typer.Option(help="Name of one of the model's own instructions.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Most items in a batch.")] = 32,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
+) -> None:
+    """Embed texts, images, or both together, and write the vectors."""
+    with one_line_errors():
+        from st_modules.vector_files import check_target, write_vectors
+
+        if prompt is not None and prompt_name is not None:
+            stop("--prompt and --prompt-name are two ways to say the same: pass one of them.", 2)
+        check_target(out, overwrite=force)
+        records = _records(texts or [], files or [])
+        model = load_model(model_name, device, weights, base_weights)
+        if prompt_name is not None and prompt_name not in model.prompts:
+            known = ", ".join(model.prompts) or "none"
+            stop(f"{model_name} has no instruction named {prompt_name!r}. It has: {known}.", 2)
+        encode = {None: model.encode, True: model.encode_query, False: model.encode_document}[query]
+        with _places_named(records):
+            vectors = encode(
+                [record.item for record in records],
+                prompt=prompt,
+                prompt_name=prompt_name,
+                batch_size=batch_size,
+                show_progress_bar=not quiet,
+            )
+        written = write_vectors(out, vectors, records)
+        typer.echo(f"Wrote {len(vectors)} vectors of {vectors.shape[1]} to {' and '.join(map(str, written))}.")
+
+
+def _records(texts: Sequence[str], files: Sequence[Path]) -> list[Record]:
+    from st_modules.records import is_file_name, read_file, read_texts
+
+    for text in texts:
+        if is_file_name(text):
+            stop(f"{text!r} is a file: pass it as --file {text}", 2)
+    records = [*read_texts(texts), *(record for path in files for record in read_file(path))]
+    if not records:
+        stop("Nothing to embed: pass texts, or --file.", 2)
+    return records
+
+
+@contextmanager
+def _places_named(records: Sequence[Record]) -> Iterator[None]:
+    """Say where an item was read instead of its number in the list."""
+    try:
+        yield
+    except InputError as error:
+        message = re.sub(r"^item (\d+)", lambda match: records[int(match[1])].place, str(error))
+        raise InputError(message) from error
