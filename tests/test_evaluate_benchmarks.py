@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from st_modules import cli
 from st_modules.evaluate import UMRB, BenchmarkDataError, Report, Suite, UnknownBenchmarkError, open_benchmark
-from st_modules.evaluate.umrb import PUBLISHED, SETTINGS, missing, umrb_benchmark
+from st_modules.evaluate.umrb import AUTHOR, PUBLISHED, SETTINGS, missing, umrb_benchmark
 
 COUNTS = {"T→T": 16, "I→I": 1, "T→I": 4, "T→VD": 10, "I→T": 4, "T→IT": 2, "IT→T": 5, "IT→I": 2, "IT→IT": 3}
 CATEGORIES = {
@@ -56,11 +56,58 @@ def test_a_task_of_umrb_asks_for_what_its_setting_says(task: Any) -> None:
     assert (metadata.type == "DocumentUnderstanding") == (task.setting == "T→VD")
 
 
-@pytest.mark.parametrize("task", [task for task in UMRB if task.verified], ids=lambda task: task.name)
-def test_a_verified_task_is_a_dataset_that_is_called_umrb(task: Any) -> None:
-    metadata = mteb.get_task(task.name).metadata
-    assert metadata.dataset["path"].startswith("izhx/UMRB-")
-    assert metadata.main_score == task.metric
+DATASETS = {
+    "T→T": "ArguAna, Climate-FEVER, CQADupStack, DBPedia, FEVER, FiQA2018, HotpotQA, MSMARCO, NFCorpus, NQ, Quora, "
+    "SCIDOCS, SciFact, Touche2020, TRECCOVID, WebQA",
+    "I→I": "Nights",
+    "T→I": "VisualNews, Fashion200k, MSCOCO, Flickr30k",
+    "T→VD": "TAT-DQA, ArxivQA, DocVQA, InfoVQA, Shift Project, AI, Government Reports, Healthcare Industry, Energy, "
+    "TabFQuad",
+    "I→T": "VisualNews, Fashion200k, MSCOCO, Flickr30k",
+    "T→IT": "WebQA, EDIS",
+    "IT→T": "OVEN, INFOSEEK, ReMuQ, OKVQA, LLaVA",
+    "IT→I": "FashionIQ, CIRR",
+    "IT→IT": "OVEN, EVQA, INFOSEEK",
+}
+"""UMRB's datasets as the rendering of the paper lists them."""
+
+
+def dataset_of(name: str) -> str:
+    """What is left of a task's name in mteb without what mteb adds to the dataset's."""
+    plain = re.sub(r"^Vidore(SyntheticDocQA)?|([IT]+2[IT]+)?(Retrieval)?$", "", name).lower()
+    return {"encyclopediavqa": "evqa"}.get(plain, plain)
+
+
+def test_umrb_has_the_datasets_that_the_rendering_of_the_paper_lists() -> None:
+    listed = {
+        setting: sorted(re.sub(r"\W", "", name).lower() for name in names.split(","))
+        for setting, names in DATASETS.items()
+    }
+    ours = {setting: sorted(dataset_of(task.name) for task in UMRB if task.setting == setting) for setting in SETTINGS}
+    assert ours == listed
+
+
+@pytest.mark.parametrize("task", UMRB, ids=lambda task: task.name)
+def test_a_task_of_umrb_has_the_metric_that_the_rendering_of_the_paper_states(task: Any) -> None:
+    dataset = dataset_of(task.name)
+    if task.setting == "T→T" and dataset != "webqa":
+        assert task.metric == "ndcg_at_10"
+    elif task.setting == "T→VD":
+        assert task.metric == "ndcg_at_5"
+    else:
+        assert task.metric == f"hit_rate_at_{10 if dataset in ('fashion200k', 'fashioniq', 'okvqa') else 5}"
+
+
+def test_an_author_calls_four_datasets_umrb() -> None:
+    ours = {task.name for task in UMRB if task.source == AUTHOR}
+    theirs = {task.name for task in UMRB if mteb.get_task(task.name).metadata.dataset["path"].startswith("izhx/UMRB-")}
+    assert ours == theirs
+    assert len(ours) == 4
+
+
+@pytest.mark.parametrize("task", [task for task in UMRB if task.source == AUTHOR], ids=lambda task: task.name)
+def test_the_author_states_the_same_metric(task: Any) -> None:
+    assert mteb.get_task(task.name).metadata.main_score == task.metric
 
 
 def test_umrb_is_a_benchmark_of_mteb() -> None:
@@ -193,10 +240,18 @@ def test_the_command_needs_a_model() -> None:
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
 
 
-def test_a_wrong_name_is_one_line() -> None:
-    result = command("tiny", "--benchmark", "drawing")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("Error: Unknown benchmark 'drawing'. Did you mean 'drawings'?")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--benchmark", "drawing"], "Unknown benchmark 'drawing'. Did you mean 'drawings'?"),
+        (["--tasks", "DrawingT2I"], "drawings has no task 'DrawingT2I'. Did you mean 'DrawingsT2I'?"),
+        (["--data", "."], "'drawings' reads no folder"),
+    ],
+)
+def test_a_wrong_name_is_one_line_and_a_wrong_call(options: list[str], message: str) -> None:
+    result = command("tiny", *options)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {message}")
     assert result.stderr.count("\n") == 1
 
 
@@ -221,10 +276,12 @@ def test_instructions_are_read_from_a_file(tmp_path: Path) -> None:
     assert path.parent.parent.name == "experiments"
 
 
-@pytest.mark.parametrize("content", [{"DrawingsT3I": "Find it."}, {"query": 3}, ["Find it."]], ids=str)
-def test_instructions_that_would_not_be_used_are_an_error(tmp_path: Path, content: Any) -> None:
+@pytest.mark.parametrize(
+    ("content", "code"), [({"DrawingsT3I": "Find it."}, 2), ({"query": 3}, 1), (["Find it."], 1)], ids=str
+)
+def test_instructions_that_would_not_be_used_are_an_error(tmp_path: Path, content: Any, code: int) -> None:
     result = instructed(tmp_path, content)
-    assert result.exit_code == 1
+    assert result.exit_code == code
     assert result.stderr.startswith(f"Error: {tmp_path / 'instructions.json'}: ")
 
 

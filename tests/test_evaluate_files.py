@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mteb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -15,15 +17,26 @@ import pytest
 import pytrec_eval
 from evaluation import draw_pictures, items, ranks, similarities
 from sklearn.metrics import average_precision_score
+from typer.testing import CliRunner
 
 from st_modules import SentenceTransformer
+from st_modules.cli import app
 from st_modules.evaluate import BenchmarkDataError, Entry, collect, evaluate, open_benchmark, wrap_model
-from st_modules.evaluate.composed import CIRCO, CIRR, CIRRSubset, FashionIQ
+from st_modules.evaluate.composed import (
+    CIRCO,
+    CIRR,
+    CIRCOTest,
+    CIRRSubset,
+    CIRRSubsetTest,
+    CIRRTest,
+    FashionIQ,
+)
 from st_modules.evaluate.local_task import LocalTask
 from st_modules.evaluate.metrics import average_precision, is_best, ranked
 from st_modules.evaluate.mmeb import META_TASKS, MMEB
 
 CHANGES = ("make it blue", "two of them", "move it to the left", "on a black background")
+ASPECTS = (["compare_change"], ["cardinality", "compare_change"], ["negation", "cardinality"], ["compare_change"])
 
 
 def write(path: Path, content: Any) -> Path:
@@ -103,7 +116,7 @@ def circo(tmp_path: Path) -> Path:
                 "gt_img_ids": ids[number + 1 : number + 2 + 2 * number],
                 "relative_caption": change,
                 "shared_concept": "a shape",
-                "semantic_aspects": ["addition"],
+                "semantic_aspects": ASPECTS[number],
                 "id": number,
             }
             for number, change in enumerate(CHANGES)
@@ -131,6 +144,38 @@ def test_circo_scores_are_those_of_the_published_definition(
         assert found[f"circo_map_at_{k}"] == pytest.approx(np.mean(precisions))
         assert found[f"circo_recall_at_{k}"] == pytest.approx(np.mean(recalls))
     assert 0 < found["circo_map_at_5"] < 1
+
+
+def test_circo_has_a_score_for_each_semantic_aspect(tiny: SentenceTransformer, circo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (entry,) = open_benchmark("circo", circo).entries
+    found = evaluate(wrap_model(tiny, "tiny"), [entry], out, show_progress_bar=False).scores["CIRCO"]
+    data = CIRCO(circo).subsets()["default"]
+    cosines = similarities(tiny, data["queries"], data["corpus"], tiny.prompts["it2i"])
+    precisions: dict[str, list[float]] = {"cardinality": [], "compare_change": [], "negation": []}
+    for record in json.loads((circo / "annotations" / "val.json").read_text(encoding="utf-8")):
+        ranking = sorted(cosines[str(record["id"])].items(), key=lambda pair: -pair[1])[:10]
+        hits = np.isin([int(name) for name, _ in ranking], record["gt_img_ids"])
+        precision = (np.cumsum(hits) * hits / np.arange(1, len(hits) + 1)).sum() / min(len(record["gt_img_ids"]), 10)
+        for aspect in record["semantic_aspects"]:
+            precisions[aspect].append(precision)
+    expected = {f"circo_map_at_10_{aspect}": np.mean(values) for aspect, values in precisions.items()}
+    assert len(set(expected.values())) == 3
+    assert {name: score for name, score in found.items() if name in expected} == pytest.approx(expected)
+    assert len(found) == 8 + 3
+
+
+def test_circo_without_semantic_aspects_has_its_other_scores(
+    tiny: SentenceTransformer, circo: Path, tmp_path: Path
+) -> None:
+    edit(circo / "annotations" / "val.json", lambda records: [record.pop("semantic_aspects") for record in records][:0])
+    outcome = evaluate(
+        wrap_model(tiny, "tiny"), open_benchmark("circo", circo).entries, tmp_path / "out", show_progress_bar=False
+    )
+    assert outcome.errors == {}
+    assert list(outcome.scores["CIRCO"]) == [
+        f"circo_{score}_at_{k}" for score in ("map", "recall") for k in (5, 10, 25, 50)
+    ]
 
 
 def test_a_query_is_the_reference_with_the_caption(circo: Path) -> None:
@@ -185,6 +230,183 @@ def test_cirr_leaves_the_reference_out_of_the_ranking(
     places = ranks(cosines, {query: record["target_hard"] for query, record in records.items()})
     for k in task.k_values:
         assert found[f"recall_at_{k}"] == pytest.approx(np.mean(places < k), abs=1e-5)
+
+
+# ---------------------------------------------------------------------------------------- files for servers
+
+
+@pytest.fixture
+def circo_test(circo: Path) -> Path:
+    """CIRCO with its test split, whose records have no answers."""
+    records = json.loads((circo / "annotations" / "val.json").read_text(encoding="utf-8"))
+    public = ("reference_img_id", "relative_caption", "shared_concept")
+    tests = [{**{key: record[key] for key in public}, "id": 3 - record["id"]} for record in records]
+    write(circo / "annotations" / "test.json", tests)
+    return circo
+
+
+@pytest.fixture
+def cirr_test(cirr: Path) -> Path:
+    """CIRR with its test split, whose records have no answers and whose pictures are others."""
+    names = [f"test1-{number}-0-img0" for number in range(10)]
+    draw_pictures(cirr / "test1", [f"{name}.png" for name in names], seed=6)
+    write(cirr / "cirr" / "image_splits" / "split.rc2.test1.json", {name: f"./test1/{name}.png" for name in names})
+    write(
+        cirr / "cirr" / "captions" / "cap.rc2.test1.json",
+        [
+            {
+                "pairid": 12063 + number,
+                "reference": names[number],
+                "caption": change,
+                "img_set": {"id": number, "members": names[number : number + 6], "reference_rank": 0},
+            }
+            for number, change in enumerate(CHANGES)
+        ],
+    )
+    return cirr
+
+
+def file_of(model: SentenceTransformer, task: LocalTask, folder: Path, **options: Any) -> Path:
+    entry = Entry(task.metadata.name, "", (), lambda: task)
+    outcome = evaluate(wrap_model(model, "tiny"), [entry], folder, show_progress_bar=False, **options)
+    assert outcome.errors == outcome.scores == {}
+    return outcome.submissions[task.metadata.name]
+
+
+def content_of(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_circos_server_gets_the_ids_of_the_first_pictures_of_each_query(
+    tiny: SentenceTransformer, circo_test: Path, tmp_path: Path
+) -> None:
+    found = content_of(file_of(tiny, CIRCOTest(circo_test), tmp_path / "out"))
+    data = CIRCOTest(circo_test).subsets()["default"]
+    cosines = similarities(tiny, data["queries"], data["corpus"], tiny.prompts["it2i"])
+    assert found == {
+        query: [int(name) for name in sorted(scores, key=scores.__getitem__, reverse=True)]
+        for query, scores in cosines.items()
+    }
+    records = content_of(circo_test / "annotations" / "test.json")
+    assert list(found) == [str(record["id"]) for record in records] == ["3", "2", "1", "0"]
+    assert data["queries"]["text"] == list(CHANGES)
+
+
+@pytest.mark.parametrize(("task", "metric", "places"), [(CIRRTest, "recall", 50), (CIRRSubsetTest, "recall_subset", 3)])
+def test_cirrs_server_gets_the_names_of_the_first_pictures_but_the_reference(
+    tiny: SentenceTransformer, cirr_test: Path, tmp_path: Path, task: type[CIRRTest], metric: str, places: int
+) -> None:
+    found = content_of(file_of(tiny, task(cirr_test), tmp_path / "out"))
+    data = task(cirr_test).subsets()["default"]
+    cosines = similarities(tiny, data["queries"], data["corpus"], tiny.prompts["it2i"])
+    expected: dict[str, Any] = {"version": "rc2", "metric": metric}
+    for record in content_of(cirr_test / "cirr" / "captions" / "cap.rc2.test1.json"):
+        scores = cosines[str(record["pairid"])]
+        among = set(record["img_set"]["members"]) if task is CIRRSubsetTest else set(scores)
+        best = sorted(among - {record["reference"]}, key=scores.__getitem__, reverse=True)
+        expected[str(record["pairid"])] = best[:places]
+    assert found == expected
+    assert all(name.startswith("test1-") for name in found["12063"])
+
+
+def test_the_server_gets_fifty_pictures_of_circo_and_cirr_and_three_of_a_set(circo_test: Path, cirr_test: Path) -> None:
+    ranking = [str(number) for number in range(60)]
+    assert CIRCOTest(circo_test).submission({"7": ranking})["7"] == list(range(50))
+    assert CIRRTest(cirr_test).submission({"7": ranking})["7"] == ranking[:50]
+    assert CIRRSubsetTest(cirr_test).submission({"7": ranking})["7"] == ["0", "1", "2"]
+
+
+def test_a_file_for_a_server_stands_beside_the_results_and_nothing_else_does(
+    tiny: SentenceTransformer, circo_test: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    model = wrap_model(tiny, "tiny")
+    outcome = evaluate(model, open_benchmark("circo", circo_test).entries, out, show_progress_bar=False)
+    (result,) = out.rglob("CIRCO.json")
+    revision = CIRCOTest(circo_test).metadata.revision
+    expected = out / "submissions" / result.parent.relative_to(out / "results") / f"CIRCOTest-{revision}.json"
+    assert outcome.submissions == {"CIRCOTest": expected}
+    assert [path for path in (out / "submissions").rglob("*") if path.is_file()] == [expected]
+    assert collect(model, open_benchmark("circo", circo_test).entries, out).submissions == outcome.submissions
+
+
+def test_a_file_for_a_server_is_written_again_for_other_data_or_when_asked(
+    tiny: SentenceTransformer, circo_test: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    path = file_of(tiny, CIRCOTest(circo_test), out)
+    whole = path.read_text(encoding="utf-8")
+    write(path, "kept")
+    assert file_of(tiny, CIRCOTest(circo_test), out) == path
+    assert path.read_text(encoding="utf-8") == "kept"
+    assert file_of(tiny, CIRCOTest(circo_test), out, overwrite=True) == path
+    assert path.read_text(encoding="utf-8") == whole
+    edit(circo_test / "annotations" / "test.json", lambda records: records[:2])
+    other = file_of(tiny, CIRCOTest(circo_test), out)
+    assert (other != path, len(content_of(other))) == (True, 2)
+
+
+def test_a_file_for_a_server_is_not_collected_where_it_or_the_data_are_gone(
+    tiny: SentenceTransformer, circo_test: Path, tmp_path: Path
+) -> None:
+    model, entries, out = wrap_model(tiny, "tiny"), open_benchmark("circo", circo_test).entries[1:], tmp_path / "out"
+    assert collect(model, entries, out).submissions == {}
+    evaluate(model, entries, out, show_progress_bar=False)
+    (circo_test / "annotations" / "test.json").unlink()
+    assert collect(model, entries, out).submissions == {}
+
+
+@pytest.mark.parametrize(("name", "tests"), [("circo", ["CIRCOTest"]), ("cirr", ["CIRRTest", "CIRRSubsetTest"])])
+def test_a_test_split_is_a_task_where_its_file_is_there(
+    name: str, tests: list[str], request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue(name)
+    before = [entry.name for entry in open_benchmark(name, folder).entries]
+    request.getfixturevalue(f"{name}_test")
+    suite = open_benchmark(name, folder)
+    assert [entry.name for entry in suite.entries] == [*before, *tests]
+    assert [entry.name for entry in suite.select(["test split"])] == tests
+
+
+def test_mteb_is_told_that_a_test_split_has_no_scores(tiny: SentenceTransformer, circo_test: Path) -> None:
+    model: Any = wrap_model(tiny, "tiny")
+    with pytest.raises(BenchmarkDataError, match="CIRCOTest has no public answers"):
+        mteb.evaluate(model, CIRCOTest(circo_test), cache=None, show_progress_bar=False)
+
+
+def test_the_command_says_where_the_file_for_a_server_is(circo_test: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--benchmark", "circo", "--data", str(circo_test), "--out", str(out), "--quiet"]
+    result = CliRunner().invoke(app, ["evaluate", "tiny", *options])
+    assert result.exit_code == 0, result.output
+    (path,) = (out / "submissions").rglob("*.json")
+    report = (out / "circo-tiny.md").read_text(encoding="utf-8")
+    assert f"| CIRCOTest | test split | file for the server | {path} |" in report
+    assert "1 of 1 tasks have one" in report
+    groups = report.split("\n\n")[2].splitlines()[2:]
+    assert [row.split(" | ")[:2] for row in groups] == [["| CIRCO", "1"], ["| Average", "1"]]
+    shown = "".join(part.strip() for line in result.stdout.splitlines() for part in line.split("  "))
+    assert str(path).replace(" ", "") in shown.replace(" ", "")
+    listed = CliRunner().invoke(app, ["evaluate", "--list", *options])
+    assert re.search(r"CIRCOTest +test split +file for the server", listed.stdout)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda record: record.pop("pairid"), "it has no 'pairid'"),
+        (lambda record: record.update(reference="nobody"), "its image 'nobody' is not in"),
+        (lambda record: record["img_set"].update(members=["nobody"]), "its image 'nobody' is not in"),
+    ],
+)
+def test_a_mistake_in_a_test_split_is_named_with_its_record(
+    cirr_test: Path, change: Callable[[Any], Any], problem: str
+) -> None:
+    def second(records: Any) -> None:
+        change(records[1])
+
+    edit(cirr_test / "cirr" / "captions" / "cap.rc2.test1.json", second)
+    fails(lambda: CIRRSubsetTest(cirr_test), "cap.rc2.test1.json: record 1", problem)
 
 
 # ------------------------------------------------------------------------------------------------ FashionIQ
@@ -361,6 +583,8 @@ CIRCO_MISTAKES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda records: records[2].update(target_img_id=5), "its image '5' is not in"),
     (lambda records: records[2].update(gt_img_ids=[127, 5]), "its image '5' is not in"),
     (lambda records: records[2].update(id=0), "its 'id' 0 is that of an earlier record too"),
+    (lambda records: records[2].pop("semantic_aspects"), "it has no 'semantic_aspects'"),
+    (lambda records: records[2].update(semantic_aspects=["colour"]), "'colour' is none of CIRCO's semantic aspects"),
 ]
 
 
@@ -389,6 +613,12 @@ def test_a_gallery_without_images_is_named(circo: Path) -> None:
     path = circo / "COCO2017_unlabeled" / "annotations" / "image_info_unlabeled2017.json"
     write(path, {"info": {}})
     fails(lambda: CIRCO(circo), str(path), "'images'")
+
+
+def test_a_picture_in_the_gallery_has_a_number(circo: Path) -> None:
+    path = circo / "COCO2017_unlabeled" / "annotations" / "image_info_unlabeled2017.json"
+    edit(path, lambda content: content["images"][4].update(id="527"))
+    fails(lambda: CIRCO(circo), f"{path}: image 4", "'id' must be a whole number")
 
 
 @pytest.mark.parametrize(

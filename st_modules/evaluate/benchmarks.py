@@ -12,15 +12,25 @@ from pathlib import Path
 import mteb
 from mteb.abstasks.abstask import AbsTask
 
-from st_modules.errors import STModulesError
+from st_modules.errors import UnknownNameError
 from st_modules.evaluate import mmeb, umrb
-from st_modules.evaluate.composed import CIRCO, CIRCO_METRICS, CIRR, CIRRSubset, FashionIQ
+from st_modules.evaluate.composed import (
+    CIRCO,
+    CIRCO_ASPECT_METRICS,
+    CIRCO_METRICS,
+    CIRR,
+    CIRCOTest,
+    CIRRSubset,
+    CIRRSubsetTest,
+    CIRRTest,
+    FashionIQ,
+)
 from st_modules.evaluate.drawings import DRAWINGS
 from st_modules.evaluate.files import BenchmarkDataError
 from st_modules.evaluate.local_task import LocalTask
 
 
-class UnknownBenchmarkError(STModulesError, ValueError):
+class UnknownBenchmarkError(UnknownNameError):
     """A benchmark or a task of it that does not exist."""
 
 
@@ -31,14 +41,17 @@ class Entry:
     Attributes:
         name: Name of the task, also in mteb's results.
         group: What its score is averaged in.
-        metrics: The scores that are shown; the first is the one that counts.
+        metrics: The scores that are shown; the first is the one that counts. Empty where a server has the answers, and
+            a file for it is written.
         make: Makes the task.
+        optional_metrics: Scores that are shown too where the results have them.
     """
 
     name: str
     group: str
     metrics: tuple[str, ...]
     make: Callable[[], AbsTask] = field(repr=False)
+    optional_metrics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,7 +152,8 @@ def _umrb() -> Suite:
 
 
 def _circo(data: Path) -> Suite:
-    return Suite("circo", (_local(CIRCO, "CIRCO", CIRCO_METRICS, functools.partial(CIRCO, data)),))
+    scored = Entry("CIRCO", "CIRCO", CIRCO_METRICS, functools.partial(CIRCO, data), CIRCO_ASPECT_METRICS)
+    return Suite("circo", (scored, *_for_servers(data / "annotations" / "test.json", data, CIRCOTest)))
 
 
 def _cirr(data: Path) -> Suite:
@@ -158,8 +172,17 @@ def _cirr(data: Path) -> Suite:
                 ("recall_at_1", "recall_at_2", "recall_at_3"),
                 functools.partial(CIRRSubset, data),
             ),
+            *_for_servers(data / "cirr" / "captions" / "cap.rc2.test1.json", data, CIRRTest, CIRRSubsetTest),
         ),
     )
+
+
+def _for_servers(
+    queries_file: Path, data: Path, *tasks: type[CIRCOTest | CIRRTest | CIRRSubsetTest]
+) -> tuple[Entry, ...]:
+    if not queries_file.is_file():
+        return ()
+    return tuple(_local(task, "test split", (), functools.partial(task, data)) for task in tasks)
 
 
 def _fashioniq(data: Path) -> Suite:

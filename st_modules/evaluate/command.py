@@ -41,7 +41,7 @@ def open_tasks(benchmark: str, data: Path | None, names: Sequence[str]) -> tuple
 
 def task_rows(entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
     """Return a row of a listing for each task."""
-    return [(entry.name, entry.group, ", ".join(entry.metrics)) for entry in entries]
+    return [(entry.name, entry.group, ", ".join(entry.metrics) or "file for the server") for entry in entries]
 
 
 def run_tasks(
@@ -58,7 +58,7 @@ def run_tasks(
     overwrite: bool,
     show_progress_bar: bool,
 ) -> Report:
-    """Run tasks, and report their scores with those that earlier runs left in the folder.
+    """Run tasks, and report their scores and files with those that earlier runs left in the folder.
 
     See :func:`st_modules.evaluate.evaluate`.
     """
@@ -74,7 +74,14 @@ def run_tasks(
     )
     label = spec.name if spec else Path(name).name
     earlier = collect(wrapped, [entry for entry in suite.entries if entry not in entries], out)
-    return Report(suite, label, {**earlier.scores, **outcome.scores}, outcome.errors, spec.name if spec else None)
+    return Report(
+        suite,
+        label,
+        {**earlier.scores, **outcome.scores},
+        outcome.errors,
+        spec.name if spec else None,
+        {**earlier.submissions, **outcome.submissions},
+    )
 
 
 def read_instructions(path: Path, suite: Suite) -> dict[str, str]:

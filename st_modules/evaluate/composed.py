@@ -1,13 +1,15 @@
-"""Composed image retrieval from the published files: CIRCO, CIRR and FashionIQ, on their validation splits.
+"""Composed image retrieval from the published files: CIRCO, CIRR and FashionIQ.
 
-A query is a picture with a text that changes it. The test splits have no public answers: their servers score them.
+A query is a picture with a text that changes it. Scores are those of the validation splits. The test splits of CIRCO
+and CIRR have no public answers: rankings of them are written in the format of the servers that score them.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
@@ -23,10 +25,25 @@ from st_modules.evaluate.files import (
 )
 from st_modules.evaluate.local_task import LocalTask, local_metadata
 from st_modules.evaluate.metrics import average_precision, mean, ranked
+from st_modules.evaluate.submissions import SubmissionTask
 
 _CIRCO_RANKS = (5, 10, 25, 50)
 CIRCO_METRICS = tuple(f"circo_{score}_at_{k}" for score in ("map", "recall") for k in _CIRCO_RANKS)
 """The names of CIRCO's scores."""
+
+_CIRCO_ASPECTS = (
+    "cardinality",
+    "addition",
+    "negation",
+    "direct_addressing",
+    "compare_change",
+    "comparative_statement",
+    "statement_with_conjunction",
+    "spatial_relations_background",
+    "viewpoint",
+)
+CIRCO_ASPECT_METRICS = tuple(f"circo_map_at_10_{aspect}" for aspect in _CIRCO_ASPECTS)
+"""The names of CIRCO's scores by semantic aspect, which there are where ``val.json`` has the aspects."""
 
 _FASHION_TYPES = ("dress", "shirt", "toptee")
 _FASHION_SUFFIXES = (".jpg", ".png", ".jpeg")
@@ -40,7 +57,8 @@ class CIRCO(LocalTask):
     """CIRCO: several right pictures for a query, among the 123,403 unlabelled pictures of COCO 2017.
 
     Scores are ``circo_map_at_k`` over all right pictures and ``circo_recall_at_k`` of the one that the query was
-    written for, k being 5, 10, 25 and 50. The reference picture stays in the ranking, as in the authors' evaluation.
+    written for, k being 5, 10, 25 and 50; and, where the file has ``semantic_aspects``, ``circo_map_at_10_ASPECT`` over
+    the queries with that aspect. The reference picture stays in the ranking, as in the authors' evaluation.
 
     Args:
         folder: The authors' layout: ``annotations/val.json``, ``COCO2017_unlabeled/annotations/
@@ -50,6 +68,7 @@ class CIRCO(LocalTask):
         BenchmarkDataError: A file is missing.
     """
 
+    split: ClassVar[str] = "val"
     k_values = (1, *_CIRCO_RANKS)
     metadata = _metadata(
         "CIRCO",
@@ -62,32 +81,39 @@ class CIRCO(LocalTask):
         coco = folder / "COCO2017_unlabeled"
         self.pictures = coco / "unlabeled2017"
         self.gallery_file = coco / "annotations" / "image_info_unlabeled2017.json"
-        self.queries_file = folder / "annotations" / "val.json"
+        self.queries_file = folder / "annotations" / f"{self.split}.json"
         self.targets: dict[str, str] = {}
+        self.aspects: dict[str, list[str]] = {}
         super().__init__(content_revision([self.gallery_file, self.queries_file]))
 
     def subsets(self) -> Mapping[str, RetrievalSplitData]:
         """Read the files."""
         gallery = self._gallery()
-        records = read_records(self.queries_file)
-        ids = _unique_ids(records, "id")
-        right = [record.ids("gt_img_ids") for record in records]
-        for record, targets in zip(records, right, strict=True):
-            for name in (record.id("reference_img_id"), record.id("target_img_id"), *targets):
-                _known(name, gallery, record, self.gallery_file)
-        self.targets = {query: record.id("target_img_id") for query, record in zip(ids, records, strict=True)}
+        queries = _by_id(read_records(self.queries_file), "id")
+        for record in queries.values():
+            _known(record.id("reference_img_id"), gallery, record, self.gallery_file)
         return {
             "default": RetrievalSplitData(
                 corpus=rows(list(gallery), images=list(gallery.values())),
                 queries=rows(
-                    ids,
-                    texts=[record.text("relative_caption") for record in records],
-                    images=[gallery[record.id("reference_img_id")] for record in records],
+                    list(queries),
+                    texts=[record.text("relative_caption") for record in queries.values()],
+                    images=[gallery[record.id("reference_img_id")] for record in queries.values()],
                 ),
-                relevant_docs={query: dict.fromkeys(targets, 1) for query, targets in zip(ids, right, strict=True)},
+                relevant_docs=self.answers(queries, gallery),
                 top_ranked=None,
             )
         }
+
+    def answers(self, queries: Mapping[str, Record], gallery: Mapping[str, Path]) -> dict[str, dict[str, int]]:
+        """Return the right pictures of each query."""
+        self.targets = {query: record.id("target_img_id") for query, record in queries.items()}
+        self.aspects = _semantic_aspects(queries)
+        right = {query: record.ids("gt_img_ids") for query, record in queries.items()}
+        for query, record in queries.items():
+            for name in (self.targets[query], *right[query]):
+                _known(name, gallery, record, self.gallery_file)
+        return {query: dict.fromkeys(names, 1) for query, names in right.items()}
 
     def _gallery(self) -> dict[str, Path]:
         content = read_json(self.gallery_file)
@@ -97,22 +123,65 @@ class CIRCO(LocalTask):
             Record(f"{self.gallery_file}: image {number}", entry if isinstance(entry, dict) else {})
             for number, entry in enumerate(content["images"])
         ]
-        return {record.id("id"): existing(self.pictures / record.text("file_name"), record) for record in records}
+        return {
+            str(record.number("id")): existing(self.pictures / record.text("file_name"), record) for record in records
+        }
 
     def task_specific_scores(
         self, scores: Any, qrels: Any, results: dict[str, dict[str, float]], hf_split: str, hf_subset: str
     ) -> dict[str, float]:
         """Compute CIRCO's own scores from the rankings."""
         rankings = {query: ranked(found) for query, found in results.items()}
-        found: dict[str, float] = {}
-        for k in _CIRCO_RANKS:
-            found[f"circo_map_at_{k}"] = mean(
-                [average_precision(ranking, qrels[query], k) for query, ranking in rankings.items()]
-            )
-            found[f"circo_recall_at_{k}"] = mean(
-                [float(self.targets[query] in ranking[:k]) for query, ranking in rankings.items()]
-            )
-        return found
+        precisions = {
+            k: {query: average_precision(ranking, qrels[query], k) for query, ranking in rankings.items()}
+            for k in _CIRCO_RANKS
+        }
+        by_aspect: dict[str, list[float]] = defaultdict(list)
+        for query, aspects in self.aspects.items():
+            for aspect in aspects:
+                by_aspect[aspect].append(precisions[10][query])
+        return {
+            **{f"circo_map_at_{k}": mean(found.values()) for k, found in precisions.items()},
+            **{f"circo_recall_at_{k}": self._recall(rankings, k) for k in _CIRCO_RANKS},
+            **{f"circo_map_at_10_{aspect}": mean(found) for aspect, found in by_aspect.items()},
+        }
+
+    def _recall(self, rankings: Mapping[str, list[str]], k: int) -> float:
+        return mean([float(self.targets[query] in ranking[:k]) for query, ranking in rankings.items()])
+
+
+def _semantic_aspects(queries: Mapping[str, Record]) -> dict[str, list[str]]:
+    """Return the aspects of every query; none at all where no record has them, as in the first version of the file."""
+    if not any("semantic_aspects" in record.values for record in queries.values()):
+        return {}
+    found = {query: record.texts("semantic_aspects") for query, record in queries.items()}
+    for query, aspects in found.items():
+        for aspect in aspects:
+            if aspect not in _CIRCO_ASPECTS:
+                raise queries[query].error(f"{aspect!r} is none of CIRCO's semantic aspects: {list(_CIRCO_ASPECTS)}.")
+    return found
+
+
+class CIRCOTest(SubmissionTask, CIRCO):
+    """CIRCO's test split: for each query the ids of the first 50 pictures, as CIRCO's server takes them.
+
+    The format is that of the authors' README and their ``submission_examples/submission_test.json``
+    (https://github.com/miccunifi/CIRCO).
+    """
+
+    split = "test"
+    places = 50
+    metadata = _metadata(
+        "CIRCOTest",
+        description="Composed image retrieval with several right answers that CIRCO's server has.",
+        reference="https://circo.micc.unifi.it/",
+        main_score="circo_map_at_5",
+        eval_splits=["test"],
+    )
+
+    def document(self, name: str) -> int:
+        """Return the id of a picture, which is a number."""
+        return int(name)
 
 
 class CIRR(LocalTask):
@@ -128,6 +197,7 @@ class CIRR(LocalTask):
         BenchmarkDataError: A file is missing.
     """
 
+    split: ClassVar[str] = "val"
     k_values = (1, 5, 10, 50)
     metadata = _metadata(
         "CIRR",
@@ -138,32 +208,27 @@ class CIRR(LocalTask):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.queries_file = folder / "cirr" / "captions" / "cap.rc2.val.json"
-        self.gallery_file = folder / "cirr" / "image_splits" / "split.rc2.val.json"
+        self.queries_file = folder / "cirr" / "captions" / f"cap.rc2.{self.split}.json"
+        self.gallery_file = folder / "cirr" / "image_splits" / f"split.rc2.{self.split}.json"
         super().__init__(content_revision([self.gallery_file, self.queries_file]))
 
     def subsets(self) -> Mapping[str, RetrievalSplitData]:
         """Read the files."""
         gallery = self._gallery()
-        records = read_records(self.queries_file)
-        ids = _unique_ids(records, "pairid")
-        for record in records:
-            for key in ("reference", "target_hard"):
-                _known(record.id(key), gallery, record, self.gallery_file)
+        queries = _by_id(read_records(self.queries_file), "pairid")
+        for record in queries.values():
+            _known(record.id("reference"), gallery, record, self.gallery_file)
+        candidates = {query: self.candidates(record, gallery) for query, record in queries.items()}
         return {
             "default": RetrievalSplitData(
                 corpus=rows(list(gallery), images=list(gallery.values())),
                 queries=rows(
-                    ids,
-                    texts=[record.text("caption") for record in records],
-                    images=[gallery[record.id("reference")] for record in records],
+                    list(queries),
+                    texts=[record.text("caption") for record in queries.values()],
+                    images=[gallery[record.id("reference")] for record in queries.values()],
                 ),
-                relevant_docs={
-                    query: {record.id("target_hard"): 1} for query, record in zip(ids, records, strict=True)
-                },
-                top_ranked={
-                    query: self.candidates(record, gallery) for query, record in zip(ids, records, strict=True)
-                },
+                relevant_docs=self.answers(queries, gallery),
+                top_ranked=candidates,
             )
         }
 
@@ -171,6 +236,12 @@ class CIRR(LocalTask):
         """Return what a query is ranked among."""
         reference = record.id("reference")
         return [name for name in gallery if name != reference]
+
+    def answers(self, queries: Mapping[str, Record], gallery: Mapping[str, Path]) -> dict[str, dict[str, int]]:
+        """Return the right picture of each query."""
+        for record in queries.values():
+            _known(record.id("target_hard"), gallery, record, self.gallery_file)
+        return {query: {record.id("target_hard"): 1} for query, record in queries.items()}
 
     def _gallery(self) -> dict[str, Path]:
         content = read_json(self.gallery_file)
@@ -200,10 +271,50 @@ class CIRRSubset(CIRR):
         members = record.record("img_set").ids("members")
         for name in members:
             _known(name, gallery, record, self.gallery_file)
-        if record.id("target_hard") not in members:
-            raise record.error("its 'target_hard' is not among the 'members' of its 'img_set'.")
         reference = record.id("reference")
         return [name for name in members if name != reference]
+
+    def answers(self, queries: Mapping[str, Record], gallery: Mapping[str, Path]) -> dict[str, dict[str, int]]:
+        """Return the right picture of each query."""
+        right = super().answers(queries, gallery)
+        for record in queries.values():
+            if record.id("target_hard") not in record.record("img_set").ids("members"):
+                raise record.error("its 'target_hard' is not among the 'members' of its 'img_set'.")
+        return right
+
+
+class CIRRTest(SubmissionTask, CIRR):
+    """CIRR's test split: for each query the first 50 pictures, the reference left out, as CIRR's server takes them.
+
+    The format is that of the authors' ``Test-split_server.md`` and ``demo_files``
+    (https://github.com/Cuberick-Orion/CIRR).
+    """
+
+    split = "test1"
+    places = 50
+    heading: ClassVar[Mapping[str, str]] = {"version": "rc2", "metric": "recall"}
+    metadata = _metadata(
+        "CIRRTest",
+        description="Composed image retrieval with answers that CIRR's server has.",
+        reference="https://github.com/Cuberick-Orion/CIRR/blob/main/Test-split_server.md",
+        main_score="recall_at_5",
+        eval_splits=["test1"],
+    )
+
+
+class CIRRSubsetTest(SubmissionTask, CIRRSubset):
+    """CIRR's test split in the subset: for each query the first three of the other five pictures of its set."""
+
+    split = "test1"
+    places = 3
+    heading: ClassVar[Mapping[str, str]] = {"version": "rc2", "metric": "recall_subset"}
+    metadata = _metadata(
+        "CIRRSubsetTest",
+        description="Composed image retrieval among the pictures of a query's own set; CIRR's server has the answers.",
+        reference="https://github.com/Cuberick-Orion/CIRR/blob/main/Test-split_server.md",
+        main_score="recall_at_1",
+        eval_splits=["test1"],
+    )
 
 
 class FashionIQ(LocalTask):
@@ -279,14 +390,14 @@ def _joined_captions(record: Record) -> str:
     return " and ".join(caption for caption in captions if caption)
 
 
-def _unique_ids(records: list[Record], key: str) -> list[str]:
-    ids = [record.id(key) for record in records]
-    seen: set[str] = set()
-    for name, record in zip(ids, records, strict=True):
-        if name in seen:
+def _by_id(records: list[Record], key: str) -> dict[str, Record]:
+    found: dict[str, Record] = {}
+    for record in records:
+        name = record.id(key)
+        if name in found:
             raise record.error(f"its {key!r} {name} is that of an earlier record too.")
-        seen.add(name)
-    return ids
+        found[name] = record
+    return found
 
 
 def _known(name: str, gallery: Mapping[str, Path], record: Record, gallery_file: Path) -> None:

@@ -41,6 +41,13 @@ class Record:
         """Return a field that is an id: a string or a whole number."""
         return self._id(key, self._value(key))
 
+    def number(self, key: str) -> int:
+        """Return a field that is a whole number."""
+        value = self._value(key)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self._wrong(key, value, "a whole number")
+        return value
+
     def ids(self, key: str) -> list[str]:
         """Return a field that is a list of ids with at least one entry."""
         value = self._value(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from st_modules.evaluate.benchmarks import Entry, Suite
@@ -24,6 +24,7 @@ class Report:
         scores: Scores by task and name, from 0 to 1.
         errors: What went wrong, by task.
         published_for: The catalog's name of the model, where it is one of the catalog's.
+        submissions: Files for servers, by task.
     """
 
     suite: Suite
@@ -31,6 +32,7 @@ class Report:
     scores: Mapping[str, Mapping[str, float]]
     errors: Mapping[str, str]
     published_for: str | None = None
+    submissions: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def groups_header(self) -> Row:
@@ -40,13 +42,14 @@ class Report:
     def groups(self) -> list[Row]:
         """Return a row for each group, and one for the average over all tasks.
 
-        Where tasks of a group have no score, "Tasks" says how many have, and the mean is over those.
+        Where tasks of a group have no score, "Tasks" says how many have, and the mean is over those. Tasks without
+        public answers are in no group.
         """
-        rows = [
-            self._row(group, [entry for entry in self.suite.entries if entry.group == group])
-            for group in self.suite.groups
-        ]
-        return [*rows, self._row(AVERAGE, self.suite.entries)]
+        by_group: dict[str, list[Entry]] = {}
+        for entry in self._scored:
+            by_group.setdefault(entry.group, []).append(entry)
+        rows = [self._row(group, entries) for group, entries in by_group.items()]
+        return [*rows, self._row(AVERAGE, self._scored)]
 
     @property
     def tasks_header(self) -> Row:
@@ -54,7 +57,7 @@ class Report:
         return ("Task", "Group", "Score", self.model)
 
     def tasks(self) -> list[Row]:
-        """Return a row for each score of each task that was run."""
+        """Return a row for each score of each task that was run, and for each file for a server."""
         return [row for entry in self.suite.entries for row in self._task_rows(entry)]
 
     def markdown(self) -> str:
@@ -92,8 +95,12 @@ class Report:
 
     @property
     def _notes(self) -> list[str]:
-        run = f"Scores in percent; {len(self.scores)} of {len(self.suite.entries)} tasks have one."
+        run = f"Scores in percent; {len(self.scores)} of {len(self._scored)} tasks have one."
         return [f"{run} Published: {self.suite.source}." if self._columns else run]
+
+    @property
+    def _scored(self) -> list[Entry]:
+        return [entry for entry in self.suite.entries if entry.metrics]
 
     @property
     def _columns(self) -> Sequence[str]:
@@ -110,6 +117,8 @@ class Report:
     def _task_rows(self, entry: Entry) -> list[Row]:
         if entry.name in self.errors:
             return [(entry.name, entry.group, "–", f"failed: {self.errors[entry.name]}")]
+        if entry.name in self.submissions:
+            return [(entry.name, entry.group, "file for the server", str(self.submissions[entry.name]))]
         scores = self.scores.get(entry.name, {})
         return [(entry.name, entry.group, metric, _percent(score)) for metric, score in scores.items()]
 

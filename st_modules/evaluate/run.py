@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from st_modules.errors import STModulesError
 from st_modules.evaluate.benchmarks import Entry
 from st_modules.evaluate.files import BenchmarkDataError
 from st_modules.evaluate.models import MTEBModel
+from st_modules.evaluate.submissions import SubmissionTask, write_submission
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,13 @@ class Outcome:
         scores: The scores of each task that has them by their names, from 0 to 1.
         errors: What went wrong with each of the others.
         results: mteb's results, which have every other score too.
+        submissions: The files for servers, of the tasks whose answers they have.
     """
 
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     results: dict[str, TaskResult] = field(default_factory=dict)
+    submissions: dict[str, Path] = field(default_factory=dict)
 
 
 def evaluate(
@@ -53,28 +56,33 @@ def evaluate(
     Args:
         model: The model.
         entries: The tasks, as :meth:`Suite.select` returns them.
-        folder: Where mteb's ``ResultCache`` keeps results: ``results/MODEL/REVISION/TASK.json``.
+        folder: Where mteb's ``ResultCache`` keeps results: ``results/MODEL/REVISION/TASK.json``. Files for servers are
+            ``submissions/MODEL/REVISION/TASK-DATA.json`` in it.
         batch_size: Most items in a batch.
         overwrite: Whether to run tasks again that have results.
         show_progress_bar: Whether to show how far a task is.
 
     Returns:
-        Scores and errors by task.
+        Scores, files and errors by task.
     """
     cache = mteb.ResultCache(folder)
     outcome = Outcome()
+    encode_kwargs = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     for entry in entries:
         try:
             with _progress_bars_of_datasets(show_progress_bar):
-                result = _run(model, entry.make(), cache, batch_size, overwrite, show_progress_bar)
-            _add(outcome, entry, result)
+                task = entry.make()
+                if isinstance(task, SubmissionTask):
+                    outcome.submissions[entry.name] = _submit(model, task, cache, encode_kwargs, overwrite)
+                else:
+                    _add(outcome, entry, _run(model, task, cache, encode_kwargs, overwrite))
         except Exception as error:
             outcome.errors[entry.name] = _told(error)
     return outcome
 
 
 def collect(model: MTEBModel, entries: Sequence[Entry], folder: Path) -> Outcome:
-    """Return the scores that a folder has of earlier runs on the same data; nothing is run.
+    """Return the scores and files that a folder has of earlier runs on the same data; nothing is run.
 
     Args:
         model: The model.
@@ -87,7 +95,17 @@ def collect(model: MTEBModel, entries: Sequence[Entry], folder: Path) -> Outcome
         kept = cache.load_task_result(entry.name, _meta(model))
         if kept and _is_whole(kept, entry):
             _add(outcome, entry, kept)
+        elif not entry.metrics and (path := _kept_submission(model, entry, cache)):
+            outcome.submissions[entry.name] = path
     return outcome
+
+
+def _kept_submission(model: MTEBModel, entry: Entry, cache: mteb.ResultCache) -> Path | None:
+    try:
+        path = _submission_path(model, entry.make(), cache)
+    except BenchmarkDataError:
+        return None
+    return path if path.is_file() else None
 
 
 def _is_whole(kept: TaskResult, entry: Entry) -> bool:
@@ -100,8 +118,13 @@ def _is_whole(kept: TaskResult, entry: Entry) -> bool:
 
 
 def _add(outcome: Outcome, entry: Entry, result: TaskResult) -> None:
-    outcome.scores[entry.name] = {metric: score(result, metric) for metric in entry.metrics}
+    found = [metric for metric in entry.optional_metrics if _has(result, metric)]
+    outcome.scores[entry.name] = {metric: score(result, metric) for metric in (*entry.metrics, *found)}
     outcome.results[entry.name] = result
+
+
+def _has(result: TaskResult, metric: str) -> bool:
+    return all(metric in scores for split in result.scores.values() for scores in split)
 
 
 def score(result: TaskResult, metric: str) -> float:
@@ -125,18 +148,32 @@ def _progress_bars_of_datasets(shown: bool) -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
+def _submit(
+    model: MTEBModel, task: SubmissionTask, cache: mteb.ResultCache, encode_kwargs: Mapping[str, Any], overwrite: bool
+) -> Path:
+    path = _submission_path(model, task, cache)
+    if overwrite or not path.is_file():
+        write_submission(model, task, path, encode_kwargs)
+    return path
+
+
+def _submission_path(model: MTEBModel, task: AbsTask, cache: mteb.ResultCache) -> Path:
+    """Name a file as mteb names results, and for its data, so that it is not taken for that of other data."""
+    path = cache.get_task_result_path(f"{task.metadata.name}-{task.metadata.revision}", _meta(model))
+    return cache.cache_path / "submissions" / path.relative_to(cache.cache_path / "results")
+
+
 def _run(
-    model: MTEBModel, task: AbsTask, cache: mteb.ResultCache, batch_size: int, overwrite: bool, shown: bool
+    model: MTEBModel, task: AbsTask, cache: mteb.ResultCache, encode_kwargs: Mapping[str, Any], overwrite: bool
 ) -> TaskResult:
     fresh = overwrite or _is_stale(cache.load_task_result(task.metadata.name, _meta(model)), task)
-    kwargs: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": shown}
     (result,) = mteb.evaluate(
         cast("EncoderProtocol", model),
         task,
         cache=cache,
         overwrite_strategy="always" if fresh else "only-missing",
-        encode_kwargs=cast("EncodeKwargs", kwargs),
-        show_progress_bar=shown,
+        encode_kwargs=cast("EncodeKwargs", dict(encode_kwargs)),
+        show_progress_bar=encode_kwargs["show_progress_bar"],
         co2_tracker=False,
     ).task_results
     return result
