@@ -366,6 +366,7 @@ def test_a_test_split_is_a_task_where_its_file_is_there(
     suite = open_benchmark(name, folder)
     assert [entry.name for entry in suite.entries] == [*before, *tests]
     assert [entry.name for entry in suite.select(["test split"])] == tests
+    assert [entry.name for entry in suite.select([])] == before
 
 
 def test_mteb_is_told_that_a_test_split_has_no_scores(tiny: SentenceTransformer, circo_test: Path) -> None:
@@ -377,7 +378,7 @@ def test_mteb_is_told_that_a_test_split_has_no_scores(tiny: SentenceTransformer,
 def test_the_command_says_where_the_file_for_a_server_is(circo_test: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--benchmark", "circo", "--data", str(circo_test), "--out", str(out), "--quiet"]
-    result = CliRunner().invoke(app, ["evaluate", "tiny", *options])
+    result = CliRunner().invoke(app, ["evaluate", "tiny", *options, "--tasks", "CIRCO,test split"])
     assert result.exit_code == 0, result.output
     (path,) = (out / "submissions").rglob("*.json")
     report = (out / "circo-tiny.md").read_text(encoding="utf-8")

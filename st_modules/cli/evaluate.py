@@ -33,7 +33,11 @@ def evaluate(
     ] = "drawings",
     tasks: Annotated[
         list[str] | None,
-        typer.Option("--tasks", "-t", help="Tasks or groups of the benchmark, with commas between; all by default."),
+        typer.Option(
+            "--tasks",
+            "-t",
+            help="Tasks or groups of the benchmark, with commas between; all that have scores by default.",
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with the benchmark's published files.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for mteb's results and the tables.")] = Path(
@@ -58,7 +62,7 @@ def evaluate(
         suite, entries = open_tasks(benchmark, data, tasks or [])
         if list_tasks:
             table = make_table("Task", "Group", "Scores")
-            for row in task_rows(entries):
+            for row in task_rows(entries if tasks else suite.entries):
                 table.add_row(*row)
             make_console().print(table)
             return

@@ -76,7 +76,7 @@ class Suite:
         return tuple(dict.fromkeys(entry.group for entry in self.entries))
 
     def select(self, names: Sequence[str]) -> tuple[Entry, ...]:
-        """Return the tasks of these names or groups; all of them where none is named.
+        """Return the tasks of these names or groups; all that have scores where none is named.
 
         Args:
             names: Names of tasks and groups; ``->`` is read as the arrow of groups such as ``T→VD``.
@@ -85,7 +85,7 @@ class Suite:
             UnknownBenchmarkError: A name is neither (near names are suggested).
         """
         if not names:
-            return self.entries
+            return tuple(entry for entry in self.entries if entry.metrics)
         names = [name.replace("->", "→") for name in names]
         known = [*self.groups, *(entry.name for entry in self.entries)]
         for name in names:
