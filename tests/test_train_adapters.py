@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sentence_transformers
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from training_rows import MODELS, load, perturb, rows
@@ -121,6 +123,41 @@ def test_an_adapter_that_does_not_fit_is_refused_by_its_folder(what: str, tmp_pa
     _spoil(tmp_path / "adapter", what)
     with pytest.raises(CheckpointError, match=str(tmp_path / "adapter")):
         load_adapter(load("gme-2b"), tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("base", "model"),
+    [
+        (None, "trained on and call"),
+        ("Alibaba-NLP/gme-Qwen2-VL-2B-Instruct", "trained on, gme-2b, and call"),
+        ("BAAI/bge-visualized", "trained on, bge-visualized-base or bge-visualized-m3, and call"),
+    ],
+)
+def test_the_folder_of_an_adapter_is_no_model_and_what_to_do_is_said(
+    base: str | None, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("the network was asked"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    adapter = adapted("gme-2b", LoraSettings(rank=2))
+    adapter[0].model.peft_config["default"].base_model_name_or_path = base
+    save_adapter(adapter, tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        SentenceTransformer(str(tmp_path))
+    assert model in str(caught.value)
+    assert f"st_modules.train.load_adapter(model, {str(tmp_path)!r})" in str(caught.value)
+
+
+def test_an_adapter_to_another_librarys_model_is_left_to_sentence_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "bert-base-uncased"}')
+    monkeypatch.setattr(sentence_transformers.SentenceTransformer, "__init__", _given_up)
+    with pytest.raises(LookupError, match=str(tmp_path)):
+        SentenceTransformer(str(tmp_path))
+
+
+def _given_up(self: object, name: str, **kwargs: Any) -> None:
+    raise LookupError(name)
 
 
 def test_what_needs_an_adapter_says_so() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from st_modules.train import ConfigError, read_config
+from st_modules.train import ConfigError, LoraSettings, LossSettings, read_config
 
 GOOD: dict[str, Any] = {
     "model": {"name": "tiny"},
@@ -73,10 +73,15 @@ def test_a_number_that_yaml_reads_as_a_text_is_a_number(tmp_path: Path) -> None:
         ("data.0.columns.negative", [], "data[0].columns.negative: unknown key. Did you mean 'negatives'?"),
         ("training.steps", "ten", "training.steps: must be a whole number, not 'ten'."),
         ("training.steps", True, "training.steps: must be a whole number, not True."),
-        ("training.batch_size", 1, "training.batch_size: 1 is too small; it must be at least 2."),
-        ("training.learning_rate", "fast", "training.learning_rate: must be a number, not 'fast'."),
-        ("training.learning_rate", -1, "training.learning_rate: -1.0 is too small"),
-        ("training.scheduler", "cosin", "training.scheduler: 'cosin' is none of 'linear', 'cosine'"),
+        ("training.batch_size", 1, "training.batch_size: Input should be greater than or equal to 2, not 1."),
+        ("training.learning_rate", "fast", "training.learning_rate: could not convert string to float: 'fast'"),
+        ("training.learning_rate", True, "training.learning_rate: Input should be a valid number, not True."),
+        ("training.learning_rate", -1, "training.learning_rate: Input should be greater than or equal to 0, not -1."),
+        ("training.learning_rate", float("inf"), "training.learning_rate: Input should be a finite number, not inf."),
+        ("training.learning_rate", "nan", "training.learning_rate: Input should be a finite number, not nan."),
+        ("training.epochs", 0, "training.epochs: Input should be greater than 0, not 0."),
+        ("training.scheduler", "cosin", "training.scheduler: Input should be 'linear', 'cosine'"),
+        ("training.bf16", 1, "training.bf16: must be true or false, not 1."),
         ("training.bf16", "yes please", "training.bf16: must be true or false"),
         ("training.epochs", 1, "training: pass exactly one of steps and epochs."),
         ("training.evaluate_every", 5, "evaluation and training.evaluate_every: one needs the other."),
@@ -86,19 +91,22 @@ def test_a_number_that_yaml_reads_as_a_text_is_a_number(tmp_path: Path) -> None:
         ("data", {"name": "icons"}, "data: must be a list"),
         ("data.1.name", "icons", "data: two sources are named 'icons'."),
         ("data.0.dataset", "a/b", "data[0]: pass exactly one of file, folder, dataset and megapairs, not file"),
+        ("data.0.file", 3, "data[0].file: must be a path, not 3."),
+        ("output", "", "output: must be a path, not ''."),
         ("data.0.file", None, "data[0]: pass exactly one of file, folder, dataset and megapairs, not none."),
         ("data.0.columns", None, "data[0]: columns: say what the rows are made of"),
         ("data.0.columns.anchor", {}, "data[0].columns.anchor: name the column of its text, of its image, or both."),
         ("data.0.columns.negatives", [{"txt": "a"}], "data[0].columns.negatives[0].txt: unknown key."),
         ("data.0.prompts", {"query": "Find it."}, "data[0]: prompts: no column 'query'; there are anchor, positive"),
-        ("data.0.prompts", {"anchor": 3}, "data[0].prompts.anchor: must be a text, not 3."),
-        ("data.0.sides", {"anchor": "left"}, "data[0].sides.anchor: 'left' is none of 'query', 'document', 'none'."),
-        ("data.1.negatives", -1, "data[1].negatives: -1 is too small; it must be at least 0."),
+        ("data.0.prompts", {"anchor": 3}, "data[0].prompts.anchor: Input should be a valid string, not 3."),
+        ("data.0.sides", {"anchor": "left"}, "data[0].sides.anchor: Input should be 'query', 'document' or 'none'"),
+        ("data.1.negatives", -1, "data[1].negatives: Input should be greater than or equal to 0, not -1."),
         ("data.1.subset", "x", "data[1]: subset: only a dataset of the Hub has one."),
-        ("loss", {"mini_batch_size": 0}, "loss.mini_batch_size: 0 is too small; it must be at least 1."),
+        ("loss", {"mini_batch_size": 0}, "loss.mini_batch_size: Input should be greater than or equal to 1, not 0."),
+        ("loss", {"matryoshka_dims": [64, 0]}, "loss.matryoshka_dims[1]: Input should be greater than or equal to 1"),
         ("loss", {"matryoshka_dims": 64}, "loss.matryoshka_dims: must be a list, not 64."),
-        ("lora.rank", 0, "lora.rank: 0 is too small; it must be at least 1."),
-        ("lora.dropout", 1.5, "lora.dropout: 1.5 is too large; it must be at most 1."),
+        ("lora.rank", 0, "lora.rank: Input should be greater than or equal to 1, not 0."),
+        ("lora.dropout", 1.5, "lora.dropout: Input should be less than or equal to 1, not 1.5."),
         ("evaluation", [{**GOOD["data"][0], "prompts": {}}], "evaluation"),
         ("train_vision", True, "train_vision: with an adapter, this is lora.vision."),
     ],
@@ -108,6 +116,35 @@ def test_what_is_wrong_is_named(place: str, value: Any, message: str, tmp_path: 
         read(changed(place, value), tmp_path)
     assert message in str(caught.value)
     assert str(caught.value).startswith(str(tmp_path / "config.yaml"))
+
+
+def test_everything_that_is_wrong_is_told_a_line_each(tmp_path: Path) -> None:
+    values = changed("training", {"steps": 0, "batchsize": 4})
+    del values["output"]
+    with pytest.raises(ConfigError) as caught:
+        read(values, tmp_path)
+    assert sorted(str(caught.value).splitlines()) == [
+        f"{tmp_path / 'config.yaml'}: output: missing; it has no default.",
+        f"{tmp_path / 'config.yaml'}: training.batchsize: unknown key. Did you mean 'batch_size'?",
+        f"{tmp_path / 'config.yaml'}: training.steps: Input should be greater than or equal to 1, not 0.",
+    ]
+
+
+def test_the_users_folder_may_be_written_as_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read(changed("output", "~/out"), tmp_path).output == tmp_path / "out"
+
+
+@pytest.mark.parametrize("wrong", [{"rank": 0}, {"rank": True}, {"dropout": 1.5}, {"rnak": 8}])
+def test_an_adapter_that_is_set_up_in_python_is_checked_too(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        LoraSettings(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"scale": 0}, {"mini_batch_size": 0}, {"matryoshka_dims": (0,)}])
+def test_a_loss_that_is_set_up_in_python_is_checked_too(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        LossSettings(**wrong)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,18 @@ def _count(calls: list[None], original: Callable[..., Any], *args: Any, **kwargs
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_cached_gradients_in_mixed_precision_are_float32_and_near_those_of_float32(name: str) -> None:
+    model = adapted(name)
+    columns = columns_of(model, name)
+    loss = build_loss(model, LossSettings(mini_batch_size=2))
+    expected = gradients(model, loss, columns)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(model, loss, columns)
+    assert {gradient.dtype for gradient in found.values()} == {torch.float32}
+    assert 1e-4 < difference(found, expected) < 0.1
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_an_adapter_is_on_the_language_model_and_the_rest_is_frozen(name: str) -> None:
     model = load(name)
     language, _ = TOWERS[name]

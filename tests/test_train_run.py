@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from gallery import CAPTIONS, Gallery
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
@@ -19,7 +24,7 @@ from st_modules.cli import app
 from st_modules.demo.drawings import draw
 from st_modules.demo.scenes import random_scenes
 from st_modules.demo.wording import caption
-from st_modules.train import ConfigError, TrainConfig, load_adapter, read_config, run
+from st_modules.train import ConfigError, DataCollator, TrainConfig, load_adapter, read_config, run
 from st_modules.train.trainer import Trainer
 
 ROWS = 16
@@ -65,7 +70,8 @@ def settings(data: Path, output: Path) -> dict[str, Any]:
             },
         ],
         "lora": {"rank": 2, "dropout": 0.1},
-        "loss": {"mini_batch_size": 2, "matryoshka_dims": [128, 32]},
+        # So low a scale that a model that knows these drawings has something to learn.
+        "loss": {"scale": 2, "mini_batch_size": 2, "matryoshka_dims": [128, 32]},
         "training": {
             "batch_size": 4,
             "epochs": 1,
@@ -124,6 +130,57 @@ def test_a_run_with_the_same_seed_has_the_same_losses(finished: Path, data: Path
     again = config(data, tmp_path / "out")
     run(again, quiet=True)
     assert losses(again.output, "checkpoint-8") == pytest.approx(losses(finished, "checkpoint-8"), abs=1e-6)
+
+
+def test_pictures_that_other_processes_read_give_the_same_losses(
+    finished: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collate, readers = DataCollator.__call__, tmp_path / "readers"
+    readers.mkdir()
+
+    def noted(self: DataCollator, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        (readers / str(os.getpid())).touch()
+        return collate(self, rows)
+
+    monkeypatch.setattr(DataCollator, "__call__", noted)
+    training = {**settings(data, tmp_path)["training"], "workers": 2}
+    run(config(data, tmp_path / "out", training=training), quiet=True)
+    assert len({path.name for path in readers.iterdir()} - {str(os.getpid())}) == 2
+    assert losses(tmp_path / "out", "checkpoint-8") == pytest.approx(losses(finished, "checkpoint-8"), abs=1e-6)
+
+
+def test_mixed_precision_has_near_losses_and_leaves_a_float32_adapter_and_its_merged_model(
+    finished: Path, data: Path, tmp_path: Path, gallery: Gallery
+) -> None:
+    training = {**settings(data, tmp_path)["training"], "epochs": None, "steps": 3, "bf16": True}
+    result = run(config(data, tmp_path / "out", training=training), quiet=True)
+    found, expected = losses(tmp_path / "out", "checkpoint-3"), losses(finished, "checkpoint-5")
+    # Of the eight steps the first three have the same rate: that of the warm-up and the highest one.
+    assert found == pytest.approx({step: expected[step] for step in (1, 2, 3)}, rel=0.02)
+    assert found[1] != expected[1]
+    weights = load_file(result.adapter / "adapter_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    items = [*CAPTIONS, *({"image": path} for path in gallery.paths)]
+    model = SentenceTransformer("tiny", device="cpu")
+    load_adapter(model, result.adapter)
+    merged = SentenceTransformer(str(result.model), device="cpu")
+    assert np.abs(merged.encode(items) - model.encode(items)).max() <= 1e-5
+
+
+def test_two_processes_make_the_steps_of_one_that_adds_up_two_batches(data: Path, tmp_path: Path) -> None:
+    lora = {"rank": 2, "vision": True}
+    training = {**settings(data, tmp_path)["training"], "epochs": None, "steps": 3, "save_every": None}
+    run(config(data, tmp_path / "alone", lora=lora, training={**training, "accumulate": 2}), quiet=True)
+    config(data, tmp_path / "both", lora=lora, training=training)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command = [str(Path(sys.executable).with_name("st-modules")), "train", str(tmp_path / "both.yaml"), "--quiet"]
+    settled = {**os.environ, "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    ended = subprocess.run([*launcher, *command], env=settled, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    alone, both = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("alone", "both"))
+    assert max(weight.abs().max() for name, weight in alone.items() if "lora_B" in name) > 1e-3
+    assert max((both[name] - alone[name]).abs().max() for name in alone) <= 1e-5
+    assert len(list((tmp_path / "both" / "runs").iterdir())) == 1
 
 
 def test_the_adapter_and_the_model_that_are_left_embed_the_same(
@@ -209,6 +266,20 @@ def test_an_output_folder_in_use_is_not_overwritten(finished: Path, data: Path) 
         run(config(data, finished), quiet=True)
 
 
+def test_several_processes_need_cached_gradients(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.TrainingArguments.world_size", 2)
+    with pytest.raises(ConfigError, match=r"loss\.mini_batch_size: several processes need it"):
+        run(config(data, tmp_path / "out", loss={}), quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes in bfloat16")
+def test_mixed_precision_without_a_gpu_must_be_on_the_cpu(data: Path, tmp_path: Path) -> None:
+    training = {**settings(data, tmp_path)["training"], "bf16": True, "device": "auto"}
+    with pytest.raises(ConfigError, match=r"training\.bf16: no GPU here .* device: cpu"):
+        run(config(data, tmp_path / "out", training=training), quiet=True)
+
+
 def test_there_must_be_a_checkpoint_to_resume_from(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no checkpoint to resume from"):
         run(config(data, tmp_path / "out"), resume=True, quiet=True)
@@ -252,10 +323,10 @@ def test_the_command_trains_and_says_what_it_wrote(data: Path, tmp_path: Path) -
         assert f"Wrote the {name} to" in result.output
 
 
-def test_the_command_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:
+def test_the_command_says_what_is_wrong_in_one_line_each(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("modle: {}")
     result = CliRunner().invoke(app, ["train", str(tmp_path / "config.yaml")])
     assert result.exit_code == 1
-    assert result.stderr.splitlines() == [
-        f"Error: {tmp_path / 'config.yaml'}: modle: unknown key. Did you mean 'model'?"
-    ]
+    place = f"Error: {tmp_path / 'config.yaml'}: "
+    assert f"{place}modle: unknown key. Did you mean 'model'?" in result.stderr.splitlines()
+    assert all(line.startswith(place) for line in result.stderr.splitlines())

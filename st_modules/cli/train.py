@@ -22,10 +22,14 @@ def train(
 ) -> None:
     """Fine-tune a model on texts, images, and both together, and write the adapter and the model."""
     with one_line_errors():
+        from accelerate import PartialState
+
         from st_modules.train import read_config, run
 
         only_download_bars()
         result = run(read_config(config), resume=resume, quiet=quiet)
+        if not PartialState().is_main_process:
+            return
         typer.echo(
             f"Trained {result.trained:,} of {result.parameters:,} parameters for {result.steps} steps; the loss ended "
             f"at {result.loss:.4f}."

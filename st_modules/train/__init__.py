@@ -52,7 +52,7 @@ __all__ = [
 
 
 def _check(name: str) -> None:
-    for package in ("accelerate", "datasets", "tensorboard", "yaml"):
+    for package in ("accelerate", "datasets", "pydantic", "tensorboard", "yaml"):
         require(package, extra="train")
 
 

@@ -1,133 +1,89 @@
-"""From a YAML mapping to dataclasses: every unknown key and every wrong value is an error that names its place."""
+"""Settings as pydantic's dataclasses, and what is wrong with a file of them, said by places."""
 
 from __future__ import annotations
 
 import difflib
-import types
-from collections.abc import Mapping
-from dataclasses import MISSING, field, fields, is_dataclass
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from st_modules.errors import STModulesError
 
 Section = TypeVar("Section")
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+"""Configuration of every section. Whole numbers and booleans are strict by their annotations."""
+_WORDING = {
+    "tuple_type": "must be a list",
+    "dataclass_type": "must be a mapping of keys to values",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+    "is_instance_of": "must be a path",
+}
+"""Where pydantic's own message speaks of Python or of its classes."""
 
 
 class ConfigError(STModulesError, ValueError):
     """A configuration has an unknown key, lacks one, or has a wrong value."""
 
 
-def build(section: type[Section], values: object, place: str = "") -> Section:
+def _as_number(value: object) -> object:
+    return float(value) if isinstance(value, str) else value
+
+
+def _as_path(value: object) -> object:
+    return Path(value).expanduser() if isinstance(value, str) and value else value
+
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+# YAML 1.1 reads 1e-4, without a point, as a string.
+Number = Annotated[float, Field(strict=True, ge=0), BeforeValidator(_as_number)]
+UserPath = Annotated[Path, Field(strict=True), BeforeValidator(_as_path)]
+
+
+def build(section: type[Section], values: object) -> Section:
     """Make a dataclass of a mapping, and the dataclasses below it of the mappings below it.
 
     Args:
-        section: The dataclass. Its fields' annotations say what is taken: numbers, strings, booleans, paths,
-            ``Literal``, tuples (lists in YAML), dictionaries and other dataclasses. A ``least`` and a ``most`` in a
-            field's metadata bound the numbers that it takes.
+        section: A dataclass of pydantic.
         values: The mapping.
-        place: What errors call it: the keys that lead to it, joined by dots.
 
     Raises:
-        ConfigError: A key is unknown or missing, or a value is wrong.
+        ConfigError: A key is unknown or missing, or a value is wrong: one line for each of them.
     """
-    if not isinstance(values, dict):
-        raise ConfigError(f"{place or 'the file'}: must be a mapping of keys to values, not {_shown(values)}.")
-    known = {each.name: each for each in fields(section)}  # type: ignore[arg-type]
-    kinds = get_type_hints(section)
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{_joined(place, key)}: unknown key.{_suggestion(str(key), list(known))}")
-    for name, each in known.items():
-        if name not in values and each.default is MISSING and each.default_factory is MISSING:
-            raise ConfigError(f"{_joined(place, name)}: missing; it has no default.")
-    given = {name: convert(kinds[name], value, _joined(place, name)) for name, value in values.items()}
-    for name, value in given.items():
-        _check_bounds(value, known[name].metadata, _joined(place, name))
     try:
-        return section(**given)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"{place}: {error}" if place else str(error)) from error
+        return TypeAdapter(section).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_said(section, each) for each in error.errors())) from error
 
 
-def bounded(default: Any, least: float | None = None, most: float | None = None) -> Any:
-    """Return a field of a dataclass that takes numbers from ``least`` to ``most``."""
-    return field(default=default, metadata={"least": least, "most": most})
+def _said(section: type, problem: Any) -> str:
+    """One problem that pydantic found, in one line that begins with its place."""
+    kind, place = problem["type"], problem["loc"]
+    if kind == "unexpected_keyword_argument":
+        said = f"unknown key.{_suggestion(place[-1], _known(section, place[:-1]))}"
+    elif kind == "missing":
+        said = "missing; it has no default."
+    elif kind == "value_error":
+        said = str(problem["ctx"]["error"])
+    else:
+        said = f"{_WORDING.get(kind, problem['msg'])}, not {problem['input']!r:.60}."
+    return f"{_joined(place)}: {said}" if place else said
 
 
-def _check_bounds(value: Any, bounds: Mapping[str, Any], place: str) -> None:
-    least, most = bounds.get("least"), bounds.get("most")
-    if least is not None and value is not None and value < least:
-        raise ConfigError(f"{place}: {value} is too small; it must be at least {least}.")
-    if most is not None and value is not None and value > most:
-        raise ConfigError(f"{place}: {value} is too large; it must be at most {most}.")
+def _joined(place: tuple[str | int, ...]) -> str:
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).removeprefix(".")
 
 
-def convert(kind: Any, value: Any, place: str) -> Any:
-    """Make a value of the kind that a field's annotation says.
-
-    Raises:
-        ConfigError: It is of another kind.
-    """
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        options = [each for each in arguments if each is not type(None)]
-        if value is None and len(options) < len(arguments):
-            return None
-        return convert(options[0], value, place) if len(options) == 1 else _first(options, value, place)
-    if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(f"{place}: {_shown(value)} is none of {', '.join(map(repr, arguments))}.")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"{place}: must be a list, not {_shown(value)}.")
-        return tuple(convert(arguments[0], each, f"{place}[{number}]") for number, each in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ConfigError(f"{place}: must be a mapping of keys to values, not {_shown(value)}.")
-        return {
-            convert(arguments[0], key, place): convert(arguments[1], each, _joined(place, key))
-            for key, each in value.items()
-        }
-    return build(kind, value, place) if isinstance(kind, type) and is_dataclass(kind) else _scalar(kind, value, place)
-
-
-def _scalar(kind: type, value: Any, place: str) -> Any:
-    if kind is float and not isinstance(value, bool) and isinstance(value, (int, float, str)):
-        # YAML 1.1 reads 1e-4, without a point, as a string.
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if kind is Path and isinstance(value, str) and value:
-        return Path(value).expanduser()
-    if kind in (int, str, bool) and type(value) is kind:
-        return value
-    wanted = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", Path: "a path"}[kind]
-    raise ConfigError(f"{place}: must be {wanted}, not {_shown(value)}.")
-
-
-def _first(options: list[Any], value: Any, place: str) -> Any:
-    """The first of several kinds that a value is of."""
-    problems: list[str] = []
-    for kind in options:
-        try:
-            return convert(kind, value, place)
-        except ConfigError as error:
-            problems.append(str(error).removeprefix(f"{place}: ").rstrip("."))
-    raise ConfigError(f"{place}: {', or '.join(problems)}.")
-
-
-def _joined(place: str, key: object) -> str:
-    return f"{place}.{key}" if place else str(key)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _known(section: Any, place: tuple[str | int, ...]) -> list[str]:
+    """The keys of the section that is at a place below another."""
+    for key in place:
+        if isinstance(key, str):
+            kind = section.__pydantic_fields__[key].annotation
+            section = next(filter(is_dataclass, (kind, *get_args(kind))))
+    return list(section.__pydantic_fields__)
 
 
 def _suggestion(key: str, known: list[str]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import yaml
+from pydantic import Field, StrictBool, StrictInt
+from pydantic.dataclasses import dataclass
 
-from st_modules.train.checked import ConfigError, bounded, build
+from st_modules.train.checked import STRICT, ConfigError, Count, Number, UserPath, build
 from st_modules.train.lora import LoraSettings
 from st_modules.train.losses import LossSettings
 
@@ -17,7 +18,7 @@ __all__ = ["ConfigError", "ModelSettings", "SourceSettings", "TrainConfig", "Tra
 Side = Literal["query", "document", "none"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ModelSettings:
     """The model that training starts from; the fields are arguments of ``SentenceTransformer``.
 
@@ -33,15 +34,15 @@ class ModelSettings:
     """
 
     name: str
-    weights: Path | None = None
-    base_weights: Path | None = None
+    weights: UserPath | None = None
+    base_weights: UserPath | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    min_image_tokens: int | None = bounded(None, least=1)
-    max_image_tokens: int | None = bounded(None, least=1)
-    max_length: int | None = bounded(None, least=1)
+    min_image_tokens: Count | None = None
+    max_image_tokens: Count | None = None
+    max_length: Count | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ItemSettings:
     """Where an item's text and image are: names of columns of the data; one of them or both.
 
@@ -58,7 +59,7 @@ class ItemSettings:
             raise ValueError("name the column of its text, of its image, or both.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ColumnSettings:
     """What the rows of a source are made of.
 
@@ -73,7 +74,7 @@ class ColumnSettings:
     negatives: tuple[ItemSettings, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class SourceSettings:
     """One source of rows. Exactly one of ``file``, ``folder``, ``dataset`` and ``megapairs`` says what it is.
 
@@ -94,18 +95,18 @@ class SourceSettings:
     """
 
     name: str
-    file: Path | None = None
-    folder: Path | None = None
+    file: UserPath | None = None
+    folder: UserPath | None = None
     dataset: str | None = None
-    megapairs: Path | None = None
+    megapairs: UserPath | None = None
     subset: str | None = None
     split: str = "train"
-    images: Path | None = None
+    images: UserPath | None = None
     columns: ColumnSettings | None = None
-    negatives: int = bounded(1, least=0)
-    limit: int | None = bounded(None, least=1)
-    prompts: dict[str, str] = field(default_factory=dict)
-    sides: dict[str, Side] = field(default_factory=dict)
+    negatives: StrictInt = Field(default=1, ge=0)
+    limit: Count | None = None
+    prompts: dict[str, str] = Field(default_factory=dict)
+    sides: dict[str, Side] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
         given = [name for name in ("file", "folder", "dataset", "megapairs") if getattr(self, name) is not None]
@@ -128,12 +129,13 @@ class SourceSettings:
         return ["anchor", "positive", *(f"negative_{number}" for number in range(1, negatives + 1))]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TrainingSettings:
     """How long, how fast, and what is written.
 
     Attributes:
-        batch_size: Rows of a batch, all of one source; each row's negatives are the other rows' documents.
+        batch_size: Rows of a batch, all of one source; each row's negatives are the other rows' documents. Where
+            several processes train together, each has batches of so many rows.
         accumulate: Batches whose gradients are added up for one step.
         steps: How many steps, or
         epochs: how many passes over the data.
@@ -145,7 +147,7 @@ class TrainingSettings:
         sampler: ``no_duplicates`` puts no value twice into a batch, where it would be its own negative.
         mixing: From which source the next batch is: in proportion to their sizes, or from each in turn until one is
             used up.
-        bf16: Mixed precision on a GPU.
+        bf16: Mixed precision: layers compute in bfloat16, trained weights stay in float32. For GPUs; slow on a CPU.
         activation_checkpointing: Compute activations again instead of keeping them.
         device: ``cpu``, or the GPU where there is one.
         workers: Processes that read images, beside the one that trains.
@@ -156,33 +158,33 @@ class TrainingSettings:
         evaluate_every: Steps between two evaluations, where there is evaluation data.
     """
 
-    batch_size: int = bounded(32, least=2)
-    accumulate: int = bounded(1, least=1)
-    steps: int | None = bounded(None, least=1)
-    epochs: float | None = bounded(None, least=0)
-    learning_rate: float = bounded(1e-4, least=0)
+    batch_size: StrictInt = Field(default=32, ge=2)
+    accumulate: Count = 1
+    steps: Count | None = None
+    epochs: Number | None = Field(default=None, gt=0)
+    learning_rate: Number = 1e-4
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
-    warmup: float = bounded(0.1, least=0)
-    weight_decay: float = bounded(0.0, least=0)
-    max_grad_norm: float = bounded(1.0, least=0)
+    warmup: Number = 0.1
+    weight_decay: Number = 0.0
+    max_grad_norm: Number = 1.0
     sampler: Literal["no_duplicates", "batch_sampler"] = "no_duplicates"
     mixing: Literal["proportional", "round_robin"] = "proportional"
-    bf16: bool = False
-    activation_checkpointing: bool = False
+    bf16: StrictBool = False
+    activation_checkpointing: StrictBool = False
     device: Literal["auto", "cpu"] = "auto"
-    workers: int = bounded(0, least=0)
-    seed: int = bounded(0, least=0)
-    log_every: int = bounded(10, least=1)
-    save_every: int | None = bounded(None, least=1)
-    keep: int = bounded(2, least=1)
-    evaluate_every: int | None = bounded(None, least=1)
+    workers: StrictInt = Field(default=0, ge=0)
+    seed: StrictInt = Field(default=0, ge=0, le=2**32 - 1)
+    log_every: Count = 10
+    save_every: Count | None = None
+    keep: Count = 2
+    evaluate_every: Count | None = None
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("pass exactly one of steps and epochs.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TrainConfig:
     """Everything that a training run is made of.
 
@@ -199,14 +201,14 @@ class TrainConfig:
     """
 
     model: ModelSettings
-    output: Path
+    output: UserPath
     data: tuple[SourceSettings, ...]
     training: TrainingSettings
-    loss: LossSettings = field(default_factory=LossSettings)
+    loss: LossSettings = LossSettings()
     lora: LoraSettings | None = None
-    train_vision: bool = False
+    train_vision: StrictBool = False
     evaluation: tuple[SourceSettings, ...] = ()
-    merge: bool = True
+    merge: StrictBool = True
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -235,7 +237,8 @@ def read_config(path: str | Path) -> TrainConfig:
         path: A YAML file.
 
     Raises:
-        ConfigError: The file is missing or no YAML, a key is unknown or missing, or a value is wrong.
+        ConfigError: The file is missing or no YAML, a key is unknown or missing, or a value is wrong: one line
+            for each of them.
     """
     path = Path(path)
     try:
@@ -247,4 +250,4 @@ def read_config(path: str | Path) -> TrainConfig:
     try:
         return build(TrainConfig, values)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sentence_transformers
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from pydantic import Field, StrictBool
+from pydantic.dataclasses import dataclass
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -23,14 +24,13 @@ from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.backbones.visualized_bge import VisualizedBGE
 from st_modules.checkpoints import refuse_other_weights
 from st_modules.errors import CheckpointError
-from st_modules.train.checked import bounded
+from st_modules.train.checked import STRICT, Count, Number
 
 _PREFIX = "base_model.model."
 """What PEFT writes before the names of an adapter's weights."""
 
 
-@dataclass(frozen=True)
-class Towers:
+class Towers(NamedTuple):
     """Names of a backbone's parts.
 
     Attributes:
@@ -50,7 +50,7 @@ _TOWERS: dict[type[Backbone], Towers] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class LoraSettings:
     """What is adapted, and how much.
 
@@ -63,11 +63,11 @@ class LoraSettings:
         layers: Last parts of the names of the linear layers, such as ``q_proj``; all linear layers where it is empty.
     """
 
-    rank: int = bounded(16, least=1)
-    alpha: int = bounded(32, least=1)
-    dropout: float = bounded(0.0, least=0, most=1)
-    dora: bool = False
-    vision: bool = False
+    rank: Count = 16
+    alpha: Count = 32
+    dropout: Number = Field(default=0.0, le=1)
+    dora: StrictBool = False
+    vision: StrictBool = False
     layers: tuple[str, ...] = ()
 
 

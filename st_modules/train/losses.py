@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import sentence_transformers
+from pydantic import Field, StrictBool
+from pydantic.dataclasses import dataclass
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MatryoshkaLoss,
@@ -13,10 +14,10 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from torch import nn
 
-from st_modules.train.checked import bounded
+from st_modules.train.checked import STRICT, Count, Number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class LossSettings:
     """Settings of the ranking loss.
 
@@ -30,10 +31,10 @@ class LossSettings:
             arXiv:2205.13147); none where it is empty.
     """
 
-    scale: float = bounded(20.0, least=0)
-    symmetric: bool = False
-    mini_batch_size: int | None = bounded(None, least=1)
-    matryoshka_dims: tuple[int, ...] = ()
+    scale: Number = Field(default=20.0, gt=0)
+    symmetric: StrictBool = False
+    mini_batch_size: Count | None = None
+    matryoshka_dims: tuple[Count, ...] = ()
 
 
 def build_loss(model: sentence_transformers.SentenceTransformer, settings: LossSettings) -> nn.Module:

@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils.import_utils import is_torch_bf16_gpu_available
 
 from st_modules.backbones.base import Backbone
 from st_modules.errors import InputError
@@ -77,18 +78,29 @@ def run(config: TrainConfig, *, resume: bool = False, quiet: bool = False) -> Re
         ConfigError: The configuration does not fit the model or the data, or the output folder is in use.
         STModulesError: The model or a row of the data cannot be read.
     """
+    _check_precision(config)
+    arguments = _arguments(config, quiet)
+    if arguments.world_size > 1 and config.loss.mini_batch_size is None:
+        # DistributedDataParallel fails where one of the columns' forward passes leaves out a tower.
+        raise ConfigError("loss.mini_batch_size: several processes need it; training.batch_size is its highest value.")
     checkpoint = _checkpoint(config, resume)
+    _wait_for_all(arguments)
     set_seed(config.training.seed)
     train_data, evaluation_data = _load(config.data), _load(config.evaluation)
     model = _model(config)
-    trainer = _trainer(config, model, train_data, evaluation_data, quiet)
+    trainer = _trainer(config, arguments, model, train_data, evaluation_data)
     _check_first_rows(trainer, train_data, config.data)
     trained, parameters = count_parameters(model)
     if quiet:
         trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(TensorBoardCallback(SummaryWriter(str(config.output / LOGS))))
+    if arguments.should_save:
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(str(config.output / LOGS))))
     trainer.train(resume_from_checkpoint=checkpoint)
-    adapter, whole = _save(config, model)
+    adapter = config.output / ADAPTER if config.lora else None
+    whole = config.output / MODEL if config.merge or not adapter else None
+    if arguments.should_save:
+        _save(model, adapter, whole)
+    _wait_for_all(arguments)
     return Result(
         trained=trained,
         parameters=parameters,
@@ -98,6 +110,11 @@ def run(config: TrainConfig, *, resume: bool = False, quiet: bool = False) -> Re
         model=whole,
         logs=config.output / LOGS,
     )
+
+
+def _check_precision(config: TrainConfig) -> None:
+    if config.training.bf16 and config.training.device != "cpu" and not is_torch_bf16_gpu_available():
+        raise ConfigError("training.bf16: no GPU here computes in bfloat16. Leave it out, or set device: cpu.")
 
 
 def _checkpoint(config: TrainConfig, resume: bool) -> str | None:
@@ -148,12 +165,18 @@ def _precision(config: TrainConfig) -> dict[str, Any]:
     return {"dtype": getattr(torch, dtype)}
 
 
+def _wait_for_all(arguments: SentenceTransformerTrainingArguments) -> None:
+    """Wait for the processes that train together, so that none writes before all have looked, or reads half a file."""
+    if arguments.distributed_state:
+        arguments.distributed_state.wait_for_everyone()
+
+
 def _trainer(
     config: TrainConfig,
+    arguments: SentenceTransformerTrainingArguments,
     model: SentenceTransformer,
     train_data: dict[str, Dataset],
     evaluation_data: dict[str, Dataset],
-    quiet: bool,
 ) -> Trainer:
     try:
         loss = build_loss(model, config.loss)
@@ -161,7 +184,7 @@ def _trainer(
         raise ConfigError(f"loss.{error}") from error
     return Trainer(
         model=model,
-        args=_arguments(config, quiet),
+        args=arguments,
         train_dataset=DatasetDict(**train_data),
         eval_dataset=DatasetDict(**evaluation_data) if evaluation_data else None,
         loss=loss,
@@ -228,16 +251,13 @@ def _warn_of_ignored_prompts(backbone: Backbone, row: dict[str, Any], source: So
             logger.warning("%s: this model reads no instruction on column %r, as in inference.", source.name, name)
 
 
-def _save(config: TrainConfig, model: SentenceTransformer) -> tuple[Path | None, Path | None]:
-    adapter = config.output / ADAPTER if config.lora else None
+def _save(model: SentenceTransformer, adapter: Path | None, whole: Path | None) -> None:
     if adapter:
         save_adapter(model, adapter)
-        if not config.merge:
-            return adapter, None
+    if adapter and whole:
         merge_adapter(model)
-    whole = config.output / MODEL
-    model.eval().save_pretrained(str(whole))
-    return adapter, whole
+    if whole:
+        model.eval().save_pretrained(str(whole))
 
 
 def _last_loss(trainer: Trainer) -> float:
