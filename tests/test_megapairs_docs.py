@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from st_modules.demo.scenes import is_held_out
+from st_modules.demo.drawings import draw
+from st_modules.demo.scenes import Scene
 from st_modules.demo.wording import caption
-from st_modules.megapairs import read_collection, read_triplets
+from st_modules.megapairs import Triplet, read_collection, save_pictures
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "megapairs.md").read_text(encoding="utf-8")
@@ -67,12 +68,27 @@ def test_the_proof_mines_training_rows_of_scenes_that_are_not_asked_about(
     folder = tmp_path / "pictures"
     tool.draw_pictures(folder, 1, seed=1)
     drawn = {picture.caption for picture in read_collection(folder).pictures}
-    assert drawn == {caption(scene) for scene in tool.SCENES if not is_held_out(scene)}
+    assert drawn == {caption(scene) for scene in tool.SCENES if not tool.is_held_out(scene)}
     made = tool.mine(folder, tmp_path / "triplets.jsonl", seed=1)
-    rows = tool.training_rows(tmp_path / "triplets.jsonl", folder, epochs=2, seed=1)
-    enough = sum(len(triplet.hns) >= tool.NEGATIVES for triplet in read_triplets(tmp_path / "triplets.jsonl"))
-    assert len(rows) == 2 * enough
-    assert made.triplets >= enough > 60
+    assert made.triplets > 60
+    rows = tool.training_rows(tmp_path / "triplets.jsonl", folder, tool.Stage(5, 2, "linear"), batch_size=30, seed=1)
+    assert len(rows) == 150
+    assert rows.column_names == ["anchor", "positive", "negative_1", "negative_2"]
+
+
+def test_the_proof_tells_in_how_many_attributes_the_pictures_of_a_pair_differ(
+    tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red, blue = (Scene("circle", colour, "large", 1, "center", "white") for colour in ("red", "blue"))
+    other = Scene("star", "green", "large", 1, "center", "grey")
+    monkeypatch.setattr(tool, "SCENES", [red, blue, other])
+    rows = ({"image": draw(scene), "text": caption(scene)} for scene in (red, blue, other))
+    save_pictures(rows, tmp_path / "pictures", caption="text")
+    names = [picture.name for picture in read_collection(tmp_path / "pictures").pictures]
+    pairs = [(0, 1), (0, 1), (1, 0), (0, 2)]
+    lines = [Triplet(names[a], ("change it",), names[b], ()).to_json() for a, b in pairs]
+    (tmp_path / "triplets.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert tool.differences(tmp_path / "triplets.jsonl", tmp_path / "pictures") == {1: 0.75, 3: 0.25}
 
 
 def test_recall_counts_the_pictures_before_the_right_one(tool: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,11 +53,23 @@ CIRCLE = "a large red circle in the center on a white background"
         ("a dog", "a dog, running on grass", [("", "running on grass")]),
         ("a dog running on grass", "a dog", [("running on grass", "")]),
         ("A dog.", "a dog", []),
+        ("a dog on grass", "a cat, small, on grass", [("dog", "cat, small")]),
+        ("a very big dog", "a small dog", [("very big", "small")]),
+        ("a small dog", "a very big dog", [("small", "very big")]),
+        ("red On grass", "blue On grass", [("red", "blue")]),
+        ("one b c d e two", "three b c d e four", [("one b", "three b"), ("two", "four")]),
+        ("one b c d two", "three b c d four", [("one b c d two", "three b c d four")]),
         ("eine Katze", "три собаки", [("eine Katze", "три собаки")]),
     ],
 )  # fmt: skip
 def test_what_differs_between_captions(before: str, after: str, changes: list[tuple[str, str]]) -> None:
     assert caption_changes(before, after) == changes
+
+
+def test_a_long_caption_of_few_words_is_compared_like_a_short_one() -> None:
+    words = random.Random(1).choices("bcdefg", k=300)
+    before, after = " ".join(words), " ".join([*words[:150], "fox", *words[151:]])
+    assert caption_changes(before, after) == [(f"{words[150]} {words[151]}", f"fox {words[151]}")]
 
 
 def pair(before: str | None, after: str | None, root: Path = Path()) -> PicturePair:
@@ -71,6 +84,28 @@ def test_templates_name_the_difference_in_several_ways() -> None:
         "not red circle but blue circle",
         "replace red circle with blue circle",
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "texts"),
+    [
+        ("a dog", "a dog in snow", {"with in snow", "add in snow", "now with in snow", "in snow as well"}),
+        ("a dog in snow", "a dog", {"without in snow", "remove in snow", "now without in snow", "no in snow"}),
+    ],
+)
+def test_templates_say_what_was_added_and_what_was_removed(before: str, after: str, texts: set[str]) -> None:
+    (written,) = CaptionTemplates(4).write([pair(before, after)])
+    assert set(written.texts) == texts
+
+
+def test_the_wording_depends_on_the_target_too() -> None:
+    pairs = [PicturePair(Picture("x.png", CIRCLE), Picture(f"{n}.png", "a dog"), Path()) for n in range(20)]
+    assert len({written.texts for written in CaptionTemplates(1).write(pairs)}) > 1
+
+
+def test_other_templates_have_another_identity() -> None:
+    assert len({CaptionTemplates(count, seed).identity for count in (1, 2) for seed in (1, 2)}) == 4
+    assert CaptionTemplates(2, 1).identity == CaptionTemplates(2, 1).identity
 
 
 def test_templates_write_as_many_as_they_are_asked_for_and_the_seed_chooses_them() -> None:
@@ -115,12 +150,14 @@ class ToolCaller(FakeMessagesListChatModel):
     """A chat model with tools, and so with ``with_structured_output``."""
 
     _tools: list[Any] = PrivateAttr(default_factory=list)
+    _heard: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Any:
         self._tools.extend(tools)
         return self
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        self._heard.append(messages)
         return super()._generate(messages, *args, **kwargs)
 
 
@@ -189,6 +226,13 @@ def test_a_wrong_answer_is_sent_back_and_the_next_one_is_taken(drawn: PicturePai
     assert "cannot be used" in complaint.text
 
 
+def test_only_the_last_wrong_answer_is_sent_back(drawn: PicturePair) -> None:
+    model, writer = chat("first", "", GOOD)
+    assert list(writer.write([drawn])) == [Written(tuple(INSTRUCTIONS))]
+    assert [len(messages) for messages in model._heard] == [2, 4, 4]
+    assert [messages[2].text for messages in model._heard[1:]] == ["first", "(nothing)"]
+
+
 def test_an_error_of_the_provider_is_tried_again(drawn: PicturePair) -> None:
     model, writer = chat("!the line is down", GOOD)
     assert list(writer.write([drawn])) == [Written(tuple(INSTRUCTIONS))]
@@ -215,6 +259,24 @@ def test_failures_up_to_the_limit_are_left_out_with_the_reason(drawn: PicturePai
         next(results)
 
 
+def test_a_run_that_stops_asks_no_more_pairs(drawn: PicturePair) -> None:
+    model, writer = chat("rubbish", attempts=1)
+    with pytest.raises(InstructionError):
+        list(writer.write([drawn] * 50))
+    assert len(model._heard) < 50
+
+
+def test_other_chat_models_and_other_numbers_have_another_identity() -> None:
+    class Named(FakeListChatModel):
+        model_name: str
+
+    models = [Named(model_name=name, responses=[GOOD]) for name in ("a", "b")]
+    writers = [
+        ChatInstructions(model, count) for model in (*models, FakeListChatModel(responses=[])) for count in (1, 2)
+    ]
+    assert len({writer.identity for writer in writers}) == 6
+
+
 def called(arguments: dict[str, Any]) -> AIMessage:
     return AIMessage("", tool_calls=[{"name": "Instructions", "args": arguments, "id": "1"}])
 
@@ -229,6 +291,9 @@ def test_a_model_with_structured_output_answers_through_it(drawn: PicturePair) -
 def test_a_wrong_structured_answer_is_sent_back(drawn: PicturePair, wrong: AIMessage) -> None:
     model = ToolCaller(responses=[wrong, called(json.loads(GOOD))])
     assert list(ChatInstructions(model, 2).write([drawn])) == [Written(tuple(INSTRUCTIONS))]
+    answer, complaint = model._heard[1][2:]
+    assert answer.text == (wrong.text or "[{'instructions': ['one']}]")
+    assert "cannot be used" in complaint.text
 
 
 def test_results_come_in_the_order_of_the_pairs_when_many_are_asked_at_once(gallery: Gallery) -> None:

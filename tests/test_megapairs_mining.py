@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from st_modules import STModulesError
 from st_modules.megapairs import neighbours
 from st_modules.megapairs.mining import Duplicates, Miner
 from st_modules.megapairs.neighbours import NONE, block_rows, neighbours_in_band
@@ -95,6 +98,43 @@ def test_float16_vectors_on_disk_are_searched_as_they_are(tmp_path: Path) -> Non
 def test_a_block_has_no_more_bytes_than_the_limit(dimension: int) -> None:
     rows = block_rows(dimension)
     assert rows == 1 or 4 * dimension * rows <= neighbours.BLOCK_BYTES < 4 * dimension * (rows + 1)
+
+
+# ----------------------------------------------------------------------------------------------------- arrays on disk
+
+
+def test_an_array_is_filled_from_the_front_and_opened_again(tmp_path: Path) -> None:
+    rows = unit(10, 5)
+    file = RowFile.create(tmp_path / "v.npy", (5, 8), np.float32)
+    file.append(rows[:3])
+    again = RowFile(tmp_path / "v.npy")
+    assert (again.filled, again.complete) == (3, False)
+    again.append(rows[3:])
+    assert again.complete
+    assert np.array_equal(np.load(tmp_path / "v.npy"), rows)
+
+
+def test_more_rows_than_there_is_room_for_are_an_error_and_change_nothing(tmp_path: Path) -> None:
+    file = RowFile.create(tmp_path / "v.npy", (5, 8), np.float32)
+    file.append(unit(10, 4))
+    with pytest.raises(STModulesError, match=r"v.npy: 6 rows for a file of 5"):
+        file.append(unit(11, 2))
+    assert RowFile(tmp_path / "v.npy").filled == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system does not tell")
+def test_a_disk_without_room_is_told_at_once_and_the_file_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(number: int, start: int, size: int) -> None:
+        assert (start, size) == (0, (tmp_path / "v.npy").stat().st_size)
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(OSError, match="no space"):
+            RowFile.create(tmp_path / "v.npy", (5, 8), np.float32)
+    assert not RowFile.exists(tmp_path / "v.npy")
 
 
 # -------------------------------------------------------------------------------------------------- pairs, negatives

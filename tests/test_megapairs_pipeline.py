@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from st_modules import InputError, SentenceTransformer, STModulesError, cli
+from st_modules import CheckpointError, InputError, SentenceTransformer, STModulesError, UnknownModelError, cli
 from st_modules.demo.drawings import draw
 from st_modules.demo.scenes import random_scenes
 from st_modules.demo.wording import caption
@@ -24,6 +27,7 @@ from st_modules.megapairs import (
     Summary,
     Triplet,
     Written,
+    contents,
     make_triplets,
     pipeline,
     read_triplets,
@@ -48,6 +52,13 @@ class Stub:
             raise KeyboardInterrupt
         self.embedded += keys
         return np.array([np.random.default_rng([self.seed, *key.encode()]).normal(size=6) for key in keys])
+
+
+class ByNumber(Stub):
+    """One that knows a picture by the first two letters of its name."""
+
+    def encode(self, items: list[dict[str, Any]], **options: Any) -> np.ndarray:
+        return super().encode([{"text": Path(item["image"]).name[:2]} for item in items], **options)
 
 
 class Stopping:
@@ -88,6 +99,7 @@ def recipe(visual: Any = None, other: Any = None, **options: Any) -> Recipe:
 
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "_AT_ONCE", 7)
     monkeypatch.setattr(vectors, "_ROWS_AT_ONCE", 7)
     monkeypatch.setattr(pipeline, "block_rows", lambda dimension: 9)
     monkeypatch.setattr(pipeline, "_PAIRS_AT_ONCE", 4)
@@ -172,6 +184,30 @@ def test_a_run_that_is_stopped_while_writing_goes_on_with_the_same_bytes(
 
 
 @pytest.mark.usefixtures("small_steps")
+def test_a_run_that_is_stopped_while_reading_goes_on_with_the_same_bytes(
+    drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    stopping = [NAMES[16]]
+    look = contents._look
+
+    def looked(path: Path) -> contents.Content:
+        if path.name in stopping:
+            raise KeyboardInterrupt
+        read.append(path.name)
+        return look(path)
+
+    monkeypatch.setattr(contents, "_look", looked)
+    with pytest.raises(KeyboardInterrupt):
+        run(drawings, tmp_path, recipe(), Stopping())
+    stopping.clear()
+    read.clear()
+    result = run(drawings, tmp_path, recipe(), Stopping())
+    assert sorted(read) == NAMES[16:]
+    assert result == finished(drawings, tmp_path)
+
+
+@pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("stop_at", [1, 8, 22])
 def test_a_run_that_is_stopped_while_embedding_goes_on_with_the_same_bytes(
     drawings: Path, tmp_path: Path, stop_at: int
@@ -227,9 +263,11 @@ def test_two_runs_write_the_same_bytes_and_another_seed_writes_others(drawings: 
 
 def test_float16_takes_half_the_space_and_finds_the_same_pictures(drawings: Path, tmp_path: Path) -> None:
     def made(float16: bool) -> tuple[int, list[Triplet]]:
-        out = tmp_path / f"{float16}.jsonl"
-        make_triplets(drawings, out, recipe(float16=float16, pairs=40, negatives=40), CaptionTemplates())
-        (file,) = (tmp_path / f"{float16}.jsonl.work").glob("vectors-visual-*.npy")
+        out, work = tmp_path / f"{float16}.jsonl", tmp_path / "work"
+        there = set(work.glob("vectors-visual-*.npy"))
+        made = recipe(float16=float16, pairs=40, negatives=40)
+        make_triplets(drawings, out, made, CaptionTemplates(), work=work)
+        (file,) = set(work.glob("vectors-visual-*.npy")) - there
         return np.load(file).nbytes, sorted(read_triplets(out), key=lambda found: (found.q_img, found.t_img))
 
     (half, some), (whole, all_) = made(True), made(False)
@@ -268,6 +306,200 @@ def test_a_picture_that_was_changed_is_embedded_again(drawings: Path, tmp_path: 
     again = make_triplets(folder, tmp_path / "b.jsonl", recipe(stub), CaptionTemplates(), work=tmp_path / "work")
     assert len(stub.embedded) == 1 + len(NAMES)
     assert again.pictures == made.pictures
+
+
+def test_encoders_whose_names_make_the_same_file_name_have_their_own_vectors(drawings: Path, tmp_path: Path) -> None:
+    encoders = [Encoder(Stub(1), "visual", 0.2, 0.8, "a/b"), Encoder(Stub(2), "visual", 0.2, 0.8, "a-b")]
+    make_triplets(drawings, tmp_path / "out.jsonl", Recipe(encoders), CaptionTemplates())
+    assert len(list((tmp_path / "out.jsonl.work").glob("vectors-*.npy"))) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"neighbours": 3},
+        {"pairs": 2},
+        {"negatives": 2},
+        {"seed": 1},
+        {"upper": 0.6},
+        {"lower": 0.4},
+        {"writer_seed": 1},
+    ],
+)
+def test_another_recipe_in_the_same_folder_writes_what_it_writes_in_a_new_one(
+    drawings: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    def written(work: str, lower: float = 0.2, upper: float = 0.8, writer_seed: int = 0, **options: Any) -> bytes:
+        bands = [Encoder(Stub(1), "visual", lower, upper, "a")]
+        out = tmp_path / "out.jsonl"
+        writer = CaptionTemplates(seed=writer_seed)
+        make_triplets(drawings, out, Recipe(bands, **options), writer, work=tmp_path / work, overwrite=True)
+        return out.read_bytes()
+
+    before = written("work")
+    after = written("work", **changes)
+    assert after != before
+    assert after == written("other", **changes)
+
+
+def test_captions_that_were_changed_are_embedded_again(drawings: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(drawings, tmp_path / "pictures")
+    make_triplets(folder, tmp_path / "a.jsonl", recipe(), CaptionTemplates(), work=tmp_path / "work")
+    text = (folder / "metadata.jsonl").read_text()
+    (folder / "metadata.jsonl").write_text(text.replace("background", "ground"))
+    stub = Stub(2)
+    make_triplets(folder, tmp_path / "b.jsonl", recipe(other=stub), CaptionTemplates(), work=tmp_path / "work")
+    assert len(stub.embedded) == 1 + len(NAMES)
+
+
+def test_a_picture_that_was_renamed_has_its_new_name(drawings: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(drawings, tmp_path / "pictures")
+    bands = Recipe([Encoder(ByNumber(1), "visual", 0.2, 0.8, "a")])
+    make_triplets(folder, tmp_path / "a.jsonl", bands, CaptionTemplates(), work=tmp_path / "work")
+    (folder / NAMES[3]).rename(folder / "03-new.png")
+    text = (folder / "metadata.jsonl").read_text()
+    (folder / "metadata.jsonl").write_text(text.replace(NAMES[3], "03-new.png"))
+    make_triplets(folder, tmp_path / "b.jsonl", bands, CaptionTemplates(), work=tmp_path / "work")
+    seen = set().union(*map(names, read_triplets(tmp_path / "b.jsonl")))
+    assert "03-new.png" in seen
+    assert NAMES[3] not in seen
+
+
+def damage(file: Path) -> None:
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def test_a_picture_that_was_changed_without_a_change_of_its_size_is_read_again(drawings: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(drawings, tmp_path / "pictures")
+    make_triplets(folder, tmp_path / "a.jsonl", recipe(), CaptionTemplates(), work=tmp_path / "work")
+    before = (folder / NAMES[3]).stat()
+    damage(folder / NAMES[3])
+    os.utime(folder / NAMES[3], ns=(before.st_atime_ns, before.st_mtime_ns + 1000))
+    made = make_triplets(folder, tmp_path / "b.jsonl", recipe(), CaptionTemplates(), work=tmp_path / "work")
+    assert made.skipped == {"unreadable": 1}
+
+
+def test_a_folder_like_another_one_is_read_again(drawings: Path, tmp_path: Path) -> None:
+    make_triplets(drawings, tmp_path / "a.jsonl", recipe(), CaptionTemplates(), work=tmp_path / "work")
+    folder = shutil.copytree(drawings, tmp_path / "pictures")
+    damage(folder / NAMES[3])
+    shutil.copystat(drawings / NAMES[3], folder / NAMES[3])
+    made = make_triplets(folder, tmp_path / "b.jsonl", recipe(), CaptionTemplates(), work=tmp_path / "work")
+    assert made.skipped == {"unreadable": 1}
+
+
+# --------------------------------------------------------------------------------------------- one run at a time
+
+
+class Second(Stopping):
+    """Templates that start another run while they write."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__()
+        self.arguments, self.options = arguments, options
+        self.error = ""
+
+    def write(self, pairs: Sequence[PicturePair]) -> Iterator[Written]:
+        if not self.error:
+            with pytest.raises(InputError) as caught:
+                make_triplets(*self.arguments, recipe(), Stopping(), **self.options)
+            self.error = str(caught.value)
+        yield from super().write(pairs)
+
+
+def test_a_second_run_in_the_same_folder_is_an_error_and_the_first_one_ends_as_if_alone(
+    drawings: Path, tmp_path: Path
+) -> None:
+    second = Second(drawings, tmp_path / "second.jsonl", work=tmp_path / "out.jsonl.work")
+    assert run(drawings, tmp_path, recipe(), second) == finished(drawings, tmp_path)
+    assert second.error.startswith(f"{tmp_path / 'out.jsonl.work'}: another run")
+    assert not (tmp_path / "second.jsonl").exists()
+
+
+def test_a_run_leaves_its_folder_to_the_next_one(drawings: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(drawings, tmp_path, recipe(), Stopping(3))
+    assert run(drawings, tmp_path, recipe(), Stopping()) == finished(drawings, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    results = {f"{run}{suffix}" for run in ("out", "whole") for suffix in (".jsonl", ".skipped.jsonl")}
+    assert names == results | {"out.jsonl.work", "whole.jsonl.work"}
+
+
+def test_a_run_of_another_process_keeps_others_out_until_it_is_killed(drawings: Path, tmp_path: Path) -> None:
+    work = tmp_path / "out.jsonl.work"
+    work.mkdir()
+    code = (
+        "import pathlib, sys; from st_modules.megapairs.locks import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(work)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(InputError, match="another run"):
+            run(drawings, tmp_path, recipe(), Stopping())
+        other.kill()
+    assert run(drawings, tmp_path, recipe(), Stopping()) == finished(drawings, tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------- names of models
+
+
+@pytest.fixture
+def nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "look", lambda *_: pytest.fail("pictures were read"))
+
+
+@pytest.mark.usefixtures("nothing_is_read")
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("gme-2c", "Did you mean 'gme-2b'"),
+        ("{}/none", "no such folder"),
+        ("./none", "no such folder"),
+        ("{}", "no model in it"),
+        ("{}/x.jsonl", "no model in it"),
+    ],
+)
+def test_a_model_that_is_not_there_is_an_error_before_any_picture_is_read(
+    drawings: Path, tmp_path: Path, model: str, words: str
+) -> None:
+    (tmp_path / "x.jsonl").write_text("")
+    encoders = [Encoder(Stub(1), "visual", 0.2, 0.8, "a"), Encoder(model.format(tmp_path), "fused", 0.2, 0.8)]
+    with pytest.raises(UnknownModelError, match=words) as error:
+        make_triplets(drawings, tmp_path / "out.jsonl", Recipe(encoders), CaptionTemplates())
+    assert str(error.value).startswith(f"{model.format(tmp_path)} (fused): ")
+
+
+def test_a_model_that_is_not_there_is_an_error_before_another_one_embeds(drawings: Path, tmp_path: Path) -> None:
+    make_triplets(drawings, tmp_path / "a.jsonl", recipe(), CaptionTemplates(), work=tmp_path / "work")
+    stub = Stub(3)
+    made = Recipe([Encoder(stub, "visual", 0.2, 0.8, "c"), Encoder("gme-2c", "fused", 0.2, 0.8)])
+    with pytest.raises(UnknownModelError):
+        make_triplets(drawings, tmp_path / "b.jsonl", made, CaptionTemplates(), work=tmp_path / "work")
+    assert stub.embedded == []
+
+
+def test_a_model_whose_vectors_are_there_need_not_be(drawings: Path, tmp_path: Path, tiny: SentenceTransformer) -> None:
+    def made(lower: float) -> int:
+        bands = Recipe([Encoder(str(tmp_path / "model"), "visual", lower, 0.97)])
+        out = tmp_path / f"{lower}.jsonl"
+        return make_triplets(drawings, out, bands, CaptionTemplates(), work=tmp_path / "work", device="cpu").triplets
+
+    tiny.save_pretrained(str(tmp_path / "model"))
+    narrow = made(0.6)
+    shutil.rmtree(tmp_path / "model")
+    assert made(0.5) > narrow
+
+
+@pytest.mark.parametrize("model", ["{}", "no-such-owner/no-such-model"])
+def test_a_model_that_does_not_load_is_an_error_that_names_it(drawings: Path, tmp_path: Path, model: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    bands = Recipe([Encoder(model.format(tmp_path), "visual", 0.2, 0.8)])
+    with pytest.raises(CheckpointError, match=r"\(visual\): the model cannot be loaded: ") as error:
+        make_triplets(drawings, tmp_path / "out.jsonl", bands, CaptionTemplates(), device="cpu")
+    assert str(error.value).startswith(model.format(tmp_path))
+    assert "\n" not in str(error.value)
 
 
 # ------------------------------------------------------------------------------------------- what is left out
@@ -332,8 +564,32 @@ def test_every_pair_is_a_triplet_or_is_recorded(messy_summary: Summary) -> None:
     assert total == 40 * 39 - 2  # without the two pairs of a picture and its copy
 
 
-def test_triplets_with_fewer_negatives_than_asked_for_are_counted(messy_summary: Summary) -> None:
+@pytest.mark.parametrize("reads", ["fused", "caption"])
+def test_only_the_band_of_a_visual_encoder_makes_duplicates(drawings: Path, tmp_path: Path, reads: Any) -> None:
+    encoders = [Encoder(Stub(1), "visual", -1, 1, "a"), Encoder(Stub(2), reads, -1, 0, "b")]
+    made = make_triplets(drawings, tmp_path / "out.jsonl", Recipe(encoders, 40, pairs=40), CaptionTemplates())
+    assert made.triplets + sum(made.skipped.values()) == 40 * 39
+
+
+def test_triplets_with_fewer_negatives_than_asked_for_are_counted(
+    drawings: Path, tmp_path: Path, messy_summary: Summary
+) -> None:
     assert messy_summary.short == messy_summary.triplets > 0
+    made = make_triplets(drawings, tmp_path / "out.jsonl", recipe(negatives=20), CaptionTemplates())
+    counts = [len(triplet.hns) for triplet in read_triplets(tmp_path / "out.jsonl")]
+    assert made.short == sum(count < 20 for count in counts)
+    assert 0 < made.short < made.triplets
+
+
+def test_broken_links_and_what_is_no_regular_file_are_recorded(drawings: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(drawings, tmp_path / "pictures")
+    (folder / "link.png").symlink_to("nowhere.png")
+    (folder / "link.jpg").symlink_to(os.devnull)
+    made = make_triplets(folder, tmp_path / "out.jsonl", recipe(), CaptionTemplates())
+    rows = left_out(made)
+    assert [(row["picture"], row["reason"]) for row in rows] == [("link.jpg", "unreadable"), ("link.png", "unreadable")]
+    assert rows[0]["detail"].startswith(f"{folder / 'link.jpg'}: not a regular file")
+    assert rows[1]["detail"].startswith(f"{folder / 'link.png'}: no such file")
 
 
 def test_a_run_that_leaves_nothing_out_removes_the_record_of_the_one_before(drawings: Path, tmp_path: Path) -> None:
@@ -366,12 +622,50 @@ def test_templates_without_captions_are_an_error(drawings: Path, tmp_path: Path)
         make_triplets(folder, tmp_path / "out.jsonl", made, CaptionTemplates())
 
 
+def test_one_picture_that_can_be_read_is_too_few(drawings: Path, tmp_path: Path) -> None:
+    for name in NAMES[:2]:
+        shutil.copy(drawings / name, tmp_path / name)
+    damage(tmp_path / NAMES[1])
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": NAMES[0], "caption": "a"}))
+    with pytest.raises(InputError, match="1 of 2 pictures can be read; pairs need two"):
+        make_triplets(tmp_path, tmp_path / "out.jsonl", recipe(), CaptionTemplates())
+
+
+def test_a_file_that_was_written_in_part_is_removed(
+    drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(triplets: Iterator[Triplet], path: Path) -> None:
+        path.write_bytes(b"PAR1")
+        raise OSError("no space")
+
+    monkeypatch.setattr(pipeline, "write_parquet", fails)
+    with pytest.raises(OSError, match="no space"):
+        make_triplets(drawings, tmp_path / "out.parquet", recipe(), CaptionTemplates())
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet.work"]
+
+
+@pytest.mark.usefixtures("nothing_is_read")
+def test_a_folder_without_permission_is_an_error_before_any_picture_is_read(drawings: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    if os.access(closed, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    with pytest.raises(InputError, match="closed: no permission to write"):
+        make_triplets(drawings, closed / "out.jsonl", recipe(), CaptionTemplates(), work=tmp_path / "work")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("out.csv", "a .jsonl or a .parquet"), ("no/out.jsonl", "no such folder"), ("x.jsonl", "already")],
+    [
+        ("out.csv", "a .jsonl or a .parquet"),
+        ("no/out.jsonl", "no such folder"),
+        ("x.jsonl", "already"),
+        ("y.jsonl", "y.jsonl: a folder"),
+    ],
 )
 def test_a_target_that_cannot_be_written_is_an_error(drawings: Path, tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "x.jsonl").write_text("")
+    (tmp_path / "y.jsonl").mkdir()
     with pytest.raises(InputError, match=words):
         make_triplets(drawings, tmp_path / name, recipe(), CaptionTemplates())
 
@@ -467,7 +761,6 @@ def test_the_command_takes_a_chat_model_and_says_what_it_left_out(
     ("arguments", "words"),
     [
         (("-e", "tiny:visual"), "MODEL:READS:LOWER:UPPER"),
-        (("-e", "tinny:visual:0.1:0.9"), "Did you mean 'tiny'"),
         ((*ENCODERS, "--out", "out.txt"), ".jsonl or a .parquet"),
         ((*ENCODERS, "--chat-model", "nothing"), "MODULE:NAME"),
     ],
@@ -481,3 +774,12 @@ def test_the_command_says_what_is_wrong_in_one_line(
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
     assert words in result.stderr
+
+
+@pytest.mark.usefixtures("nothing_is_read")
+@pytest.mark.parametrize("model", ["tinny", "./nowhere"])
+def test_the_command_ends_with_two_for_a_model_that_is_not_there(drawings: Path, tmp_path: Path, model: str) -> None:
+    result = command(drawings, "--quiet", "-e", f"{model}:visual:0.1:0.9", "-o", tmp_path / "out.jsonl")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: {model} (visual): ")
+    assert result.stderr.count("\n") == 1

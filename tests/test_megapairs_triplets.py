@@ -15,7 +15,14 @@ import pytest
 from PIL import Image
 
 from st_modules import ImageError, InputError, SentenceTransformer
-from st_modules.megapairs import Triplet, read_triplets, training_dataset, training_rows, write_parquet
+from st_modules.megapairs import (
+    Triplet,
+    read_triplets,
+    training_dataset,
+    training_rows,
+    triplets,
+    write_parquet,
+)
 
 GOLDEN = Path(__file__).parent / "golden" / "gme"
 RECORDS: list[dict[str, Any]] = [
@@ -56,19 +63,23 @@ def test_a_line_that_is_written_is_the_published_form() -> None:
 @pytest.mark.parametrize("instructions", [{"q_texts": ["in blue"]}, {"q_text": "in blue"}])
 def test_other_spellings_of_the_instructions_are_read(tmp_path: Path, instructions: dict[str, Any]) -> None:
     record = {"q_img": "1.jpg", "t_img": "2.jpg", "hns": [], **instructions}
-    (triplet,) = read_triplets(jsonl(tmp_path / "pairs.jsonl", record))
-    assert triplet.q_text == ("in blue",)
+    pq.write_table(pa.Table.from_pylist([record | {"hns": ["1.jpg"], "more": 3}]), tmp_path / "pairs.parquet")
+    for path in (jsonl(tmp_path / "pairs.jsonl", record), tmp_path / "pairs.parquet"):
+        (triplet,) = read_triplets(path)
+        assert triplet.q_text == ("in blue",)
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
         ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
         ("[1]", "not a record"),
         ({**RECORDS[0], "q_img": None}, '"q_img" must be the path'),
         ({**RECORDS[0], "t_img": ""}, '"t_img" must be the path'),
         ({**RECORDS[0], "q_text": []}, '"q_text" is empty'),
         ({**RECORDS[0], "q_text": [1]}, '"q_text" must be a list'),
+        ({**RECORDS[0], "q_text": [""]}, '"q_text" must be a list of strings that are not empty'),
         ({**RECORDS[0], "hns": "a.jpg"}, '"hns" must be a list'),
     ],
 )
@@ -94,9 +105,26 @@ def test_a_file_of_another_kind_is_an_error(tmp_path: Path, name: str, words: st
 
 
 def test_a_damaged_parquet_file_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "pairs.parquet").write_bytes(b"PAR1 and nothing else PAR1")
-    with pytest.raises(InputError, match="not a Parquet file"):
-        list(read_triplets(tmp_path / "pairs.parquet"))
+    path = tmp_path / "pairs.parquet"
+    pq.write_table(pa.Table.from_pylist(RECORDS), path)
+    whole = path.read_bytes()
+    for damaged in (b"PAR1 and nothing else PAR1", whole[:8] + bytes(40) + whole[48:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="pairs.parquet: cannot be read as Parquet"):
+            list(read_triplets(path))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_record(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "pairs.JSONL", *RECORDS)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert list(read_triplets(path)) == TRIPLETS
+
+
+def test_parquet_is_written_and_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triplets, "_ROWS_AT_ONCE", 2)
+    write_parquet(TRIPLETS + TRIPLETS[:1], tmp_path / "pairs.parquet")
+    assert pq.ParquetFile(tmp_path / "pairs.parquet").num_row_groups == 2
+    assert list(read_triplets(tmp_path / "pairs.parquet")) == TRIPLETS + TRIPLETS[:1]
 
 
 # ------------------------------------------------------------------------------------------------ training rows

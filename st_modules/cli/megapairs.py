@@ -17,8 +17,8 @@ def megapairs(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A folder of pictures, maybe with a metadata.jsonl (file_name, caption), or a JSONL or Parquet file "
-            "that lists pictures."
+            help="A folder of pictures, maybe with a metadata.jsonl (file_name, caption), or a JSONL, CSV or Parquet "
+            "file that lists pictures."
         ),
     ],
     encoders: Annotated[

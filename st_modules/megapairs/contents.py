@@ -31,18 +31,17 @@ class Content:
     problem: str = ""
 
 
-def look(collection: Collection, path: Path, report: Callable[[int], object] = int) -> list[Content]:
+def look(collection: Collection, file: LineFile, report: Callable[[int], object] = int) -> list[Content]:
     """Read and decode every picture, or those that a stopped run has left.
 
     Args:
         collection: The pictures.
-        path: Where the results go, or are.
+        file: Where the results go, or are.
         report: Called with the number of pictures that are done, again and again.
 
     Returns:
         One result for each picture.
     """
-    file = LineFile(path)
     numbers = iter(range(file.count, len(collection)))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while some := list(islice(numbers, _AT_ONCE)):

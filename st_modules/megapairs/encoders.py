@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
-from st_modules.errors import InputError
+from st_modules.catalog import find_model, suggestion
+from st_modules.errors import CheckpointError, InputError, STModulesError, UnknownModelError
 from st_modules.megapairs.pictures import Picture
 
 if TYPE_CHECKING:
     import sentence_transformers
 
 Reads: TypeAlias = Literal["visual", "caption", "fused"]
+
+_MODEL_FILES = ("modules.json", "config.json", "adapter_config.json")
+"""A folder that ``SentenceTransformer`` loads has one of them."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,54 @@ class Encoder:
         """The encoder as messages have it."""
         return f"{self.name} ({self.reads})"
 
+    def check_name(self) -> None:
+        """Look whether the model can be there. Nothing is loaded, and the Hub is not asked.
+
+        Raises:
+            UnknownModelError: It is a misspelled name of the catalog, a folder that does not exist, or one without a
+                model. What could be a repository of the Hub is let through.
+        """
+        if isinstance(self.model, str) and not find_model(self.model) and (problem := _problem(self.model)):
+            raise UnknownModelError(f"{self.label}: {problem}")
+
     def load(self, device: str | None = None) -> sentence_transformers.SentenceTransformer:
-        """Return the model; a name is loaded."""
+        """Return the model; a name is loaded.
+
+        Raises:
+            STModulesError: It cannot be loaded.
+        """
         if not isinstance(self.model, str):
             return self.model
         from st_modules.model import SentenceTransformer
 
-        return SentenceTransformer(self.model, device=device)
+        try:
+            return SentenceTransformer(self.model, device=device)
+        except STModulesError:
+            raise
+        except (OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(f"{self.label}: the model cannot be loaded: {reason}") from error
 
     def item(self, picture: Picture, path: Path) -> dict[str, Any] | None:
         """What the model is given of a picture; ``None`` where it has nothing to read."""
         image = {"image": str(path)} if self.reads != "caption" else {}
         text = {"text": picture.caption} if self.reads != "visual" and picture.caption else {}
         return {**text, **image} or None
+
+
+def _problem(name: str) -> str:
+    """What is wrong with a name that the catalog does not have; empty where it may be right."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    folder = Path(name)
+    if folder.exists():
+        there = any((folder / file).is_file() for file in _MODEL_FILES)
+        return "" if there else f"no model in it; a model's folder has one of {', '.join(_MODEL_FILES)}."
+    if "/" not in name and (hint := suggestion(name)):
+        return f"unknown model.{hint}"
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return "no such folder."
+    return ""

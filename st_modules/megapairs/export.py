@@ -11,8 +11,10 @@ from typing import Any
 from PIL import Image
 
 from st_modules.errors import ImageError, InputError
+from st_modules.images import ImageSource, to_rgb
 
 _FILES_IN_A_FOLDER = 10_000
+_MODES_OF_PNG = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"})
 
 
 def save_pictures(
@@ -22,8 +24,9 @@ def save_pictures(
 
     Args:
         rows: A data set of ``datasets``, streamed or not, or any mappings. A picture is a ``PIL.Image.Image``, which is
-            stored as PNG, or a mapping with its encoded ``bytes`` (what ``datasets.Image(decode=False)`` gives), which
-            are stored as they are.
+            stored as PNG (in RGB where PNG lacks its mode, such as CMYK), or a mapping with its encoded ``bytes`` or,
+            where they are ``None``, its ``path`` (what ``datasets.Image(decode=False)`` gives), which are stored as
+            they are.
         folder: A folder that is empty, or that is made.
         image: The column with the picture.
         caption: The column with the caption, if there is one.
@@ -33,7 +36,7 @@ def save_pictures(
 
     Raises:
         InputError: The folder has something in it, or a row is not of this form; the message has the row's number.
-        ImageError: The bytes of a row are no image.
+        ImageError: The bytes of a row are no image, or its picture has values that 8 bits do not hold.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -51,9 +54,9 @@ def save_pictures(
 def _save(row: Mapping[str, Any], column: str, folder: Path, number: int) -> str:
     picture = row.get(column)
     if isinstance(picture, Image.Image):
-        data, suffix = _encoded(picture), "png"
-    elif isinstance(picture, Mapping) and isinstance(picture.get("bytes"), bytes):
-        data = picture["bytes"]
+        data, suffix = _encoded(picture, number), "png"
+    elif isinstance(picture, Mapping):
+        data = _stored(picture, number)
         suffix = _suffix(data, number)
     else:
         raise InputError(f"row {number}: {column!r} is no picture, but of type {type(picture).__name__}.")
@@ -63,10 +66,20 @@ def _save(row: Mapping[str, Any], column: str, folder: Path, number: int) -> str
     return path.relative_to(folder).as_posix()
 
 
-def _encoded(picture: Image.Image) -> bytes:
+def _encoded(picture: Image.Image, number: int) -> bytes:
+    image = ImageSource(picture, f"row {number}").load()
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    (image if image.mode in _MODES_OF_PNG else to_rgb(image)).save(stream, "PNG")
     return stream.getvalue()
+
+
+def _stored(picture: Mapping[Any, Any], number: int) -> bytes:
+    data, path = picture.get("bytes"), picture.get("path")
+    if isinstance(data, bytes):
+        return data
+    if isinstance(path, str) and Path(path).is_file():
+        return Path(path).read_bytes()
+    raise InputError(f"row {number}: a picture without bytes, and its path {path!r} is no file.")
 
 
 def _suffix(data: bytes, number: int) -> str:
@@ -82,4 +95,8 @@ def _caption(row: Mapping[str, Any], column: str | None, number: int) -> dict[st
         return {}
     if not isinstance(row[column], str):
         raise InputError(f"row {number}: {column!r} must be a string, not of type {type(row[column]).__name__}.")
+    try:
+        row[column].encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"row {number}: {column!r} has a lone surrogate, which is no character.") from error
     return {"caption": row[column]}

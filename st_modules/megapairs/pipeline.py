@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,12 +24,13 @@ from st_modules.megapairs.contents import look
 from st_modules.megapairs.encoders import Encoder
 from st_modules.megapairs.instructions import CaptionTemplates, InstructionWriter, PicturePair
 from st_modules.megapairs.line_files import LineFile
+from st_modules.megapairs.locks import locked
 from st_modules.megapairs.mining import Duplicates, Miner, Pair
 from st_modules.megapairs.neighbours import block_rows, neighbours_in_band
 from st_modules.megapairs.pictures import Collection, read_collection
 from st_modules.megapairs.row_files import RowFile
 from st_modules.megapairs.triplets import Triplet, read_triplets, write_parquet
-from st_modules.megapairs.vectors import embed, readable
+from st_modules.megapairs.vectors import embed, is_complete, readable
 from st_modules.records import JSONL_SUFFIXES
 
 Report: TypeAlias = Callable[[int], object]
@@ -121,7 +123,9 @@ def make_triplets(
         What was made.
 
     Raises:
-        InputError: The source, or where the triplets are to go, is not usable.
+        InputError: The source, or where the triplets are to go, is not usable, or another run is in ``work``.
+        UnknownModelError: An encoder's name is misspelled, or its folder is not there; this is told before pictures
+            are read.
         InstructionError: The chat model failed too often.
         MissingExtraError: A package of the extra ``megapairs`` is not installed.
     """
@@ -132,7 +136,8 @@ def make_triplets(
     everything = read_collection(source)
     _check_captions(everything, recipe, writer)
     work.mkdir(parents=True, exist_ok=True)
-    return _Run(everything, out, work, recipe, writer, device, show_progress_bar).run()
+    with locked(work):
+        return _Run(everything, out, work, recipe, writer, device, show_progress_bar).run()
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
@@ -142,6 +147,10 @@ def _check_target(out: Path, overwrite: bool) -> None:
         require("pyarrow", extra="megapairs")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it first.")
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"{out.parent}: no permission to write in this folder.")
+    if out.is_dir():
+        raise InputError(f"{out}: a folder; pass the name of a file.")
     if out.exists() and not overwrite:
         raise InputError(f"{out} is already there: allow overwriting, or write to another file.")
 
@@ -171,14 +180,14 @@ class _Run:
 
     def run(self) -> Summary:
         collection, contents = self._readable()
-        vectors = [self._embedded(collection, contents, encoder) for encoder in self.recipe.encoders]
-        found = [
-            self._neighbours(collection, encoder, file)
-            for encoder, file in zip(self.recipe.encoders, vectors, strict=True)
-        ]
+        encoders = self.recipe.encoders
+        paths = [self._vectors_path(collection, contents, encoder) for encoder in encoders]
+        _check_names(encoder for encoder, path in zip(encoders, paths, strict=True) if not is_complete(path))
+        vectors = [self._embedded(collection, *pair) for pair in zip(encoders, paths, strict=True)]
+        found = [self._neighbours(collection, *pair) for pair in zip(encoders, vectors, strict=True)]
         visual = [
             (file.rows, encoder.upper)
-            for encoder, file in zip(self.recipe.encoders, vectors, strict=True)
+            for encoder, file in zip(encoders, vectors, strict=True)
             if encoder.reads == "visual"
         ]
         _, classes = np.unique(contents, return_inverse=True)
@@ -195,10 +204,13 @@ class _Run:
     def _readable(self) -> tuple[Collection, list[str]]:
         """The pictures that can be read, and the digests of their files."""
         everything = self.everything
-        states = ((picture.name, everything.path(number).stat()) for number, picture in enumerate(everything.pictures))
-        key = _key(str(everything.root.resolve()), *(f"{name} {at.st_size} {at.st_mtime_ns}" for name, at in states))
+        states = (f"{picture.name} {_state(everything.path(n))}" for n, picture in enumerate(everything.pictures))
+        key = _key(str(everything.root.resolve()), *states)
+        file = LineFile(self.work / f"contents-{key}.jsonl")
+        if file.count < len(everything):
+            _check_names(self.recipe.encoders)
         with self._bar("Reading", len(everything)) as report:
-            contents = look(everything, self.work / f"contents-{key}.jsonl", report)
+            contents = look(everything, file, report)
         good = [number for number, content in enumerate(contents) if not content.problem]
         self.skipped = [
             {"picture": picture.name, "reason": "unreadable", "detail": content.problem}
@@ -210,18 +222,15 @@ class _Run:
         collection = Collection(everything.root, tuple(everything.pictures[number] for number in good))
         return collection, [contents[number].digest for number in good]
 
-    def _embedded(self, collection: Collection, contents: Sequence[str], encoder: Encoder) -> RowFile:
+    def _vectors_path(self, collection: Collection, contents: Sequence[str], encoder: Encoder) -> Path:
         rows = (f"{digest} {picture.caption}" for digest, picture in zip(contents, collection.pictures, strict=True))
         key = _key(encoder.label, str(self.recipe.float16), *rows)
+        return self.work / f"vectors-{_slug(encoder)}-{key}.npy"
+
+    def _embedded(self, collection: Collection, encoder: Encoder, path: Path) -> RowFile:
+        float16, device = self.recipe.float16, self.device
         with self._bar(f"Embedding: {encoder.label}", len(collection)) as report:
-            return embed(
-                collection,
-                encoder,
-                self.work / f"vectors-{_slug(encoder)}-{key}.npy",
-                float16=self.recipe.float16,
-                device=self.device,
-                report=report,
-            )
+            return embed(collection, encoder, path, float16=float16, device=device, report=report)
 
     def _neighbours(self, collection: Collection, encoder: Encoder, vectors: RowFile) -> RowFile:
         depth = min(self.recipe.neighbours, len(collection) - 1)
@@ -293,6 +302,11 @@ class _Run:
             yield lambda done: bar.update(done - bar.n)
 
 
+def _check_names(encoders: Iterable[Encoder]) -> None:
+    for encoder in encoders:
+        encoder.check_name()
+
+
 def _shown(collection: Collection, pair: Pair) -> PicturePair:
     return PicturePair(collection.pictures[pair.query], collection.pictures[pair.target], collection.root)
 
@@ -312,6 +326,15 @@ def _key(*parts: str) -> str:
     for part in parts:
         digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()
+
+
+def _state(file: Path) -> str:
+    """What tells that a file was not changed."""
+    try:
+        at = file.stat()
+    except OSError as error:
+        return type(error).__name__
+    return f"{at.st_size} {at.st_mtime_ns}"
 
 
 def _slug(encoder: Encoder) -> str:

@@ -42,7 +42,7 @@ class RowFile:
         if hasattr(os, "posix_fallocate"):
             with path.open("r+b") as stream:
                 os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-        _progress_file(path).write_text("0")
+        _record(_progress_file(path), 0)
         return cls(path)
 
     @staticmethod
@@ -63,10 +63,14 @@ class RowFile:
         self.rows[self.filled : end] = rows
         self.rows.flush()
         self.filled = end
-        part = self._progress.with_suffix(".part")
-        part.write_text(json.dumps(end))
-        os.replace(part, self._progress)
+        _record(self._progress, end)
 
 
 def _progress_file(path: Path) -> Path:
     return path.with_suffix(".filled")
+
+
+def _record(progress: Path, filled: int) -> None:
+    part = progress.with_suffix(".part")
+    part.write_text(json.dumps(filled))
+    os.replace(part, progress)

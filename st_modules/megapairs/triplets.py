@@ -127,8 +127,8 @@ def _read_parquet(path: Path) -> Iterator[Triplet]:
             rows = (row for batch in file.iter_batches(_ROWS_AT_ONCE) for row in batch.to_pylist())
             for number, fields in enumerate(rows, 1):
                 yield parse_triplet(fields, f"{path}, row {number}")
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: not a Parquet file: {error}") from error
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: cannot be read as Parquet: {error}") from error
 
 
 def write_parquet(triplets: Iterable[Triplet], path: Path) -> None:

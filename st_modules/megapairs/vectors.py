@@ -47,8 +47,8 @@ def embed(
         InputError: A picture cannot be embedded.
         STModulesError: The vectors at ``path`` are another model's, or a vector is not finite.
     """
-    if RowFile.exists(path) and isinstance(encoder.model, str) and (file := RowFile(path)).complete:
-        return file
+    if isinstance(encoder.model, str) and is_complete(path):
+        return RowFile(path)
     model = encoder.load(device)
     file = _opened(collection, encoder, model, path, float16)
     while not file.complete:
@@ -56,6 +56,11 @@ def embed(
         file.append(_unit_vectors(collection, encoder, model, numbers, file.rows.shape[1]))
         report(file.filled)
     return file
+
+
+def is_complete(path: Path) -> bool:
+    """Whether all vectors of a file are there."""
+    return RowFile.exists(path) and RowFile(path).complete
 
 
 def readable(collection: Collection, encoder: Encoder) -> npt.NDArray[np.bool_]:
