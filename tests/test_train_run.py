@@ -266,6 +266,13 @@ def test_an_output_folder_in_use_is_not_overwritten(finished: Path, data: Path) 
         run(config(data, finished), quiet=True)
 
 
+def test_one_process_with_several_gpus_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.TrainingArguments.n_gpu", 2)
+    with pytest.raises(ConfigError, match=r"sees 2 GPUs\. Start one for each with torchrun"):
+        run(config(data, tmp_path / "out"), quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_several_processes_need_cached_gradients(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.TrainingArguments.world_size", 2)
     with pytest.raises(ConfigError, match=r"loss\.mini_batch_size: several processes need it"):

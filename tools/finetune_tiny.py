@@ -94,7 +94,7 @@ def table(before: dict[str, dict[str, float]], after: dict[str, dict[str, float]
 def main() -> None:
     """Draw, score, train, score."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=ROWS, help="rows of each of the three files")
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows of each file")
     parser.add_argument("--steps", type=int, help="those of the example where it is left out")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--threads", type=int, default=2)

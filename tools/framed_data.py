@@ -107,13 +107,13 @@ def write_training_data(folder: Path, rows: int, seed: int) -> None:
 
     Args:
         folder: Where the pictures and the files go; it is made.
-        rows: How many rows each of the first three files has; the others have two fifths of it.
+        rows: How many rows each file has.
         seed: Decides all of it.
     """
     folder.mkdir(parents=True)
     rng = random.Random(seed)
     _write(folder, "", _endless(rng, rows), (change, describe, paint), rng)
-    plain = (training_scene(rng) for _ in range(max(2, rows * 2 // 5)))
+    plain = (training_scene(rng) for _ in range(rows))
     _write(folder, "plain_", plain, (_plain_change, paraphrase, draw), rng)
 
 
@@ -156,7 +156,7 @@ def main() -> None:
     """Write training data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a new folder")
-    parser.add_argument("--rows", type=int, default=ROWS, help="rows of each of the three files")
+    parser.add_argument("--rows", type=int, default=ROWS, help="rows of each file")
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
     write_training_data(arguments.folder, arguments.rows, arguments.seed)

@@ -80,9 +80,7 @@ def run(config: TrainConfig, *, resume: bool = False, quiet: bool = False) -> Re
     """
     _check_precision(config)
     arguments = _arguments(config, quiet)
-    if arguments.world_size > 1 and config.loss.mini_batch_size is None:
-        # DistributedDataParallel fails where one of the columns' forward passes leaves out a tower.
-        raise ConfigError("loss.mini_batch_size: several processes need it; training.batch_size is its highest value.")
+    _check_devices(arguments, config)
     checkpoint = _checkpoint(config, resume)
     _wait_for_all(arguments)
     set_seed(config.training.seed)
@@ -115,6 +113,18 @@ def run(config: TrainConfig, *, resume: bool = False, quiet: bool = False) -> Re
 def _check_precision(config: TrainConfig) -> None:
     if config.training.bf16 and config.training.device != "cpu" and not is_torch_bf16_gpu_available():
         raise ConfigError("training.bf16: no GPU here computes in bfloat16. Leave it out, or set device: cpu.")
+
+
+def _check_devices(arguments: SentenceTransformerTrainingArguments, config: TrainConfig) -> None:
+    if arguments.n_gpu > 1:
+        # DataParallel would split pixels, which are not one row for each item.
+        raise ConfigError(
+            f"training.device: this process sees {arguments.n_gpu} GPUs. Start one for each with torchrun, or show it "
+            "one with CUDA_VISIBLE_DEVICES=0."
+        )
+    if arguments.world_size > 1 and config.loss.mini_batch_size is None:
+        # DistributedDataParallel fails where one of the columns' forward passes leaves out a tower.
+        raise ConfigError("loss.mini_batch_size: several processes need it; training.batch_size is its highest value.")
 
 
 def _checkpoint(config: TrainConfig, resume: bool) -> str | None:
