@@ -89,5 +89,7 @@ def evaluate(
                 table.add_row(*map(escape, row))
             make_console().print(table)
         typer.echo(f"Wrote {' and '.join(map(str, report.write(out)))}.")
+        for task, path in report.submissions.items():
+            typer.echo(f"{task}, for its server: {path}")
         if report.errors:
             stop(f"{len(report.errors)} of {len(entries)} tasks failed.", 1)
