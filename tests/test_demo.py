@@ -192,7 +192,7 @@ def test_command_writes_the_page_and_prints_the_answers(tmp_path: Path, monkeypa
     gallery = make_gallery(30, seed=5)
     places = [question.answer for question in gallery.questions]
     places[0] = (places[0] + 1) % 30
-    monkeypatch.setattr(cli, "_load", lambda *args: Pointing(places))
+    monkeypatch.setattr(cli.demo, "load_model", lambda *args: Pointing(places))
     out = tmp_path / "deep" / "folder"
     result = CliRunner().invoke(cli.app, ["demo", "--out", str(out), "--pictures", "30", "--seed", "5"])
     assert result.exit_code == 0, result.stderr
