@@ -22,15 +22,9 @@ from typer.testing import CliRunner
 from st_modules import SentenceTransformer
 from st_modules.cli import app
 from st_modules.evaluate import BenchmarkDataError, Entry, collect, evaluate, open_benchmark, wrap_model
-from st_modules.evaluate.composed import (
-    CIRCO,
-    CIRR,
-    CIRCOTest,
-    CIRRSubset,
-    CIRRSubsetTest,
-    CIRRTest,
-    FashionIQ,
-)
+from st_modules.evaluate.circo import CIRCO, CIRCOTest
+from st_modules.evaluate.cirr import CIRR, CIRRSubset, CIRRSubsetTest, CIRRTest
+from st_modules.evaluate.fashioniq import FashionIQ
 from st_modules.evaluate.local_task import LocalTask
 from st_modules.evaluate.metrics import average_precision, is_best, ranked
 from st_modules.evaluate.mmeb import META_TASKS, MMEB

@@ -14,18 +14,10 @@ from mteb.abstasks.abstask import AbsTask
 
 from st_modules.errors import UnknownNameError
 from st_modules.evaluate import mmeb, umrb
-from st_modules.evaluate.composed import (
-    CIRCO,
-    CIRCO_ASPECT_METRICS,
-    CIRCO_METRICS,
-    CIRR,
-    CIRCOTest,
-    CIRRSubset,
-    CIRRSubsetTest,
-    CIRRTest,
-    FashionIQ,
-)
+from st_modules.evaluate.circo import CIRCO, CIRCO_ASPECT_METRICS, CIRCO_METRICS, CIRCOTest
+from st_modules.evaluate.cirr import CIRR, CIRRSubset, CIRRSubsetTest, CIRRTest
 from st_modules.evaluate.drawings import DRAWINGS
+from st_modules.evaluate.fashioniq import FashionIQ
 from st_modules.evaluate.files import BenchmarkDataError
 from st_modules.evaluate.local_task import LocalTask
 
