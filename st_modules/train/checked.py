@@ -39,7 +39,7 @@ def _as_path(value: object) -> object:
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 # YAML 1.1 reads 1e-4, without a point, as a string.
-Number = Annotated[float, Field(strict=True, ge=0), BeforeValidator(_as_number)]
+NonNegative = Annotated[float, Field(strict=True, ge=0), BeforeValidator(_as_number)]
 UserPath = Annotated[Path, Field(strict=True), BeforeValidator(_as_path)]
 
 

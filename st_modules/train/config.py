@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, StrictBool, StrictInt
 from pydantic.dataclasses import dataclass
 
-from st_modules.train.checked import STRICT, ConfigError, Count, Number, UserPath, build
+from st_modules.train.checked import STRICT, ConfigError, Count, NonNegative, UserPath, build
 from st_modules.train.lora import LoraSettings
 from st_modules.train.losses import LossSettings
 
@@ -161,12 +161,12 @@ class TrainingSettings:
     batch_size: StrictInt = Field(default=32, ge=2)
     accumulate: Count = 1
     steps: Count | None = None
-    epochs: Number | None = Field(default=None, gt=0)
-    learning_rate: Number = 1e-4
+    epochs: NonNegative | None = Field(default=None, gt=0)
+    learning_rate: NonNegative = 1e-4
     scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
-    warmup: Number = 0.1
-    weight_decay: Number = 0.0
-    max_grad_norm: Number = 1.0
+    warmup: NonNegative = 0.1
+    weight_decay: NonNegative = 0.0
+    max_grad_norm: NonNegative = 1.0
     sampler: Literal["no_duplicates", "batch_sampler"] = "no_duplicates"
     mixing: Literal["proportional", "round_robin"] = "proportional"
     bf16: StrictBool = False

@@ -24,7 +24,7 @@ from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.backbones.visualized_bge import VisualizedBGE
 from st_modules.checkpoints import refuse_other_weights
 from st_modules.errors import CheckpointError
-from st_modules.train.checked import STRICT, Count, Number
+from st_modules.train.checked import STRICT, Count, NonNegative
 
 _PREFIX = "base_model.model."
 """What PEFT writes before the names of an adapter's weights."""
@@ -65,7 +65,7 @@ class LoraSettings:
 
     rank: Count = 16
     alpha: Count = 32
-    dropout: Number = Field(default=0.0, le=1)
+    dropout: NonNegative = Field(default=0.0, le=1)
     dora: StrictBool = False
     vision: StrictBool = False
     layers: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from torch import nn
 
-from st_modules.train.checked import STRICT, Count, Number
+from st_modules.train.checked import STRICT, Count, NonNegative
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -31,7 +31,7 @@ class LossSettings:
             arXiv:2205.13147); none where it is empty.
     """
 
-    scale: Number = Field(default=20.0, gt=0)
+    scale: NonNegative = Field(default=20.0, gt=0)
     symmetric: StrictBool = False
     mini_batch_size: Count | None = None
     matryoshka_dims: tuple[Count, ...] = ()
