@@ -333,11 +333,16 @@ def get_model(name: str) -> ModelSpec:
     """
     spec = find_model(name)
     if spec is None:
-        raise UnknownModelError(f"Unknown model {name!r}.{suggestion(name)} `st-modules list` shows every model.")
+        raise UnknownModelError(f"Unknown model {name!r}.{_suggestion(name)} `st-modules list` shows every model.")
     return spec
 
 
-def suggestion(name: str) -> str:
+def near_miss(name: str) -> str:
+    """Return a suggestion for a name that is no path and has no owner, else the empty string."""
+    return "" if "/" in name or Path(name).exists() else _suggestion(name)
+
+
+def _suggestion(name: str) -> str:
     """Return `` Did you mean 'x'?`` for a name that is near one of the catalog's, else the empty string."""
     near = difflib.get_close_matches(name.casefold(), [spec.name for spec in _MODELS], n=1, cutoff=0.75)
     return f" Did you mean {near[0]!r}?" if near else ""

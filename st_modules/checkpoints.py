@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from st_modules.catalog import ModelSpec
+from st_modules.catalog import ModelSpec, list_models
 from st_modules.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _locate_base(
         patterns.append("*.safetensors")
         named = str(read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
         # Some adapters name a folder of the machine that they were trained on.
-        source = named if named and (Path(named).is_dir() or _is_repo_id(named)) else source
+        source = named if named and (Path(named).is_dir() or is_repo_id(named)) else source
     if base_weights is not None:
         base = Path(base_weights).expanduser()
     elif Path(source).is_dir():
@@ -149,7 +149,8 @@ def _locate_base(
     return base
 
 
-def _is_repo_id(name: str) -> bool:
+def is_repo_id(name: str) -> bool:
+    """Whether a repository of the Hub could have this name; the Hub is not asked."""
     try:
         huggingface_hub.utils.validate_repo_id(name)
     except HFValidationError:
@@ -285,6 +286,25 @@ def load_model(
         },
     )
     return model.eval()
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse the folder of an adapter to a model of the catalog, whose base transformers would look for on the Hub.
+
+    Raises:
+        CheckpointError: It is one; the message names the models that it may be for.
+    """
+    config = folder / ADAPTER_CONFIG
+    if not config.is_file() or any((folder / name).is_file() for name in ("modules.json", "config.json")):
+        return
+    base = read_json(config).get("base_model_name_or_path")
+    names = [spec.name for spec in list_models() if base in (None, spec.repo_id)]
+    if names:
+        which = f", {' or '.join(names)}," if base else ""
+        raise CheckpointError(
+            f"{folder}: it holds an adapter and no model. Load the model that it was trained on{which} and call "
+            f"st_modules.train.load_adapter(model, {str(folder)!r})."
+        )
 
 
 def refuse_misfits(path: Path, *, missing: set[str], unexpected: set[str], misshapen: set[str]) -> None:

@@ -28,8 +28,8 @@ from st_modules.backbones.llava_next import LlavaNext
 from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.backbones.visualized_bge import VisualizedBGE
 from st_modules.batching import first_places
-from st_modules.catalog import ModelSpec, find_model, list_models, suggestion
-from st_modules.checkpoints import ADAPTER_CONFIG, Checkpoint, locate, read_json
+from st_modules.catalog import ModelSpec, find_model, near_miss
+from st_modules.checkpoints import Checkpoint, locate, read_json, refuse_adapter
 from st_modules.engine import Engine, content_keys, default_max_tokens, reads_ahead
 from st_modules.errors import CheckpointError, UnknownModelError
 from st_modules.images import ImageLimits
@@ -129,7 +129,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
                 "folder itself."
             )
         elif name:
-            _refuse_adapter(Path(name))
+            refuse_adapter(Path(name))
         super().__init__(name, **kwargs)
         self.max_batch_tokens = max_batch_tokens
         if self._options and not self._backbone:
@@ -354,24 +354,9 @@ def _submodules(module: nn.Module) -> list[nn.Module]:
 def _find_spec(name: str) -> ModelSpec | None:
     if spec := find_model(name):
         return spec
-    if "/" not in name and not Path(name).exists() and (hint := suggestion(name)):
+    if hint := near_miss(name):
         raise UnknownModelError(f"Unknown model {name!r}.{hint}")
     return None
-
-
-def _refuse_adapter(folder: Path) -> None:
-    """Refuse the folder of an adapter to a model of the catalog, whose base transformers would look for on the Hub."""
-    config = folder / ADAPTER_CONFIG
-    if not config.is_file() or any((folder / name).is_file() for name in ("modules.json", "config.json")):
-        return
-    base = read_json(config).get("base_model_name_or_path")
-    names = [spec.name for spec in list_models() if base in (None, spec.repo_id)]
-    if names:
-        which = f", {' or '.join(names)}," if base else ""
-        raise CheckpointError(
-            f"{folder}: it holds an adapter and no model. Load the model that it was trained on{which} and call "
-            f"st_modules.train.load_adapter(model, {str(folder)!r})."
-        )
 
 
 def _check_identity(saved: Path, spec: ModelSpec) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
-from st_modules.catalog import find_model, suggestion
+from st_modules.catalog import find_model, near_miss
 from st_modules.errors import CheckpointError, InputError, STModulesError, UnknownModelError
 from st_modules.megapairs.pictures import Picture
 
@@ -113,17 +113,12 @@ class Encoder:
 
 def _problem(name: str) -> str:
     """What is wrong with a name that the catalog does not have; empty where it may be right."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from st_modules.checkpoints import is_repo_id
 
     folder = Path(name)
     if folder.exists():
         there = any((folder / file).is_file() for file in _MODEL_FILES)
         return "" if there else f"no model in it; a model's folder has one of {', '.join(_MODEL_FILES)}."
-    if "/" not in name and (hint := suggestion(name)):
+    if hint := near_miss(name):
         return f"unknown model.{hint}"
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return "no such folder."
-    return ""
+    return "" if is_repo_id(name) else "no such folder."
