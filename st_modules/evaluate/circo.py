@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 
-from st_modules.evaluate.composed import by_id, check_known, composed_metadata
+from st_modules.evaluate.composed import by_id, check_known, composed_data, composed_metadata
 from st_modules.evaluate.files import (
     BenchmarkDataError,
     Record,
@@ -17,7 +17,6 @@ from st_modules.evaluate.files import (
     existing,
     read_json,
     read_records,
-    rows,
 )
 from st_modules.evaluate.local_task import LocalTask
 from st_modules.evaluate.metrics import average_precision, mean, ranked
@@ -81,18 +80,11 @@ class CIRCO(LocalTask):
         queries = by_id(read_records(self.queries_file), "id")
         for record in queries.values():
             check_known(record.id("reference_img_id"), gallery, record, self.gallery_file)
-        return {
-            "default": RetrievalSplitData(
-                corpus=rows(list(gallery), images=list(gallery.values())),
-                queries=rows(
-                    list(queries),
-                    texts=[record.text("relative_caption") for record in queries.values()],
-                    images=[gallery[record.id("reference_img_id")] for record in queries.values()],
-                ),
-                relevant_docs=self.answers(queries, gallery),
-                top_ranked=None,
-            )
+        changes = {
+            query: (record.text("relative_caption"), gallery[record.id("reference_img_id")])
+            for query, record in queries.items()
         }
+        return {"default": composed_data(changes, gallery, self.answers(queries, gallery))}
 
     def answers(self, queries: Mapping[str, Record], gallery: Mapping[str, Path]) -> dict[str, dict[str, int]]:
         """Return the right pictures of each query."""

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 
-from st_modules.evaluate.composed import by_id, check_known, composed_metadata
+from st_modules.evaluate.composed import by_id, check_known, composed_data, composed_metadata
 from st_modules.evaluate.files import (
     BenchmarkDataError,
     Record,
@@ -16,7 +16,6 @@ from st_modules.evaluate.files import (
     existing,
     read_json,
     read_records,
-    rows,
 )
 from st_modules.evaluate.local_task import LocalTask
 from st_modules.evaluate.submissions import SubmissionTask
@@ -57,18 +56,10 @@ class CIRR(LocalTask):
         for record in queries.values():
             check_known(record.id("reference"), gallery, record, self.gallery_file)
         candidates = {query: self.candidates(record, gallery) for query, record in queries.items()}
-        return {
-            "default": RetrievalSplitData(
-                corpus=rows(list(gallery), images=list(gallery.values())),
-                queries=rows(
-                    list(queries),
-                    texts=[record.text("caption") for record in queries.values()],
-                    images=[gallery[record.id("reference")] for record in queries.values()],
-                ),
-                relevant_docs=self.answers(queries, gallery),
-                top_ranked=candidates,
-            )
+        changes = {
+            query: (record.text("caption"), gallery[record.id("reference")]) for query, record in queries.items()
         }
+        return {"default": composed_data(changes, gallery, self.answers(queries, gallery), candidates)}
 
     def candidates(self, record: Record, gallery: Mapping[str, Path]) -> list[str]:
         """Return what a query is ranked among."""

@@ -6,15 +6,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from st_modules.evaluate.files import Record
+from st_modules.evaluate.files import Record, rows
 from st_modules.evaluate.local_task import local_metadata
 
 
 def composed_metadata(name: str, **fields: Any) -> TaskMetadata:
     """Describe a task on a validation split; see :func:`st_modules.evaluate.local_task.local_metadata`."""
     return local_metadata(name, **{"category": "it2i", "eval_splits": ["val"], **fields})
+
+
+def composed_data(
+    queries: Mapping[str, tuple[str, Path]],
+    gallery: Mapping[str, Path],
+    answers: Mapping[str, Mapping[str, int]],
+    candidates: Mapping[str, list[str]] | None = None,
+) -> RetrievalSplitData:
+    """Lay a split out as mteb has it.
+
+    Args:
+        queries: For each query the text that changes a picture, and the picture.
+        gallery: The pictures to search.
+        answers: For each query its right pictures, each with 1.
+        candidates: For each query what it is ranked among; the whole gallery where it is left out.
+    """
+    return RetrievalSplitData(
+        corpus=rows(list(gallery), images=list(gallery.values())),
+        queries=rows(
+            list(queries),
+            texts=[text for text, _ in queries.values()],
+            images=[picture for _, picture in queries.values()],
+        ),
+        relevant_docs=answers,
+        top_ranked=candidates,
+    )
 
 
 def by_id(records: Sequence[Record], key: str) -> dict[str, Record]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 
-from st_modules.evaluate.composed import check_known, composed_metadata
+from st_modules.evaluate.composed import check_known, composed_data, composed_metadata
 from st_modules.evaluate.files import (
     BenchmarkDataError,
     Record,
@@ -15,7 +15,6 @@ from st_modules.evaluate.files import (
     existing,
     read_json,
     read_records,
-    rows,
 )
 from st_modules.evaluate.local_task import LocalTask
 
@@ -62,21 +61,14 @@ class FashionIQ(LocalTask):
 
     def _subset(self, queries_file: Path, gallery_file: Path) -> RetrievalSplitData:
         gallery = self._gallery(gallery_file)
-        records = read_records(queries_file)
-        ids = [str(number) for number in range(len(records))]
-        for record in records:
+        queries = {str(number): record for number, record in enumerate(read_records(queries_file))}
+        for record in queries.values():
             for key in ("candidate", "target"):
                 check_known(record.id(key), gallery, record, gallery_file)
-        return RetrievalSplitData(
-            corpus=rows(list(gallery), images=list(gallery.values())),
-            queries=rows(
-                ids,
-                texts=[_joined_captions(record) for record in records],
-                images=[gallery[record.id("candidate")] for record in records],
-            ),
-            relevant_docs={query: {record.id("target"): 1} for query, record in zip(ids, records, strict=True)},
-            top_ranked=None,
-        )
+        changes = {
+            query: (_joined_captions(record), gallery[record.id("candidate")]) for query, record in queries.items()
+        }
+        return composed_data(changes, gallery, {query: {record.id("target"): 1} for query, record in queries.items()})
 
     def _gallery(self, path: Path) -> dict[str, Path]:
         names = read_json(path)
