@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from eva02_weights import EVA02Weights
-from filling import fill
+from random_weights import fill
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-from measure import Sample, matmul_peak, rotated, sample
+from measure import Sample, matmul_peak, rotate, sample
 from variants import Encode, Loaded
 from workloads import Workload
 
@@ -94,7 +94,7 @@ def contest(models: Loaded, workload: Workload, variants: Mapping[str, Encode], 
         encode(sip)
     for turn in range(rounds):
         vectors: dict[str, np.ndarray] = {}
-        for variant in rotated(list(variants), turn):
+        for variant in rotate(list(variants), turn):
             vectors[variant], cost = sample(partial(variants[variant], workload))
             result.samples.setdefault(variant, []).append(cost)
         result.peaks.append(matmul_peak())

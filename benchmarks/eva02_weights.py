@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from filling import fill
+from random_weights import fill
 from torch import Tensor, nn
 
 _PRETRAINED_GRID = 16
@@ -38,7 +38,7 @@ class EVA02Weights:
         )
         names["blocks"] = nn.ModuleList(self._block() for _ in range(self.layers))
         fill(names, seed)
-        weights = {_published(name): weight for name, weight in names.state_dict().items()}
+        weights = {_rename_published(name): weight for name, weight in names.state_dict().items()}
         generator = torch.Generator().manual_seed(seed)
         weights["cls_token"] = torch.randn(1, 1, self.width, generator=generator)
         weights["pos_embed"] = torch.randn(1, self.grid**2 + 1, self.width, generator=generator)
@@ -81,5 +81,5 @@ class EVA02Weights:
         return both.cos(), both.sin()
 
 
-def _published(name: str) -> str:
+def _rename_published(name: str) -> str:
     return name.replace("q_proj.bias", "q_bias").replace("v_proj.bias", "v_bias")

@@ -60,7 +60,7 @@ def _matmul_rate(side: int) -> float:
     return 2 * side**3 / (time.perf_counter() - start)
 
 
-def rotated(names: Sequence[Name], turn: int) -> list[Name]:
+def rotate(names: Sequence[Name], turn: int) -> list[Name]:
     """Return the names in an order that begins with another one each turn."""
     first = turn % len(names)
     return [*names[first:], *names[:first]]

@@ -17,16 +17,16 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from st_modules.files.arrays import ArrayFile
 from st_modules.megapairs.neighbours import NONE, block_rows, neighbours_in_band
-from st_modules.megapairs.row_files import RowFile
 
 LOWER, UPPER, DEPTH = 0.2, 0.9, 20
 SAMPLE = 50
 
 
-def random_vectors(path: Path, rows: int, dimension: int, dtype: str) -> RowFile:
+def random_vectors(path: Path, rows: int, dimension: int, dtype: str) -> ArrayFile:
     """Fill a file with unit vectors, block by block."""
-    file = RowFile.create(path, (rows, dimension), dtype)
+    file = ArrayFile.create(path, (rows, dimension), dtype)
     rng = np.random.default_rng(0)
     while not file.complete:
         block = rng.standard_normal((min(50_000, rows - file.filled), dimension), dtype=np.float32)

@@ -21,7 +21,7 @@ from families import FAMILIES
 from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
-from variants import Loaded, encoder, loaded
+from variants import Loaded, encoder, load_family
 
 from st_modules import SentenceTransformer
 
@@ -30,7 +30,7 @@ def in_dtype(dtype: torch.dtype) -> Callable[[SentenceTransformer], SentenceTran
     return lambda model: model.to(dtype)
 
 
-def compiled(model: SentenceTransformer) -> SentenceTransformer:
+def compile_model(model: SentenceTransformer) -> SentenceTransformer:
     for layer in model[0].model.language_model.layers:
         layer.compile(dynamic=True)
     return model
@@ -46,7 +46,7 @@ def int8_weights(model: SentenceTransformer) -> SentenceTransformer:
 VARIANTS: dict[str, Callable[[SentenceTransformer], SentenceTransformer]] = {
     "bfloat16": in_dtype(torch.bfloat16),
     "float16": in_dtype(torch.float16),
-    "compiled": compiled,
+    "compiled": compile_model,
     "int8 weights": int8_weights,
 }
 
@@ -82,7 +82,7 @@ def main() -> None:
     if importlib.util.find_spec("torchao") is None:
         args.variants = [name for name in args.variants if name != "int8 weights"]
     table = Table("Variant", "Workload", "times as fast as float32", "first call", "least cosine", "median cosine")
-    with TemporaryDirectory() as photos, loaded(FAMILIES["gme"], Path(photos)) as models:
+    with TemporaryDirectory() as photos, load_family(FAMILIES["gme"], Path(photos)) as models:
         for name in args.variants:
             for workload in args.workloads:
                 table.add_row(*row(models, name, models.workload(workload, args.scale), args.rounds))

@@ -17,13 +17,13 @@ from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 from contest import Result, contest
+from encode_options import levers_contest, levers_table
 from families import FAMILIES
-from levers import levers_contest, levers_table
 from plots import plot_speedups
 from report import legend, resource_table, speed_table, write
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
-from variants import Loaded, able, loaded, opponents
+from variants import Loaded, able, load_family, opponents
 from workloads import TITLES, Workload
 
 Contest: TypeAlias = Callable[[Workload], Result]
@@ -51,7 +51,7 @@ def by_family(args: argparse.Namespace, prepare: Callable[[Loaded, int], Contest
     """
     with TemporaryDirectory() as photos:
         for name in args.families:
-            with loaded(FAMILIES[name], Path(photos)) as models:
+            with load_family(FAMILIES[name], Path(photos)) as models:
                 time_workload = prepare(models, args.rounds)
                 results: list[Result] = []
                 for workload in args.workloads:

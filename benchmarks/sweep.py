@@ -29,7 +29,7 @@ from references.qwen2_vl import GMEReference
 from report import Table, legend, write
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
-from variants import OURS, REFERENCE, Encode, Loaded, encoder, loaded
+from variants import OURS, REFERENCE, Encode, Loaded, encoder, load_family
 from workloads import Item, Workload, picture
 
 _BUDGETS = [2**power for power in range(7, 15)]
@@ -110,9 +110,9 @@ def main() -> None:
     disable_progress_bar()
     gme = FAMILIES["gme"]
     with TemporaryDirectory() as photos:
-        with loaded(gme, Path(photos)) as models:
+        with load_family(gme, Path(photos)) as models:
             budgets = sweep_budgets(models, args.scale, args.rounds)
-        with loaded(large_images(gme), Path(photos)) as models:
+        with load_family(large_images(gme), Path(photos)) as models:
             sizes = sweep_image_sizes(models, args.scale, args.rounds)
     tables = [
         rate_table("GME, tokens/s by batch budget", budgets, tokens_per_second),

@@ -17,7 +17,7 @@ from references.base import Reference
 from workloads import Workload, build
 
 from st_modules import SentenceTransformer
-from st_modules.inputs import parse_items
+from st_modules.inputs.items import parse_items
 
 Encode: TypeAlias = Callable[[Workload], np.ndarray]
 
@@ -63,7 +63,7 @@ class Loaded:
 
 
 @contextmanager
-def loaded(family: Family, photos: Path) -> Iterator[Loaded]:
+def load_family(family: Family, photos: Path) -> Iterator[Loaded]:
     """Write a family's checkpoint to a temporary folder, and load it as ours and as the reference.
 
     Args:

@@ -11,7 +11,7 @@ from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from langchain_gme.content import as_list, text_items, to_item
-from langchain_gme.prepared import prepared_for
+from langchain_gme.precomputed import find_precomputed
 from st_modules import InputError
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class GMEEmbeddings(BaseModel, Embeddings):
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts on the document side; see :meth:`embed_multimodal` for the result and the errors."""
         items = text_items(texts)
-        if waiting := prepared_for(self):
+        if waiting := find_precomputed(self):
             return waiting.take(texts)
         return self._embed(items, "document")
 
@@ -181,7 +181,7 @@ class GMEEmbeddings(BaseModel, Embeddings):
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts on the document side, off the event loop; see :meth:`embed_documents`."""
         items = text_items(texts)
-        if waiting := prepared_for(self):
+        if waiting := find_precomputed(self):
             return waiting.take(texts)
         return await self._aembed(items, "document")
 

@@ -10,7 +10,7 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_gme.content import IMAGE_KEYS, as_list, image_reference, text_of, to_item
 from langchain_gme.embeddings import GMEEmbeddings
-from langchain_gme.prepared import prepared
+from langchain_gme.precomputed import serve_precomputed
 from st_modules import InputError
 
 
@@ -46,7 +46,7 @@ def add_multimodal(
     if not items:
         return []
     texts, columns = _entries(items, metadatas, ids)
-    with prepared(embeddings, texts, embeddings.embed_multimodal(items)):
+    with serve_precomputed(embeddings, texts, embeddings.embed_multimodal(items)):
         return store.add_texts(texts, **columns, **kwargs)
 
 
@@ -62,7 +62,7 @@ async def aadd_multimodal(
     if not items:
         return []
     texts, columns = _entries(items, metadatas, ids)
-    with prepared(embeddings, texts, await embeddings.aembed_multimodal(items)):
+    with serve_precomputed(embeddings, texts, await embeddings.aembed_multimodal(items)):
         return await store.aadd_texts(texts, **columns, **kwargs)
 
 

@@ -305,7 +305,7 @@ class GMEEmbedding(MultiModalEmbedding):
     def _event(self, items: Sequence[Any]) -> Iterator[list[Embedding]]:
         """Core's events around embedding items, for what core has no method for; the embeddings go into the list."""
         embeddings: list[Embedding] = []
-        chunks = [_described(item) for item in items]
+        chunks = [_describe(item) for item in items]
         payload = self.to_payload()
         dispatcher.event(EmbeddingStartEvent(model_dict=payload))
         with self.callback_manager.event(CBEventType.EMBEDDING, payload={EventPayload.SERIALIZED: payload}) as event:
@@ -340,7 +340,7 @@ def _query_items(query: QueryBundle) -> list[dict[str, Any]]:
     return [{"text": text, "image": query.image_path} for text in query.embedding_strs or [None]]
 
 
-def _described(item: Any) -> str:
+def _describe(item: Any) -> str:
     """An item as events report it."""
     parts = (item.get("text"), item.get("image")) if isinstance(item, dict) else (item.text, *item.images)
     return " ".join(str(part) for part in parts if part)

@@ -63,10 +63,10 @@ def identify_images(nodes: Sequence[AnyNode]) -> list[AnyNode]:
     Raises:
         ImageError: An image file cannot be read.
     """
-    return [_identified(node) for node in nodes]
+    return [_identify(node) for node in nodes]
 
 
-def _identified(node: AnyNode) -> AnyNode:
+def _identify(node: AnyNode) -> AnyNode:
     image = node_image(node)
     if image is None:
         return node

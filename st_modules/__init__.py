@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from st_modules._imports import lazy_names
 from st_modules.catalog import ModelSpec, get_model, list_models
 from st_modules.errors import (
     CheckpointError,
@@ -17,11 +18,10 @@ from st_modules.errors import (
     STModulesError,
     UnknownModelError,
 )
-from st_modules.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from st_modules.embedder import Embedder
-    from st_modules.images import ImageLimits
+    from st_modules.inputs.limits import ImageLimits
+    from st_modules.integrations.embedder import Embedder
     from st_modules.model import SentenceTransformer, register, unregister
 
 __version__ = "0.1.0"
@@ -47,8 +47,8 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Embedder": "embedder",
-        "ImageLimits": "images",
+        "Embedder": "integrations.embedder",
+        "ImageLimits": "inputs.limits",
         "SentenceTransformer": "model",
         "register": "model",
         "unregister": "model",

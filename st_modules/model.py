@@ -27,14 +27,14 @@ from st_modules.backbones.clip import CLIP
 from st_modules.backbones.llava_next import LlavaNext
 from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.backbones.visualized_bge import VisualizedBGE
-from st_modules.batching import first_places
 from st_modules.catalog import ModelSpec, find_model, near_miss
-from st_modules.checkpoints import Checkpoint, locate, read_json, refuse_adapter
-from st_modules.engine import Engine, content_keys, default_max_tokens, reads_ahead
+from st_modules.checkpoints.locate import Checkpoint, locate, read_json, refuse_adapter
+from st_modules.encode.batching import first_places
+from st_modules.encode.engine import Engine, content_keys, default_max_tokens, reads_ahead
+from st_modules.encode.options import EncodeOptions
 from st_modules.errors import CheckpointError, UnknownModelError
-from st_modules.images import ImageLimits
-from st_modules.inputs import parse_items
-from st_modules.levers import Levers
+from st_modules.inputs.items import parse_items
+from st_modules.inputs.limits import ImageLimits
 
 # A saved model loads through this package, so its card must not send readers to the plain class.
 _CARD_WORDING = {
@@ -119,7 +119,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             image_limits=_limits(image_limits, remote_images, allow_private_hosts),
         )
         self._requested_device = kwargs.get("device")
-        self._levers = Levers()
+        self._levers = EncodeOptions()
         if self._spec:
             self._checkpoint = self._prepare(self._spec, weights, base_weights, kwargs)
             name = str(self._checkpoint.folder)

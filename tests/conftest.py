@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from gallery import Gallery, draw_gallery
-from loopback import Server
+
+from tests.helpers.gallery import Gallery, draw_gallery
+from tests.helpers.loopback import Server
 
 if TYPE_CHECKING:
-    from recorder import Recorder
-
     from st_modules import SentenceTransformer
+    from tests.helpers.recorder import Recorder
 
 
 @pytest.fixture
@@ -54,7 +54,8 @@ def tiny() -> SentenceTransformer:
 def recorder() -> Iterator[Recorder]:
     """What LlamaIndex's instrumentation tells during a test."""
     from llama_index.core.instrumentation import get_dispatcher
-    from recorder import Recorder
+
+    from tests.helpers.recorder import Recorder
 
     handler, dispatcher = Recorder(events=[]), get_dispatcher()
     dispatcher.add_event_handler(handler)

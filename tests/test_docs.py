@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 from st_modules import list_models
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
 
 
 def test_the_sizes_in_the_docs_are_those_that_the_tool_prints() -> None:
-    command = [sys.executable, str(ROOT / "tools" / "model_sizes.py")]
+    command = [sys.executable, str(ROOT / "tools" / "sizes" / "model_sizes.py")]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     rows = [line for line in printed if line.startswith("| `")]
     assert len(rows) == len(list_models()) - 1

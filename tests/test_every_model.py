@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from references import TOLERANCE, Reference, case_ids, mixed, reference
 from safetensors.torch import load_file, save_file
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
@@ -22,6 +21,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from st_modules import CheckpointError, InputError, SentenceTransformer, get_model, list_models
+from tests.helpers.references import TOLERANCE, Reference, case_ids, mixed, reference
 
 ROWS = [spec.name for spec in list_models() if spec.repo_id]
 ATTENTIONS = ["eager", "sdpa"]
@@ -119,7 +119,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_control_tokens_in_a_text_stay_text(row: str, model: SentenceTransformer, text: str) -> None:
-    encoder = model[0].encoder
+    encoder = model[0].segment_tokenizer
     control = torch.tensor([*encoder.control_ids.values(), *encoder.start_ids, *encoder.end_ids])
     for harmless, hostile in [("a", text), ("a", f"a{text}b")]:
         for image in ({}, {"image": reference(row).images / "small.png"}):

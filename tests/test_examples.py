@@ -20,9 +20,10 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import BaseMessage
 from llama_index.core.instrumentation.events.llm import LLMChatStartEvent
 from llama_index.core.llms import ImageBlock, MockLLM, TextBlock
-from recorder import Recorder
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
+from tests.helpers.recorder import Recorder
+
 EXAMPLES = ROOT / "examples"
 # Python calls this file when it starts: any attempt to reach another machine ends the program.
 NO_NETWORK = """\

@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 
 from st_modules import ImageError, InputError, SentenceTransformer, UnknownModelError
+from tests.helpers.paths import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden" / "gme"
-CHECKPOINT = GOLDEN / "checkpoint"
-SQUARE = GOLDEN / "images" / "square.png"
-WIDE = GOLDEN / "images" / "wide.png"
+GOLDEN_GME = GOLDEN / "gme"
+CHECKPOINT = GOLDEN_GME / "checkpoint"
+SQUARE = GOLDEN_GME / "images" / "square.png"
+WIDE = GOLDEN_GME / "images" / "wide.png"
 ITEMS: list[Any] = [
     "What kind of car is this?",
     SQUARE,
@@ -160,7 +161,7 @@ def test_control_tokens_in_text_are_text(model: SentenceTransformer) -> None:
     hostile = ["a<|im_end|>b", "<|image_pad|>", "<|endoftext|>", "<|vision_start|><|image_pad|><|vision_end|>"]
     vectors = model.encode([*hostile, {"text": hostile[3], "image": SQUARE}], prompt="<|image_pad|> <|im_end|>")
     assert np.isfinite(vectors).all()
-    pad = model[0].encoder.control_ids["<|image_pad|>"]
+    pad = model[0].segment_tokenizer.control_ids["<|image_pad|>"]
     assert not (model.preprocess(hostile, prompt=hostile[3])["input_ids"] == pad).any()
 
 
@@ -221,7 +222,7 @@ def test_worker_processes_give_the_same_and_name_positions(model: SentenceTransf
         several = model.encode([picture, array, SQUARE.read_bytes()], pool=pool, chunk_size=1)
         assert close(several, embeddings[[1, 1, 1]])
         with pytest.raises(ImageError, match="item 4"):
-            model.encode(["a", "b", "c", "d", GOLDEN / "missing.png"], pool=pool, chunk_size=1)
+            model.encode(["a", "b", "c", "d", GOLDEN_GME / "missing.png"], pool=pool, chunk_size=1)
     finally:
         model.stop_multi_process_pool(pool)
 

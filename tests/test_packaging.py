@@ -6,13 +6,13 @@ import subprocess
 import sys
 import zipfile
 from importlib.metadata import entry_points, requires
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers.paths import ROOT
+
 PINS = {
     canonicalize_name(name): version
     for name, equals, version in (line.partition("==") for line in (ROOT / "constraints.txt").read_text().splitlines())

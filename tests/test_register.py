@@ -4,14 +4,14 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import sentence_transformers
 
 import st_modules
+from tests.helpers.paths import GOLDEN
 
-CHECKPOINT = Path(__file__).parent / "golden" / "gme" / "checkpoint"
+CHECKPOINT = GOLDEN / "gme" / "checkpoint"
 PLAIN = sentence_transformers.SentenceTransformer
 
 

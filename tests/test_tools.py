@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-TOOLS = Path(__file__).parents[1] / "tools"
+from tests.helpers.paths import ROOT
+
+TOOLS = ROOT / "tools" / "tiny"
 
 
 def test_the_training_script_builds_a_model_that_embeds_and_saves(

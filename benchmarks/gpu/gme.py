@@ -36,7 +36,7 @@ from references.qwen2_vl import GMEReference
 from workloads import Author, Item, Workload, picture
 
 from st_modules import SentenceTransformer
-from st_modules.levers import Levers
+from st_modules.encode.options import EncodeOptions
 
 # The sizes of the published config.json files.
 SHAPES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
@@ -144,9 +144,9 @@ def compare(model: SentenceTransformer, reference: OnDevice, work: dict[str, Wor
         cosine = cosines(reference.encode(workload), encode()).min()
         rows = backbone.plan(model.parse(workload.inputs), workload.prompt)
         ours, theirs = seconds(encode, rounds), seconds(partial(reference.encode, workload), rounds)
-        model._levers = Levers(parallel_reading=False)
+        model._levers = EncodeOptions(parallel_reading=False)
         unread = seconds(encode, rounds)
-        model._levers = Levers()
+        model._levers = EncodeOptions()
         table.add_row(
             name,
             f"{len(rows) / ours:.1f}",

@@ -72,9 +72,9 @@ class Reference(ABC):
 
     @torch.inference_mode()
     def _encode_batch(self, items: Sequence[Item], prompt: str | None) -> np.ndarray:
-        vectors = self.embed([item.text for item in items], [_opened(item.image) for item in items], prompt)
+        vectors = self.embed([item.text for item in items], [_open(item.image) for item in items], prompt)
         return torch.nn.functional.normalize(vectors, dim=-1).numpy()
 
 
-def _opened(image: Image.Image | str | None) -> Image.Image | None:
+def _open(image: Image.Image | str | None) -> Image.Image | None:
     return Image.open(image) if isinstance(image, str) else image

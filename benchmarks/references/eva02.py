@@ -27,8 +27,8 @@ def patches(weights: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
     for number in range(1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))):
         prefix = f"blocks.{number}."
         block = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
-        hidden = hidden + _attention(block, _normalised(block, "norm1", hidden))
-        hidden = hidden + _feed_forward(block, _normalised(block, "norm2", hidden))
+        hidden = hidden + _attention(block, _normalise(block, "norm1", hidden))
+        hidden = hidden + _feed_forward(block, _normalise(block, "norm2", hidden))
     return hidden[:, 1:]
 
 
@@ -39,12 +39,12 @@ def _attention(block: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
         linear(hidden, block[f"attn.{name}_proj.weight"], bias).unflatten(-1, (-1, cos.shape[1])).transpose(1, 2)
         for name, bias in biases.items()
     )
-    attended = scaled_dot_product_attention(_rotated(query, cos, sin), _rotated(key, cos, sin), value)
-    joined = _normalised(block, "attn.inner_attn_ln", attended.transpose(1, 2).flatten(2))
+    attended = scaled_dot_product_attention(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
+    joined = _normalise(block, "attn.inner_attn_ln", attended.transpose(1, 2).flatten(2))
     return linear(joined, block["attn.proj.weight"], block["attn.proj.bias"])
 
 
-def _rotated(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotate(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     own, turned = vectors[:, :, :1], vectors[:, :, 1:]
     even, odd = turned[..., ::2], turned[..., 1::2]
     partner = torch.stack([-odd, even], dim=-1).flatten(-2)
@@ -53,9 +53,9 @@ def _rotated(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def _feed_forward(block: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
     gate, value = (linear(hidden, block[f"mlp.{name}.weight"], block[f"mlp.{name}.bias"]) for name in ("w1", "w2"))
-    return linear(_normalised(block, "mlp.ffn_ln", silu(gate) * value), block["mlp.w3.weight"], block["mlp.w3.bias"])
+    return linear(_normalise(block, "mlp.ffn_ln", silu(gate) * value), block["mlp.w3.weight"], block["mlp.w3.bias"])
 
 
-def _normalised(block: Mapping[str, Tensor], name: str, hidden: Tensor) -> Tensor:
+def _normalise(block: Mapping[str, Tensor], name: str, hidden: Tensor) -> Tensor:
     weight = block[f"{name}.weight"]
     return layer_norm(hidden, weight.shape, weight, block[f"{name}.bias"], _EPSILON)

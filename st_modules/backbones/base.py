@@ -17,21 +17,16 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
-from st_modules.adapters import load_adapted
 from st_modules.backbones.precision import loading_kwargs
-from st_modules.checkpoints import (
-    SAVED_OPTIONS,
-    UNUSED_WEIGHTS,
-    Checkpoint,
-    check_model_type,
-    load_image_processor,
-    load_model,
-)
-from st_modules.images import ImageLimits, ImageSource
-from st_modules.inputs import Item, check_text, parse_items
-from st_modules.levers import Levers
-from st_modules.templates import TEMPLATES, Image, Task
-from st_modules.tokens import SegmentEncoder
+from st_modules.checkpoints.locate import SAVED_OPTIONS, Checkpoint
+from st_modules.checkpoints.lora import load_adapted
+from st_modules.checkpoints.weights import UNUSED_WEIGHTS, check_model_type, load_image_processor, load_pretrained
+from st_modules.encode.options import EncodeOptions
+from st_modules.inputs.images import ImageSource
+from st_modules.inputs.items import Item, check_text, parse_items
+from st_modules.inputs.limits import ImageLimits
+from st_modules.prompts.templates import TEMPLATES, Image, Task
+from st_modules.prompts.tokenizer import SegmentTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -88,12 +83,12 @@ class Backbone(InputModule):
 
     Args:
         model: What runs.
-        encoder: Turns rendered items into token ids.
+        segment_tokenizer: Turns rendered items into token ids.
         image_processor: Turns images into the model's pixel features.
-        template: Name of the layout in ``st_modules.templates``.
+        template: Name of the layout in ``st_modules.prompts.templates``.
         positions: Tokens that the model has positions for.
         max_length: Longest row in tokens; ``None`` is as long as ``positions`` allows.
-        image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
+        image_limits: What an image may cost; see :class:`st_modules.ImageLimits`.
     """
 
     config_file_name = SAVED_OPTIONS
@@ -107,7 +102,7 @@ class Backbone(InputModule):
     def __init__(
         self,
         model: PreTrainedModel | nn.Module,
-        encoder: SegmentEncoder,
+        segment_tokenizer: SegmentTokenizer,
         image_processor: BaseImageProcessor,
         template: str,
         positions: int,
@@ -117,8 +112,8 @@ class Backbone(InputModule):
         super().__init__()
         self.model = model
         self.image_processor = image_processor
-        self.encoder = encoder
-        self.tokenizer = encoder.tokenizer
+        self.segment_tokenizer = segment_tokenizer
+        self.tokenizer = segment_tokenizer.tokenizer
         self.template = template
         self.positions = positions
         self.image_limits = image_limits or ImageLimits()
@@ -141,7 +136,7 @@ class Backbone(InputModule):
 
     @max_length.setter
     def max_length(self, value: int) -> None:
-        self._max_length = self._checked_length(value)
+        self._max_length = self._check_length(value)
 
     @property
     def max_seq_length(self) -> int:
@@ -219,10 +214,10 @@ class Backbone(InputModule):
         if checkpoint.base:
             model = load_adapted(classes.published, checkpoint.base, checkpoint.path, **kwargs)
         else:
-            model = load_model(classes.model if checkpoint.saved else classes.published, folder, **kwargs)
+            model = load_pretrained(classes.model if checkpoint.saved else classes.published, folder, **kwargs)
         return cls(
             model.base_model,
-            SegmentEncoder(
+            SegmentTokenizer(
                 checkpoint.folder_of("tokenizer_config.json"), classes.tokenizer, TEMPLATES[options["template"]]
             ),
             load_image_processor(classes.image_processor, checkpoint.folder_of("preprocessor_config.json")),
@@ -252,7 +247,7 @@ class Backbone(InputModule):
         rendered = [render(item, item.instruction or prompt, task) for item in items]
         images = [[segment for segment in row if isinstance(segment, Image)] for row in rendered]
         counts = [[self.image_tokens(image.source) for image in row] for row in images]
-        encoded = self.encoder(
+        encoded = self.segment_tokenizer(
             rendered,
             counts,
             [f"item {item.index}" for item in items],
@@ -271,9 +266,9 @@ class Backbone(InputModule):
 
     def _limit(self, max_length: int | None, has_image: bool) -> int:
         """Return the most tokens that a row may have."""
-        return self.max_length if max_length is None else self._checked_length(max_length)
+        return self.max_length if max_length is None else self._check_length(max_length)
 
-    def _checked_length(self, max_length: int) -> int:
+    def _check_length(self, max_length: int) -> int:
         if not 1 <= max_length <= self.positions:
             raise ValueError(
                 f"max_length={max_length}: it must be at least 1, and this model has {self.positions} positions."
@@ -290,17 +285,19 @@ class Backbone(InputModule):
             ``input_ids`` and ``attention_mask`` of shape (rows, longest row), int64; ``num_images_per_sample`` of
             shape (rows,), int64; and where there are images what :meth:`join_pixels` returns.
         """
-        return self._joined(rows, map(self.pixel_features, _images(rows)))
+        return self._join(rows, map(self.pixel_features, _images(rows)))
 
-    def share(self, rows: Sequence[Row], levers: Levers) -> list[Row]:
+    def share(self, rows: Sequence[Row], levers: EncodeOptions) -> list[Row]:
         """Take away from a call's rows what is run once for all of them; ``prefix`` says what that is."""
         return list(rows)
 
-    def packs(self, levers: Levers) -> bool:
+    def packs(self, levers: EncodeOptions) -> bool:
         """Whether :meth:`prepare` lays rows end to end, so that a batch has no padding."""
         return False
 
-    def prepare(self, rows: Sequence[Row], levers: Levers, read: Callable[..., Iterable[Any]] = map) -> dict[str, Any]:
+    def prepare(
+        self, rows: Sequence[Row], levers: EncodeOptions, read: Callable[..., Iterable[Any]] = map
+    ) -> dict[str, Any]:
         """Do what :meth:`collate` does, for inference alone, in the form that is fastest for :meth:`forward`.
 
         Args:
@@ -311,16 +308,16 @@ class Backbone(InputModule):
         Returns:
             Features for :meth:`forward`; every tensor is on the CPU.
         """
-        return self._joined(rows, read(self.pixel_reader(levers), _images(rows)))
+        return self._join(rows, read(self.pixel_reader(levers), _images(rows)))
 
-    def pixel_reader(self, levers: Levers) -> Callable[[ImageSource], Mapping[str, torch.Tensor]]:
+    def pixel_reader(self, levers: EncodeOptions) -> Callable[[ImageSource], Mapping[str, torch.Tensor]]:
         """Return what reads an image for :meth:`prepare`."""
         return self.pixel_features
 
-    def _joined(self, rows: Sequence[Row], images: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+    def _join(self, rows: Sequence[Row], images: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
         ids = [torch.tensor(row.ids, dtype=torch.long) for row in rows]
         features: dict[str, Any] = {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.encoder.pad_id),
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.segment_tokenizer.pad_id),
             "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
             "num_images_per_sample": torch.tensor([len(row.images) for row in rows]),
         }

@@ -12,9 +12,10 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from st_modules.backbones.base import Architecture, Backbone, Row
 from st_modules.backbones.pruning import allow_pruning, pooling_arguments, split_heads
-from st_modules.images import ImageLimits, ImageSource, scaled_size, to_rgb
-from st_modules.levers import Levers
-from st_modules.tokens import SegmentEncoder
+from st_modules.encode.options import EncodeOptions
+from st_modules.inputs.images import ImageSource, scaled_size, to_rgb
+from st_modules.inputs.limits import ImageLimits
+from st_modules.prompts.tokenizer import SegmentTokenizer
 
 
 class CLIP(Backbone):
@@ -22,11 +23,11 @@ class CLIP(Backbone):
 
     Args:
         model: Both towers.
-        encoder: Turns rendered items into token ids.
+        segment_tokenizer: Turns rendered items into token ids.
         image_processor: Resizes, crops and normalises images.
-        template: Name of the layout in ``st_modules.templates``.
+        template: Name of the layout in ``st_modules.prompts.templates``.
         max_length: Most tokens of a text; a longer text loses its end, never the end token, which is pooled.
-        image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
+        image_limits: What an image may cost; see :class:`st_modules.ImageLimits`.
     """
 
     has_token_embeddings = False
@@ -37,7 +38,7 @@ class CLIP(Backbone):
     def __init__(
         self,
         model: CLIPModel,
-        encoder: SegmentEncoder,
+        segment_tokenizer: SegmentTokenizer,
         image_processor: CLIPImageProcessorPil,
         *,
         template: str,
@@ -45,7 +46,7 @@ class CLIP(Backbone):
         image_limits: ImageLimits | None = None,
     ) -> None:
         positions = model.text_model.embeddings.position_embedding.num_embeddings
-        super().__init__(model, encoder, image_processor, template, positions, max_length, image_limits)
+        super().__init__(model, segment_tokenizer, image_processor, template, positions, max_length, image_limits)
         towers: list[Any] = [model.text_model, model.vision_model]
         for tower in towers:
             allow_pruning(tower, tower.encoder.layers[-1], _keys_and_values)
@@ -71,7 +72,9 @@ class CLIP(Backbone):
         """
         return self.image_processor(to_rgb(image.load()), do_convert_rgb=False, return_tensors="pt")
 
-    def prepare(self, rows: Sequence[Row], levers: Levers, read: Callable[..., Iterable[Any]] = map) -> dict[str, Any]:
+    def prepare(
+        self, rows: Sequence[Row], levers: EncodeOptions, read: Callable[..., Iterable[Any]] = map
+    ) -> dict[str, Any]:
         """Read the rows' pixels; see :meth:`Backbone.prepare`."""
         return {**super().prepare(rows, levers, read), "prune": levers.pruning}
 

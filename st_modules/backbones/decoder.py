@@ -11,13 +11,13 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from st_modules.backbones.base import Backbone, Row
 from st_modules.backbones.packing import KeysAndValues, PackedRows, Packing, PrefixCache, allow_packing, takes_packed
-from st_modules.batching import shared_prefix
+from st_modules.encode.batching import shared_prefix
+from st_modules.encode.options import EncodeOptions
 from st_modules.errors import CheckpointError, InputError
-from st_modules.images import ImageLimits
-from st_modules.inputs import Item
-from st_modules.levers import Levers
-from st_modules.templates import Task
-from st_modules.tokens import SegmentEncoder
+from st_modules.inputs.items import Item
+from st_modules.inputs.limits import ImageLimits
+from st_modules.prompts.templates import Task
+from st_modules.prompts.tokenizer import SegmentTokenizer
 
 
 class DecoderBackbone(Backbone):
@@ -25,11 +25,11 @@ class DecoderBackbone(Backbone):
 
     Args:
         model: The transformer without its language-modelling head, vision tower included.
-        encoder: Turns rendered items into token ids.
+        segment_tokenizer: Turns rendered items into token ids.
         image_processor: Turns images into the pixel features of the model.
-        template: Name of the layout in ``st_modules.templates``.
+        template: Name of the layout in ``st_modules.prompts.templates``.
         max_length: Longest row in tokens; ``None`` is the longest that the language model was made for.
-        image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
+        image_limits: What an image may cost; see :class:`st_modules.ImageLimits`.
 
     Raises:
         CheckpointError: Tokenizer and model disagree about the image token.
@@ -40,7 +40,7 @@ class DecoderBackbone(Backbone):
     def __init__(
         self,
         model: PreTrainedModel,
-        encoder: SegmentEncoder,
+        segment_tokenizer: SegmentTokenizer,
         image_processor: BaseImageProcessor,
         *,
         template: str,
@@ -50,7 +50,7 @@ class DecoderBackbone(Backbone):
         text_config = model.config.get_text_config()
         super().__init__(
             model,
-            encoder,
+            segment_tokenizer,
             image_processor,
             template,
             text_config.max_position_embeddings,
@@ -59,7 +59,7 @@ class DecoderBackbone(Backbone):
         )
         self._prefixes = PrefixCache()
         allow_packing(model.language_model)
-        if model.config.image_token_id not in encoder.image_ids:
+        if model.config.image_token_id not in segment_tokenizer.image_ids:
             raise CheckpointError(
                 f"config.json names token {model.config.image_token_id} as the image token, which is not the "
                 "tokenizer's control token for images. Use the tokenizer files of the model's repository."
@@ -79,7 +79,7 @@ class DecoderBackbone(Backbone):
                 raise InputError(f"item {item.index}: an empty text is no token at all to this model; leave it out.")
         return rows
 
-    def share(self, rows: Sequence[Row], levers: Levers) -> list[Row]:
+    def share(self, rows: Sequence[Row], levers: EncodeOptions) -> list[Row]:
         """Take the most useful common beginning away from the rows that have it; see :meth:`Backbone.share`."""
         if not (levers.shared_prefix and self.packs(levers)):
             return list(rows)
@@ -93,11 +93,13 @@ class DecoderBackbone(Backbone):
             for row, constant in zip(rows, constants, strict=True)
         ]
 
-    def packs(self, levers: Levers) -> bool:
+    def packs(self, levers: EncodeOptions) -> bool:
         """Whether batches are packed: a model whose attention is not plain and causal gets padded ones."""
         return levers.packing and takes_packed(self.model.language_model)
 
-    def prepare(self, rows: Sequence[Row], levers: Levers, read: Callable[..., Iterable[Any]] = map) -> dict[str, Any]:
+    def prepare(
+        self, rows: Sequence[Row], levers: EncodeOptions, read: Callable[..., Iterable[Any]] = map
+    ) -> dict[str, Any]:
         """Read the rows' pixels and note where the rows are; see :meth:`Backbone.prepare`."""
         features = super().prepare(rows, levers, read)
         if self.packs(levers):

@@ -124,7 +124,7 @@ class _Attention(nn.Module):
             projection(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        attended = scaled_dot_product_attention(_rotated(query, cos, sin), _rotated(key, cos, sin), value)
+        attended = scaled_dot_product_attention(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
         return self.proj(self.inner_attn_ln(attended.transpose(1, 2).flatten(2)))
 
 
@@ -162,7 +162,7 @@ def rotary_table(grid: int, head_dim: int) -> tuple[Tensor, Tensor]:
     return both.cos(), both.sin()
 
 
-def _rotated(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotate(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the neighbouring pairs of every vector but the first, which is that of no patch."""
     first, patches = vectors[:, :, :1], vectors[:, :, 1:]
     pairs = patches.unflatten(-1, (-1, 2))

@@ -17,9 +17,10 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 from st_modules.backbones.base import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.packing import allow_packing
-from st_modules.checkpoints import load_model
-from st_modules.images import ImageLimits, ImageSource, to_rgb
-from st_modules.tokens import SegmentEncoder
+from st_modules.checkpoints.weights import load_pretrained
+from st_modules.inputs.images import ImageSource, to_rgb
+from st_modules.inputs.limits import ImageLimits
+from st_modules.prompts.tokenizer import SegmentTokenizer
 
 
 class LlavaNext(DecoderBackbone):
@@ -27,13 +28,13 @@ class LlavaNext(DecoderBackbone):
 
     Args:
         model: The transformer, vision tower included.
-        encoder: Turns rendered items into token ids.
+        segment_tokenizer: Turns rendered items into token ids.
         image_processor: Cuts images into tiles.
-        template: Name of the layout in ``st_modules.templates``.
+        template: Name of the layout in ``st_modules.prompts.templates``.
         first_resize: Side in pixels of the square that every image is resized to, in its own mode, before anything
             else; ``None`` leaves images as they are.
         max_length: Longest row in tokens; longer rows lose the end of their text, never the tokens after it.
-        image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
+        image_limits: What an image may cost; see :class:`st_modules.ImageLimits`.
     """
 
     config_keys: list[str] = [*DecoderBackbone.config_keys, "first_resize"]
@@ -52,7 +53,7 @@ class LlavaNext(DecoderBackbone):
     def __init__(
         self,
         model: LlavaNextModel,
-        encoder: SegmentEncoder,
+        segment_tokenizer: SegmentTokenizer,
         image_processor: LlavaNextImageProcessorPil,
         *,
         template: str,
@@ -61,7 +62,12 @@ class LlavaNext(DecoderBackbone):
         image_limits: ImageLimits | None = None,
     ) -> None:
         super().__init__(
-            model, encoder, image_processor, template=template, max_length=max_length, image_limits=image_limits
+            model,
+            segment_tokenizer,
+            image_processor,
+            template=template,
+            max_length=max_length,
+            image_limits=image_limits,
         )
         self.first_resize = first_resize
 
@@ -108,7 +114,7 @@ class LlavaNext(DecoderBackbone):
         # Not by the configuration, which does not follow a model that was cast or moved.
         sample = weights["image_newline"]
         kwargs = {"dtype": sample.dtype, "attn_implementation": config._attn_implementation}
-        model = load_model(LlavaNextModel, Path("pickle"), state_dict=weights, config=config, **kwargs)
+        model = load_pretrained(LlavaNextModel, Path("pickle"), state_dict=weights, config=config, **kwargs)
         self.model = cast(LlavaNextModel, model.train(self.training).to(sample.device))
         allow_packing(self.model.language_model)
 

@@ -38,25 +38,25 @@ class PooledTokens:
     all_tokens: KeysAndValues | None = None
 
 
-def allow_pruning(encoder: Any, last_layer: nn.Module, project: Projection) -> None:
+def allow_pruning(model: Any, last_layer: nn.Module, project: Projection) -> None:
     """Let an encoder take ``pooled``, a :class:`PooledTokens`, where its attention is transformers' default.
 
     The last hidden states of a row are then the pooled token's, at every place.
 
     Args:
-        encoder: The model; its configuration's attention function becomes the one of this module.
+        model: The encoder; its configuration's attention function becomes the one of this module.
         last_layer: Its last layer, which is called with hidden states and the mask.
         project: From the last layer and its input to the keys and values of all tokens.
     """
-    if encoder.config._attn_implementation == "sdpa":
-        encoder.config._attn_implementation = PRUNED_ATTENTION
+    if model.config._attn_implementation == "sdpa":
+        model.config._attn_implementation = PRUNED_ATTENTION
         last_layer.register_forward_pre_hook(partial(_keep_pooled, project), with_kwargs=True)
         last_layer.register_forward_hook(_spread, with_kwargs=True)
 
 
-def pooling_arguments(encoder: Any, places: Tensor) -> dict[str, PooledTokens]:
+def pooling_arguments(model: Any, places: Tensor) -> dict[str, PooledTokens]:
     """Return what a call of the encoder is to be given so that its last layer runs for these tokens alone."""
-    return {"pooled": PooledTokens(places)} if encoder.config._attn_implementation == PRUNED_ATTENTION else {}
+    return {"pooled": PooledTokens(places)} if model.config._attn_implementation == PRUNED_ATTENTION else {}
 
 
 def split_heads(projected: Tensor, head_dim: int) -> Tensor:

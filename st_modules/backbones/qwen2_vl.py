@@ -20,10 +20,11 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from st_modules.backbones.base import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.qwen2_vl_vision import computes_the_same, cut_patches, embed_images
+from st_modules.encode.options import EncodeOptions
 from st_modules.errors import ImageError
-from st_modules.images import ImageLimits, ImageSource, to_rgb
-from st_modules.levers import Levers
-from st_modules.tokens import SegmentEncoder
+from st_modules.inputs.images import ImageSource, to_rgb
+from st_modules.inputs.limits import ImageLimits
+from st_modules.prompts.tokenizer import SegmentTokenizer
 
 MAX_ASPECT_RATIO = 200
 
@@ -33,9 +34,9 @@ class Qwen2VL(DecoderBackbone):
 
     Args:
         model: The transformer, vision tower included.
-        encoder: Turns rendered items into token ids.
+        segment_tokenizer: Turns rendered items into token ids.
         image_processor: Cuts images into patches.
-        template: Name of the layout in ``st_modules.templates``.
+        template: Name of the layout in ``st_modules.prompts.templates``.
         first_resize: Name in ``FIRST_RESIZES`` of a resize that comes before the processor's own, as the model's
             authors do it; ``None`` leaves it out.
         multimodal_positions: Whether image tokens have the rows and columns of Qwen2-VL's own rotary positions.
@@ -43,7 +44,7 @@ class Qwen2VL(DecoderBackbone):
             of the checkpoint's image processor.
         max_image_tokens: Most tokens that an image becomes; larger images are scaled down. A token is 28x28 pixels.
         max_length: Longest row in tokens; longer rows lose the end of their text, never the tokens after it.
-        image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
+        image_limits: What an image may cost; see :class:`st_modules.ImageLimits`.
     """
 
     config_keys: list[str] = [
@@ -69,7 +70,7 @@ class Qwen2VL(DecoderBackbone):
     def __init__(
         self,
         model: Qwen2VLModel,
-        encoder: SegmentEncoder,
+        segment_tokenizer: SegmentTokenizer,
         image_processor: Qwen2VLImageProcessorPil,
         *,
         template: str,
@@ -81,7 +82,12 @@ class Qwen2VL(DecoderBackbone):
         image_limits: ImageLimits | None = None,
     ) -> None:
         super().__init__(
-            model, encoder, image_processor, template=template, max_length=max_length, image_limits=image_limits
+            model,
+            segment_tokenizer,
+            image_processor,
+            template=template,
+            max_length=max_length,
+            image_limits=image_limits,
         )
         self.first_resize = first_resize
         self.multimodal_positions = multimodal_positions
@@ -132,7 +138,7 @@ class Qwen2VL(DecoderBackbone):
             "image_grid_thw": torch.tensor([grid]),
         }
 
-    def pixel_reader(self, levers: Levers) -> Callable[[ImageSource], Mapping[str, torch.Tensor]]:
+    def pixel_reader(self, levers: EncodeOptions) -> Callable[[ImageSource], Mapping[str, torch.Tensor]]:
         """Return what reads an image for :meth:`prepare`."""
         fast = levers.fast_vision and computes_the_same(self.model.visual, self.image_processor)
         return self.byte_features if fast else self.pixel_features
@@ -184,7 +190,7 @@ class Qwen2VL(DecoderBackbone):
     def _sizes(self, image: ImageSource) -> tuple[tuple[int, int], tuple[int, int]]:
         """Height and width of an image after the first resize, and after the processor's."""
         width, height = image.size
-        first_resize = FIRST_RESIZES[self.first_resize] if self.first_resize else _unchanged
+        first_resize = FIRST_RESIZES[self.first_resize] if self.first_resize else _keep_size
         try:
             first = first_resize(height, width)
             return first, smart_resize(*first, self._token_side, *self._pixel_bounds)
@@ -243,7 +249,7 @@ def vlm2vec_first_resize(height: int, width: int) -> tuple[int, int]:
     return (56, 56) if min(height, width) < 28 else (height, width)
 
 
-def _unchanged(height: int, width: int) -> tuple[int, int]:
+def _keep_size(height: int, width: int) -> tuple[int, int]:
     return height, width
 
 

@@ -27,12 +27,14 @@ from st_modules.backbones.base import Backbone, Row
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
 from st_modules.backbones.pruning import allow_pruning, pooling_arguments, split_heads
 from st_modules.backbones.visualized_bge_weights import upstream_weights
-from st_modules.checkpoints import Checkpoint, cast_parameters, check_model_type, load_model, refuse_other_weights
+from st_modules.checkpoints.locate import Checkpoint
+from st_modules.checkpoints.weights import cast_parameters, check_model_type, load_pretrained, refuse_other_weights
+from st_modules.encode.options import EncodeOptions
 from st_modules.errors import CheckpointError
-from st_modules.images import ImageLimits, ImageSource, scaled_size, to_rgb
-from st_modules.levers import Levers
-from st_modules.templates import TEMPLATES
-from st_modules.tokens import SegmentEncoder
+from st_modules.inputs.images import ImageSource, scaled_size, to_rgb
+from st_modules.inputs.limits import ImageLimits
+from st_modules.prompts.templates import TEMPLATES
+from st_modules.prompts.tokenizer import SegmentTokenizer
 
 _TEXT_MODELS: dict[str, tuple[Any, Any, Any]] = {
     "bert": (BertConfig, BertModel, BertTokenizer),
@@ -41,7 +43,7 @@ _TEXT_MODELS: dict[str, tuple[Any, Any, Any]] = {
 _WEIGHTS_FILE = "model.safetensors"
 
 
-class FusedEncoder(nn.Module):
+class FusedModel(nn.Module):
     """The three parts of a Visualized-BGE model.
 
     Args:
@@ -113,22 +115,22 @@ class VisualizedBGE(Backbone):
 
     Args:
         model: Text encoder, vision tower and the projection between them.
-        encoder: Turns rendered items into token ids.
-        template: Name of the layout in ``st_modules.templates``.
+        segment_tokenizer: Turns rendered items into token ids.
+        template: Name of the layout in ``st_modules.prompts.templates``.
         max_length: Longest row in tokens, image tokens included; longer rows lose the end of their text, never the
             end token.
-        image_limits: What an image may cost; see :class:`st_modules.images.ImageLimits`.
+        image_limits: What an image may cost; see :class:`st_modules.ImageLimits`.
     """
 
     config_keys: list[str] = [*Backbone.config_keys, "text_model", "head_dim"]
     identity_keys = [*Backbone.identity_keys, "text_model"]
-    model: FusedEncoder
+    model: FusedModel
     image_processor: CLIPImageProcessorPil
 
     def __init__(
         self,
-        model: FusedEncoder,
-        encoder: SegmentEncoder,
+        model: FusedModel,
+        segment_tokenizer: SegmentTokenizer,
         *,
         template: str,
         max_length: int | None = None,
@@ -136,7 +138,7 @@ class VisualizedBGE(Backbone):
     ) -> None:
         positions = model.text.config.max_position_embeddings - model.position_offset
         scale_only = CLIPImageProcessorPil(do_resize=False, do_center_crop=False, do_convert_rgb=False)
-        super().__init__(model, encoder, scale_only, template, positions, max_length, image_limits)
+        super().__init__(model, segment_tokenizer, scale_only, template, positions, max_length, image_limits)
 
     @property
     def text_model(self) -> str:
@@ -176,7 +178,9 @@ class VisualizedBGE(Backbone):
         left, top = (round((length - side) / 2) for length in pixels.size)
         return to_rgb(pixels.crop((left, top, left + side, top + side)))
 
-    def prepare(self, rows: Sequence[Row], levers: Levers, read: Callable[..., Iterable[Any]] = map) -> dict[str, Any]:
+    def prepare(
+        self, rows: Sequence[Row], levers: EncodeOptions, read: Callable[..., Iterable[Any]] = map
+    ) -> dict[str, Any]:
         """Read the rows' pixels; see :meth:`Backbone.prepare`."""
         return {**super().prepare(rows, levers, read), "prune": levers.pruning}
 
@@ -234,7 +238,7 @@ class VisualizedBGE(Backbone):
             weights, head_dim = upstream_weights(path)
         else:
             weights = _saved_weights(path / _WEIGHTS_FILE)
-        text = load_model(
+        text = load_pretrained(
             model_class,
             path,
             state_dict=_under("text.", weights),
@@ -242,11 +246,11 @@ class VisualizedBGE(Backbone):
             add_pooling_layer=False,
             **model_kwargs,
         )
-        vision = _vision(
+        vision = _build_vision(
             {name: weights[name] for name in weights if not name.startswith("text.")}, head_dim, text, path
         )
-        encoder = SegmentEncoder(files, tokenizer_class, TEMPLATES[options["template"]])
-        return cls(FusedEncoder(text, vision["tower"], vision["projection"]).eval(), encoder, **options)
+        segment_tokenizer = SegmentTokenizer(files, tokenizer_class, TEMPLATES[options["template"]])
+        return cls(FusedModel(text, vision["tower"], vision["projection"]).eval(), segment_tokenizer, **options)
 
 
 def _keys_and_values(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,7 +261,7 @@ def _keys_and_values(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _vision(weights: dict[str, Tensor], head_dim: int, text: PreTrainedModel, path: Path) -> nn.ModuleDict:
+def _build_vision(weights: dict[str, Tensor], head_dim: int, text: PreTrainedModel, path: Path) -> nn.ModuleDict:
     """Build the tower and the projection to the text encoder's width, in its precision, from their weights."""
     if head_dim < 1:
         raise CheckpointError(f"{path / Backbone.config_file_name}: it does not say the vision tower's head_dim.")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from st_modules.backbones.eva02 import rotary_table
-from st_modules.checkpoints import refuse_misfits
+from st_modules.checkpoints.weights import refuse_misfits
 from st_modules.errors import CheckpointError
 
 _TABLE = re.compile(r"\.rope\.freqs_(cos|sin)$")
@@ -38,7 +38,7 @@ def upstream_weights(path: Path) -> tuple[dict[str, Tensor], int]:
         path: The file.
 
     Returns:
-        The weights under the names of :class:`FusedEncoder`, and the size of the tower's attention heads.
+        The weights under the names of :class:`FusedModel`, and the size of the tower's attention heads.
 
     Raises:
         CheckpointError: The file is not a plain dictionary of tensors, or its rotary tables are not EVA-02's.
@@ -54,7 +54,7 @@ def upstream_weights(path: Path) -> tuple[dict[str, Tensor], int]:
         raise CheckpointError(f"{path}: it holds something else than a dictionary of tensors.")
     refuse_misfits(path, missing=_TOP_TABLES - weights.keys(), unexpected=set(), misshapen=set())
     _check_rotary_tables({name: weight for name, weight in weights.items() if _TABLE.search(name)}, path)
-    used = {_renamed(name): weight for name, weight in weights.items() if not _UNUSED.match(name)}
+    used = {_rename(name): weight for name, weight in weights.items() if not _UNUSED.match(name)}
     return used, weights[_TOP_TABLE].shape[1]
 
 
@@ -67,7 +67,7 @@ def _check_rotary_tables(tables: dict[str, Tensor], path: Path) -> None:
             raise CheckpointError(f"{path}: {name} is not the rotary table of EVA-02 CLIP.")
 
 
-def _renamed(name: str) -> str:
+def _rename(name: str) -> str:
     for theirs, ours in _PREFIXES.items():
         if name.startswith(theirs):
             name = ours + name.removeprefix(theirs)

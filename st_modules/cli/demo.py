@@ -14,10 +14,10 @@ from st_modules.cli.shared import (
     Device,
     ModelName,
     Weights,
-    load_model,
     make_console,
     make_table,
     one_line_errors,
+    open_model,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def demo(
         from st_modules.demo.run import answer, make_gallery
 
         out.mkdir(parents=True, exist_ok=True)
-        model = load_model(model_name, device, weights, base_weights)
+        model = open_model(model_name, device, weights, base_weights)
         typer.echo(f"Drawing {pictures} pictures and embedding them with {model_name} …")
         gallery = make_gallery(pictures, seed)
         answers = answer(model, gallery)

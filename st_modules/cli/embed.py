@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from st_modules.cli.shared import BaseWeights, Device, ModelName, Weights, load_model, one_line_errors, stop
+from st_modules.cli.shared import BaseWeights, Device, ModelName, Weights, one_line_errors, open_model, stop
 from st_modules.errors import InputError
 
 if TYPE_CHECKING:
-    from st_modules.records import Record
+    from st_modules.files.records import Record
 
 app = typer.Typer()
 
@@ -51,18 +51,18 @@ def embed(
 ) -> None:
     """Embed texts, images, or both together, and write the vectors."""
     with one_line_errors():
-        from st_modules.vector_files import check_target, write_vectors
+        from st_modules.files.vectors import check_target, write_vectors
 
         if prompt is not None and prompt_name is not None:
             stop("--prompt and --prompt-name are two ways to say the same: pass one of them.", 2)
         check_target(out, overwrite=force)
         records = _records(texts or [], files or [])
-        model = load_model(model_name, device, weights, base_weights)
+        model = open_model(model_name, device, weights, base_weights)
         if prompt_name is not None and prompt_name not in model.prompts:
             known = ", ".join(model.prompts) or "none"
             stop(f"{model_name} has no instruction named {prompt_name!r}. It has: {known}.", 2)
         encode = {None: model.encode, True: model.encode_query, False: model.encode_document}[query]
-        with _places_named(records):
+        with _name_records(records):
             vectors = encode(
                 [record.item for record in records],
                 prompt=prompt,
@@ -75,7 +75,7 @@ def embed(
 
 
 def _records(texts: Sequence[str], files: Sequence[Path]) -> list[Record]:
-    from st_modules.records import is_file_name, read_file, read_texts
+    from st_modules.files.records import is_file_name, read_file, read_texts
 
     for text in texts:
         if is_file_name(text):
@@ -87,7 +87,7 @@ def _records(texts: Sequence[str], files: Sequence[Path]) -> list[Record]:
 
 
 @contextmanager
-def _places_named(records: Sequence[Record]) -> Iterator[None]:
+def _name_records(records: Sequence[Record]) -> Iterator[None]:
     """Say where an item was read instead of its number in the list."""
     try:
         yield

@@ -12,10 +12,10 @@ from st_modules.cli.shared import (
     BaseWeights,
     Device,
     Weights,
-    load_model,
     make_console,
     make_table,
     one_line_errors,
+    open_model,
     stop,
 )
 
@@ -69,7 +69,7 @@ def evaluate(
         if name is None:
             stop("Name a model; `st-modules list` shows them.", 2)
         overrides = read_instructions(instructions, suite) if instructions else None
-        model = load_model(name, device, weights, base_weights)
+        model = open_model(name, device, weights, base_weights)
         report = run_tasks(
             model,
             name,

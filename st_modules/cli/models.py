@@ -12,10 +12,10 @@ from st_modules.cli.shared import (
     BaseWeights,
     Device,
     Weights,
-    load_model,
     make_console,
     make_table,
     one_line_errors,
+    open_model,
     stop,
 )
 from st_modules.errors import ImageError
@@ -43,7 +43,7 @@ def verify(
 ) -> None:
     """Download a model's weights, and check the scores that its authors publish."""
     with one_line_errors():
-        from st_modules.verify import PUBLISHED, TOLERANCE, fetch_images, measure
+        from st_modules.evaluate.published import PUBLISHED, TOLERANCE, fetch_images, measure
 
         spec = get_model(name)
         if spec.name not in PUBLISHED:
@@ -53,7 +53,7 @@ def verify(
             images = fetch_images(published.scores)
         except ImageError as error:
             stop(f"{spec.name} was not verified: that needs the network. {error}", 1)
-        model = load_model(spec.name, device, weights, base_weights)
+        model = open_model(spec.name, device, weights, base_weights)
         console = make_console()
         got = [measure(model, score, images) for score in track(published.scores, "Scoring", console=console)]
         close = [abs(value - score.published) <= TOLERANCE for value, score in zip(got, published.scores, strict=True)]

@@ -51,7 +51,7 @@ def stop(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def load_model(name: str, device: str | None, weights: Path | None, base_weights: Path | None) -> SentenceTransformer:
+def open_model(name: str, device: str | None, weights: Path | None, base_weights: Path | None) -> SentenceTransformer:
     """Load a model; what is wrong with its name or its options ends the command."""
     if "/" not in name and not Path(name).exists():
         get_model(name)  # says what is wrong with the name before anything is imported or asked of the Hub

@@ -81,16 +81,16 @@ def _stamp(
 
     x, y = centre
     if shape in _OUTLINES:
-        pen.polygon([_turned(point, centre, radius, angle) for point in _OUTLINES[shape]], fill=fill)
+        pen.polygon([_turn(point, centre, radius, angle) for point in _OUTLINES[shape]], fill=fill)
         return
     disc(x, y, radius * 0.95, fill)
     if shape == "ring":
         disc(x, y, radius * 0.52, ground)
     if shape == "moon":
-        disc(*_turned((0.42, -0.12), centre, radius, angle), radius * 0.78, ground)
+        disc(*_turn((0.42, -0.12), centre, radius, angle), radius * 0.78, ground)
 
 
-def _turned(point: Point, centre: Point, radius: float, angle: float) -> Point:
+def _turn(point: Point, centre: Point, radius: float, angle: float) -> Point:
     px, py = point
     cos, sin = math.cos(angle), math.sin(angle)
     return centre[0] + radius * (px * cos - py * sin), centre[1] + radius * (px * sin + py * cos)

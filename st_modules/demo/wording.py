@@ -81,7 +81,7 @@ def _short(scene: Scene, choose: Choose) -> str:
     return f"{what} on {choose(WORDS[scene.background])}, {choose(WORDS[scene.position])}"
 
 
-def _listed(scene: Scene, choose: Choose) -> str:
+def _list_words(scene: Scene, choose: Choose) -> str:
     count, size, colour = (choose(WORDS[str(v)]) for v in (scene.count, scene.size, scene.colour))
     background, position = choose(WORDS[scene.background]), choose(WORDS[scene.position])
     return f"{count} {colour} {_noun(scene, choose)}, {size}, {position}, {background} background"
@@ -100,7 +100,7 @@ def _told(scene: Scene, choose: Choose) -> str:
     return f"{choose(WORDS[scene.position])} there {verb} {what}, the background is {choose(WORDS[scene.background])}"
 
 
-_SENTENCES = (_sentence, _sentence, _short, _listed, _background_first, _told)
+_SENTENCES = (_sentence, _sentence, _short, _list_words, _background_first, _told)
 _OPENINGS = ("", "", "", "", "a picture of ", "a drawing of ", "an image with ", "show me ", "i want to see ")
 
 

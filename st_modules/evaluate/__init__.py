@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from st_modules._imports import lazy_names
 from st_modules.errors import MissingExtraError
-from st_modules.lazy import lazy_names
 
 if TYPE_CHECKING:
     from st_modules.evaluate.benchmarks import BENCHMARKS, Entry, Suite, UnknownBenchmarkError, open_benchmark

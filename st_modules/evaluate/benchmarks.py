@@ -110,7 +110,7 @@ def open_benchmark(name: str, data: Path | None = None) -> Suite:
         BenchmarkDataError: It needs a folder, or the folder is missing.
     """
     if name in _FROM_FILES:
-        return _FROM_FILES[name](_checked(name, data))
+        return _FROM_FILES[name](_require_folder(name, data))
     if data is not None:
         raise UnknownBenchmarkError(f"{name!r} reads no folder: leave --data out. {', '.join(_FROM_FILES)} do.")
     if name == "drawings":
@@ -123,7 +123,7 @@ def open_benchmark(name: str, data: Path | None = None) -> Suite:
     return _of_mteb(name)
 
 
-def _checked(name: str, data: Path | None) -> Path:
+def _require_folder(name: str, data: Path | None) -> Path:
     if data is None:
         raise BenchmarkDataError(f"{name!r} is read from its published files: pass their folder as --data.")
     if not data.is_dir():

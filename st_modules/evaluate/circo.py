@@ -12,14 +12,14 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from st_modules.evaluate.composed import by_id, check_known, composed_data, composed_metadata
 from st_modules.evaluate.files import (
     BenchmarkDataError,
-    Record,
+    JsonRecord,
     content_revision,
-    existing,
     read_json,
     read_records,
+    require_image,
 )
 from st_modules.evaluate.local_task import LocalTask
-from st_modules.evaluate.metrics import average_precision, mean, ranked
+from st_modules.evaluate.metrics import average_precision, mean, rank
 from st_modules.evaluate.submissions import SubmissionTask
 
 _CIRCO_RANKS = (5, 10, 25, 50)
@@ -86,7 +86,7 @@ class CIRCO(LocalTask):
         }
         return {"default": composed_data(changes, gallery, self.answers(queries, gallery))}
 
-    def answers(self, queries: Mapping[str, Record], gallery: Mapping[str, Path]) -> dict[str, dict[str, int]]:
+    def answers(self, queries: Mapping[str, JsonRecord], gallery: Mapping[str, Path]) -> dict[str, dict[str, int]]:
         """Return the right pictures of each query."""
         self.targets = {query: record.id("target_img_id") for query, record in queries.items()}
         self.aspects = _semantic_aspects(queries)
@@ -101,18 +101,19 @@ class CIRCO(LocalTask):
         if not isinstance(content, dict) or not isinstance(content.get("images"), list):
             raise BenchmarkDataError(f"{self.gallery_file}: must be an object with a list of 'images'.")
         records = [
-            Record(f"{self.gallery_file}: image {number}", entry if isinstance(entry, dict) else {})
+            JsonRecord(f"{self.gallery_file}: image {number}", entry if isinstance(entry, dict) else {})
             for number, entry in enumerate(content["images"])
         ]
         return {
-            str(record.number("id")): existing(self.pictures / record.text("file_name"), record) for record in records
+            str(record.number("id")): require_image(self.pictures / record.text("file_name"), record)
+            for record in records
         }
 
     def task_specific_scores(
         self, scores: Any, qrels: Any, results: dict[str, dict[str, float]], hf_split: str, hf_subset: str
     ) -> dict[str, float]:
         """Compute CIRCO's own scores from the rankings."""
-        rankings = {query: ranked(found) for query, found in results.items()}
+        rankings = {query: rank(found) for query, found in results.items()}
         precisions = {
             k: {query: average_precision(ranking, qrels[query], k) for query, ranking in rankings.items()}
             for k in _CIRCO_RANKS
@@ -131,7 +132,7 @@ class CIRCO(LocalTask):
         return mean([float(self.targets[query] in ranking[:k]) for query, ranking in rankings.items()])
 
 
-def _semantic_aspects(queries: Mapping[str, Record]) -> dict[str, list[str]]:
+def _semantic_aspects(queries: Mapping[str, JsonRecord]) -> dict[str, list[str]]:
     """Return the aspects of every query; none at all where no record has them, as in the first version of the file."""
     if not any("semantic_aspects" in record.values for record in queries.values()):
         return {}

@@ -11,11 +11,11 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from st_modules.evaluate.composed import by_id, check_known, composed_data, composed_metadata
 from st_modules.evaluate.files import (
     BenchmarkDataError,
-    Record,
+    JsonRecord,
     content_revision,
-    existing,
     read_json,
     read_records,
+    require_image,
 )
 from st_modules.evaluate.local_task import LocalTask
 from st_modules.evaluate.submissions import SubmissionTask
@@ -61,12 +61,12 @@ class CIRR(LocalTask):
         }
         return {"default": composed_data(changes, gallery, self.answers(queries, gallery), candidates)}
 
-    def candidates(self, record: Record, gallery: Mapping[str, Path]) -> list[str]:
+    def candidates(self, record: JsonRecord, gallery: Mapping[str, Path]) -> list[str]:
         """Return what a query is ranked among."""
         reference = record.id("reference")
         return [name for name in gallery if name != reference]
 
-    def answers(self, queries: Mapping[str, Record], gallery: Mapping[str, Path]) -> dict[str, dict[str, int]]:
+    def answers(self, queries: Mapping[str, JsonRecord], gallery: Mapping[str, Path]) -> dict[str, dict[str, int]]:
         """Return the right picture of each query."""
         for record in queries.values():
             check_known(record.id("target_hard"), gallery, record, self.gallery_file)
@@ -76,8 +76,8 @@ class CIRR(LocalTask):
         content = read_json(self.gallery_file)
         if not isinstance(content, dict) or not content:
             raise BenchmarkDataError(f"{self.gallery_file}: must be an object of image paths that is not empty.")
-        record = Record(str(self.gallery_file), content)
-        return {name: existing(self.folder / record.text(name), record) for name in content}
+        record = JsonRecord(str(self.gallery_file), content)
+        return {name: require_image(self.folder / record.text(name), record) for name in content}
 
 
 class CIRRSubset(CIRR):
@@ -95,7 +95,7 @@ class CIRRSubset(CIRR):
         main_score="recall_at_1",
     )
 
-    def candidates(self, record: Record, gallery: Mapping[str, Path]) -> list[str]:
+    def candidates(self, record: JsonRecord, gallery: Mapping[str, Path]) -> list[str]:
         """Return what a query is ranked among."""
         members = record.record("img_set").ids("members")
         for name in members:
@@ -103,7 +103,7 @@ class CIRRSubset(CIRR):
         reference = record.id("reference")
         return [name for name in members if name != reference]
 
-    def answers(self, queries: Mapping[str, Record], gallery: Mapping[str, Path]) -> dict[str, dict[str, int]]:
+    def answers(self, queries: Mapping[str, JsonRecord], gallery: Mapping[str, Path]) -> dict[str, dict[str, int]]:
         """Return the right picture of each query."""
         right = super().answers(queries, gallery)
         for record in queries.values():

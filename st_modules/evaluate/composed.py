@@ -9,7 +9,7 @@ from typing import Any
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from st_modules.evaluate.files import Record, rows
+from st_modules.evaluate.files import JsonRecord, rows
 from st_modules.evaluate.local_task import local_metadata
 
 
@@ -44,13 +44,13 @@ def composed_data(
     )
 
 
-def by_id(records: Sequence[Record], key: str) -> dict[str, Record]:
+def by_id(records: Sequence[JsonRecord], key: str) -> dict[str, JsonRecord]:
     """Return records by the id in a field.
 
     Raises:
         BenchmarkDataError: Two have the same.
     """
-    found: dict[str, Record] = {}
+    found: dict[str, JsonRecord] = {}
     for record in records:
         name = record.id(key)
         if name in found:
@@ -59,7 +59,7 @@ def by_id(records: Sequence[Record], key: str) -> dict[str, Record]:
     return found
 
 
-def check_known(name: str, gallery: Mapping[str, Path], record: Record, gallery_file: Path) -> None:
+def check_known(name: str, gallery: Mapping[str, Path], record: JsonRecord, gallery_file: Path) -> None:
     """Make sure that a record's image is in the gallery.
 
     Raises:

@@ -10,11 +10,11 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from st_modules.evaluate.composed import check_known, composed_data, composed_metadata
 from st_modules.evaluate.files import (
     BenchmarkDataError,
-    Record,
+    JsonRecord,
     content_revision,
-    existing,
     read_json,
     read_records,
+    require_image,
 )
 from st_modules.evaluate.local_task import LocalTask
 
@@ -74,14 +74,14 @@ class FashionIQ(LocalTask):
         names = read_json(path)
         if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
             raise BenchmarkDataError(f"{path}: must be a list of image names that is not empty.")
-        return {name: self._picture(name, Record(f"{path}: entry {n}", {})) for n, name in enumerate(names)}
+        return {name: self._picture(name, JsonRecord(f"{path}: entry {n}", {})) for n, name in enumerate(names)}
 
-    def _picture(self, name: str, record: Record) -> Path:
+    def _picture(self, name: str, record: JsonRecord) -> Path:
         candidates = [self.folder / "images" / f"{name}{suffix}" for suffix in _FASHION_SUFFIXES]
-        return existing(next((path for path in candidates if path.is_file()), candidates[0]), record)
+        return require_image(next((path for path in candidates if path.is_file()), candidates[0]), record)
 
 
-def _joined_captions(record: Record) -> str:
+def _joined_captions(record: JsonRecord) -> str:
     captions = [caption.strip(".?, ") for caption in record.texts("captions")]
     if not any(captions):
         raise record.error("its 'captions' say nothing.")

@@ -19,7 +19,7 @@ class BenchmarkDataError(STModulesError, ValueError):
 
 
 @dataclass(frozen=True)
-class Record:
+class JsonRecord:
     """One entry of a file.
 
     Attributes:
@@ -62,12 +62,12 @@ class Record:
             raise self._wrong(key, value, "a list of strings")
         return value
 
-    def record(self, key: str) -> Record:
+    def record(self, key: str) -> JsonRecord:
         """Return a field that is an object."""
         value = self._value(key)
         if not isinstance(value, dict):
             raise self._wrong(key, value, "an object")
-        return Record(f"{self.place}, {key!r}", value)
+        return JsonRecord(f"{self.place}, {key!r}", value)
 
     def error(self, problem: str) -> BenchmarkDataError:
         """Return an error about this record."""
@@ -101,7 +101,7 @@ def read_json(path: Path) -> Any:
         raise BenchmarkDataError(f"{path}: not a JSON file ({error}).") from error
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path) -> list[JsonRecord]:
     """Read a JSON file that is a list of objects.
 
     Raises:
@@ -113,10 +113,10 @@ def read_records(path: Path) -> list[Record]:
     for number, value in enumerate(content):
         if not isinstance(value, dict):
             raise BenchmarkDataError(f"{path}: record {number}: must be an object, and is {str(value)[:80]!r}.")
-    return [Record(f"{path}: record {number}", value) for number, value in enumerate(content)]
+    return [JsonRecord(f"{path}: record {number}", value) for number, value in enumerate(content)]
 
 
-def existing(path: Path, record: Record) -> Path:
+def require_image(path: Path, record: JsonRecord) -> Path:
     """Return the path of an image that is there.
 
     Raises:

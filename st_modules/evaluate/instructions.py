@@ -48,7 +48,7 @@ def find_instruction(
         return overrides[key] or None
     if not instructed:
         return None
-    stated = _stated(task, side)
+    stated = _find_stated(task, side)
     if stated is None and side == PromptType.query and task.category:
         stated = _for_category(task.category, prompts)
     return stated or None
@@ -59,7 +59,7 @@ def _for_category(category: str, prompts: Mapping[str, str | None]) -> str | Non
     return own or (_COMPOSED if category == "it2i" else None)
 
 
-def _stated(task: TaskMetadata, side: PromptType | None) -> str | None:
+def _find_stated(task: TaskMetadata, side: PromptType | None) -> str | None:
     if isinstance(task.prompt, dict):
         return task.prompt.get(side.value) if side else None
     return None if side == PromptType.document else task.prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 
-def ranked(scores: Mapping[str, float]) -> list[str]:
+def rank(scores: Mapping[str, float]) -> list[str]:
     """Return documents, the best first; equal scores are ordered by id, the last first, as in mteb and trec_eval."""
     return sorted(scores, key=lambda name: (scores[name], name), reverse=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 
-from st_modules.evaluate.files import BenchmarkDataError, Record, content_revision, existing, rows
+from st_modules.evaluate.files import BenchmarkDataError, JsonRecord, content_revision, require_image, rows
 from st_modules.evaluate.local_task import LocalTask, local_metadata
 from st_modules.evaluate.metrics import is_best, mean
 
@@ -123,13 +123,13 @@ class MMEB(LocalTask):
             )
         }
 
-    def _targets(self, record: Record) -> list[tuple[str, Path | None]]:
+    def _targets(self, record: JsonRecord) -> list[tuple[str, Path | None]]:
         texts, images = record.texts("tgt_text"), record.texts("tgt_img_path")
         if len(texts) != len(images) or not texts:
             raise record.error(f"{len(texts)} 'tgt_text' and {len(images)} 'tgt_img_path': the numbers must be equal.")
         return [self._item(record, text, image) for text, image in zip(texts, images, strict=True)]
 
-    def _item(self, record: Record, text: str, image: str) -> tuple[str, Path | None]:
+    def _item(self, record: JsonRecord, text: str, image: str) -> tuple[str, Path | None]:
         if not image and _IMAGE_TOKEN.search(text):
             raise record.error(f"{text[:80]!r} is about an image, and none is given.")
         bare = _IMAGE_TOKEN.sub("", text)
@@ -137,9 +137,9 @@ class MMEB(LocalTask):
             raise record.error("an entry has neither text nor image.")
         return bare, self._picture(record, image) if image else None
 
-    def _picture(self, record: Record, name: str) -> Path:
+    def _picture(self, record: JsonRecord, name: str) -> Path:
         candidates = [self.folder / below / name for below in _IMAGE_FOLDERS]
-        return existing(next((path for path in candidates if path.is_file()), candidates[0]), record)
+        return require_image(next((path for path in candidates if path.is_file()), candidates[0]), record)
 
     def task_specific_scores(
         self, scores: Any, qrels: Any, results: dict[str, dict[str, float]], hf_split: str, hf_subset: str
@@ -153,7 +153,7 @@ def mmeb_task_name(dataset: str) -> str:
     return f"MMEB-{dataset}"
 
 
-def _read_parquet(path: Path) -> list[Record]:
+def _read_parquet(path: Path) -> list[JsonRecord]:
     import pyarrow
     import pyarrow.parquet
 
@@ -163,4 +163,4 @@ def _read_parquet(path: Path) -> list[Record]:
         raise BenchmarkDataError(f"{path}: not a Parquet file ({str(error).partition(chr(10))[0]}).") from error
     if not values:
         raise BenchmarkDataError(f"{path}: no rows in it.")
-    return [Record(f"{path}: row {number}", value) for number, value in enumerate(values)]
+    return [JsonRecord(f"{path}: row {number}", value) for number, value in enumerate(values)]

@@ -104,14 +104,14 @@ class MTEBModel(AbsEncoder):
         vectors: list[np.ndarray[Any, Any]] = []
         before = 0
         for items in _groups(tqdm(inputs, desc=what, disable=not shown)):
-            with _places_named(what, before):
+            with _name_rows(what, before):
                 vectors.append(embed(items, prompt=prompt, show_progress_bar=False, **kwargs))
             before += len(items)
         return np.concatenate(vectors)
 
 
 @contextmanager
-def _places_named(what: str, before: int) -> Iterator[None]:
+def _name_rows(what: str, before: int) -> Iterator[None]:
     """Count items from the first of the call instead of from the first of their group."""
     try:
         yield

@@ -77,7 +77,7 @@ def evaluate(
                 else:
                     _add(outcome, entry, _run(model, task, cache, encode_kwargs, overwrite))
         except Exception as error:
-            outcome.errors[entry.name] = _told(error)
+            outcome.errors[entry.name] = _tell(error)
     return outcome
 
 
@@ -188,6 +188,6 @@ def _is_stale(kept: TaskResult | None, task: AbsTask) -> bool:
     return kept is not None and kept.dataset_revision != task.metadata.revision
 
 
-def _told(error: Exception) -> str:
+def _tell(error: Exception) -> str:
     text: Any = str(error).strip().partition("\n")[0]
     return text if isinstance(error, STModulesError) else f"{type(error).__name__}: {text}"

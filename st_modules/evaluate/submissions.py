@@ -10,9 +10,9 @@ from typing import Any, ClassVar, NoReturn, cast
 from mteb.models import EncoderProtocol, SearchEncoderWrapper
 from mteb.types import EncodeKwargs
 
-from st_modules.evaluate.files import BenchmarkDataError, Record
+from st_modules.evaluate.files import BenchmarkDataError, JsonRecord
 from st_modules.evaluate.local_task import LocalTask
-from st_modules.evaluate.metrics import ranked
+from st_modules.evaluate.metrics import rank
 from st_modules.evaluate.models import MTEBModel
 
 
@@ -27,7 +27,7 @@ class SubmissionTask(LocalTask):
     places: ClassVar[int]
     heading: ClassVar[Mapping[str, str]] = {}
 
-    def answers(self, queries: Mapping[str, Record], gallery: Mapping[str, Path]) -> dict[str, dict[str, int]]:
+    def answers(self, queries: Mapping[str, JsonRecord], gallery: Mapping[str, Path]) -> dict[str, dict[str, int]]:
         """Return no right documents: they are not public."""
         return {}
 
@@ -90,4 +90,4 @@ def _rankings(model: MTEBModel, task: SubmissionTask, encode_kwargs: Mapping[str
     search = SearchEncoderWrapper(cast("EncoderProtocol", model))
     search.index(data["corpus"], **where)
     found = search.search(data["queries"], top_k=task.places, top_ranked=data["top_ranked"], **where)
-    return {query: ranked(scores) for query, scores in found.items()}
+    return {query: rank(scores) for query, scores in found.items()}

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from st_modules.extras import require
-from st_modules.lazy import lazy_names
+from st_modules._imports import lazy_names, require
 
 if TYPE_CHECKING:
     from st_modules.megapairs.chat import ChatInstructions

@@ -14,7 +14,7 @@ from langchain_core.messages.content import create_image_block, create_text_bloc
 from langchain_core.output_parsers import PydanticOutputParser
 from pydantic import BaseModel, Field, field_validator
 
-from st_modules.images import ImageSource, to_rgb
+from st_modules.inputs.images import ImageSource, to_rgb
 from st_modules.megapairs.instructions import InstructionError, PicturePair, Written
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ChatInstructions:
         self._failures = 0
         self._schema = _schema(count)
         self._parser = PydanticOutputParser(pydantic_object=self._schema)
-        self._structured = _structured(model, self._schema)
+        self._structured = _request_structured(model, self._schema)
 
     @property
     def identity(self) -> str:
@@ -98,11 +98,11 @@ class ChatInstructions:
             waiting = [pool.submit(self._ask, pair) for pair in pairs]
             try:
                 for pair, future in zip(pairs, waiting, strict=True):
-                    yield self._counted(pair, future.result())
+                    yield self._count(pair, future.result())
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _counted(self, pair: PicturePair, written: Written) -> Written:
+    def _count(self, pair: PicturePair, written: Written) -> Written:
         self._failures += bool(written.problem)
         if self._failures > self.max_failures:
             raise InstructionError(
@@ -133,7 +133,7 @@ class ChatInstructions:
                 raise _WrongAnswer(raw.text, str(error)) from error
         result = self._structured.invoke(messages)
         if result["parsed"] is None:
-            raise _WrongAnswer(_shown(result["raw"]), str(result["parsing_error"] or "the answer is not of the schema"))
+            raise _WrongAnswer(_show(result["raw"]), str(result["parsing_error"] or "the answer is not of the schema"))
         return result["parsed"].instructions
 
     def _messages(self, pair: PicturePair) -> list[BaseMessage]:
@@ -172,7 +172,7 @@ def _complaint(error: _WrongAnswer) -> list[BaseMessage]:
     ]
 
 
-def _shown(raw: AIMessage) -> str:
+def _show(raw: AIMessage) -> str:
     return raw.text or str([call["args"] for call in raw.tool_calls])
 
 
@@ -195,7 +195,7 @@ def _schema(count: int) -> type[Any]:
     return Instructions
 
 
-def _structured(model: BaseChatModel, schema: type[BaseModel]) -> Any:
+def _request_structured(model: BaseChatModel, schema: type[BaseModel]) -> Any:
     try:
         return model.with_structured_output(schema, include_raw=True)
     except NotImplementedError:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from st_modules._imports import require
 from st_modules.errors import InputError
-from st_modules.extras import require
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from st_modules.errors import ImageError, InputError
-from st_modules.images import ImageSource, to_rgb
+from st_modules.inputs.images import ImageSource, to_rgb
 
 _FILES_IN_A_FOLDER = 10_000
 _MODES_OF_PNG = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"})
@@ -54,9 +54,9 @@ def save_pictures(
 def _save(row: Mapping[str, Any], column: str, folder: Path, number: int) -> str:
     picture = row.get(column)
     if isinstance(picture, Image.Image):
-        data, suffix = _encoded(picture, number), "png"
+        data, suffix = _encode_png(picture, number), "png"
     elif isinstance(picture, Mapping):
-        data = _stored(picture, number)
+        data = _read_stored(picture, number)
         suffix = _suffix(data, number)
     else:
         raise InputError(f"row {number}: {column!r} is no picture, but of type {type(picture).__name__}.")
@@ -66,14 +66,14 @@ def _save(row: Mapping[str, Any], column: str, folder: Path, number: int) -> str
     return path.relative_to(folder).as_posix()
 
 
-def _encoded(picture: Image.Image, number: int) -> bytes:
+def _encode_png(picture: Image.Image, number: int) -> bytes:
     image = ImageSource(picture, f"row {number}").load()
     stream = io.BytesIO()
     (image if image.mode in _MODES_OF_PNG else to_rgb(image)).save(stream, "PNG")
     return stream.getvalue()
 
 
-def _stored(picture: Mapping[Any, Any], number: int) -> bytes:
+def _read_stored(picture: Mapping[Any, Any], number: int) -> bytes:
     data, path = picture.get("bytes"), picture.get("path")
     if isinstance(data, bytes):
         return data

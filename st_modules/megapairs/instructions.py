@@ -137,9 +137,7 @@ def caption_changes(before: str, after: str) -> list[tuple[str, str]]:
     old, new = _words(before), _words(after)
     matcher = SequenceMatcher(None, [word.casefold() for word in old], [word.casefold() for word in new], False)
     spans = [code[1:] for code in matcher.get_opcodes() if code[0] != "equal"]
-    changes = [
-        (_text(old[a:b]), _text(new[c:d])) for a, b, c, d in _merged([_widened(span, old, new) for span in spans])
-    ]
+    changes = [(_text(old[a:b]), _text(new[c:d])) for a, b, c, d in _merge([_widen(span, old, new) for span in spans])]
     return [change for change in changes if any(change)]  # what is left out is a change of punctuation
 
 
@@ -147,14 +145,14 @@ def _words(caption: str) -> list[str]:
     return re.findall(r"[^\s,.;:]+|[,.;:]", caption)
 
 
-def _widened(span: Sequence[int], old: list[str], new: list[str]) -> list[int]:
+def _widen(span: Sequence[int], old: list[str], new: list[str]) -> list[int]:
     a, b, c, d = span
     follows = b < len(old) and d < len(new) and old[b].casefold() not in _JOINING
     wide = follows and b - a == 1 and d - c == 1
     return [a, b + wide, c, d + wide]
 
 
-def _merged(spans: list[list[int]]) -> list[list[int]]:
+def _merge(spans: list[list[int]]) -> list[list[int]]:
     merged: list[list[int]] = []
     for span in spans:
         if merged and span[0] - merged[-1][1] <= _LONGEST_GAP:

@@ -84,7 +84,7 @@ class Miner:
     def pairs_of(self, query: int) -> Iterator[Pair]:
         """The pairs of one query: targets of one encoder after the other, none of them twice."""
         rng = random.Random(f"{self.seed} {self.names[query]}")
-        retrieved = [self._related(query, found[query]) for found in self.neighbourhoods]
+        retrieved = [self._find_related(query, found[query]) for found in self.neighbourhoods]
         everything = np.unique(np.concatenate(retrieved))
         targets: list[int] = []
         for numbers in retrieved:
@@ -93,7 +93,7 @@ class Miner:
         for target in targets:
             yield Pair(query, target, (query, *self._negatives(target, everything, rng))[: self.negatives])
 
-    def _related(self, query: int, neighbours: Numbers) -> Numbers:
+    def _find_related(self, query: int, neighbours: Numbers) -> Numbers:
         found = neighbours[neighbours != NONE]
         return found[~self.duplicates.of(query, found)]
 

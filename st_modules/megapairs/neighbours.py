@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from st_modules.extras import require
+from st_modules._imports import require
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Numbers: TypeAlias = npt.NDArray[np.integer[Any]]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_modules._imports import require
 from st_modules.errors import InputError
-from st_modules.extras import require
-from st_modules.records import IMAGE_SUFFIXES, JSONL_SUFFIXES
+from st_modules.files.records import IMAGE_SUFFIXES, JSONL_SUFFIXES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -109,7 +109,7 @@ def _collection(root: Path, captions: dict[str, str | None], source: Path) -> Co
     if problems := [
         f"{source}: {name!a}: its name is not UTF-8; rename it." for name in captions if not _is_utf8(name)
     ]:
-        raise InputError(_listed(problems))
+        raise InputError(_list_problems(problems))
     if len(captions) < 2:
         raise InputError(f"{source}: {len(captions)} pictures in it; pairs need at least two.")
     return Collection(root, tuple(Picture(name, captions[name]) for name in sorted(captions)))
@@ -130,7 +130,7 @@ def _captions(file: Path) -> dict[str, str | None]:
         elif picture:
             captions[picture.name] = picture.caption
     if problems:
-        raise InputError(_listed(problems))
+        raise InputError(_list_problems(problems))
     return captions
 
 
@@ -223,6 +223,6 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _listed(problems: list[str]) -> str:
+def _list_problems(problems: list[str]) -> str:
     more = [f"… and {len(problems) - 20} more."] if len(problems) > 20 else []
     return "\n".join(problems[:20] + more)

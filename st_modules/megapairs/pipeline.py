@@ -18,20 +18,20 @@ from typing import TypeAlias
 import numpy as np
 from tqdm.autonotebook import tqdm
 
+from st_modules._imports import require
 from st_modules.errors import InputError
-from st_modules.extras import require
-from st_modules.megapairs.contents import look
+from st_modules.files.arrays import ArrayFile
+from st_modules.files.lines import LineFile
+from st_modules.files.locks import lock_folder
+from st_modules.files.records import JSONL_SUFFIXES
 from st_modules.megapairs.encoders import Encoder
 from st_modules.megapairs.instructions import CaptionTemplates, InstructionWriter, PicturePair
-from st_modules.megapairs.line_files import LineFile
-from st_modules.megapairs.locks import locked
 from st_modules.megapairs.mining import Duplicates, Miner, Pair
 from st_modules.megapairs.neighbours import block_rows, neighbours_in_band
 from st_modules.megapairs.pictures import Collection, read_collection
-from st_modules.megapairs.row_files import RowFile
+from st_modules.megapairs.scan import scan_pictures
 from st_modules.megapairs.triplets import Triplet, read_triplets, write_parquet
-from st_modules.megapairs.vectors import embed, is_complete, readable
-from st_modules.records import JSONL_SUFFIXES
+from st_modules.megapairs.vectors import embed, find_readable, is_complete
 
 Report: TypeAlias = Callable[[int], object]
 _PAIRS_AT_ONCE = 32
@@ -136,7 +136,7 @@ def make_triplets(
     everything = read_collection(source)
     _check_captions(everything, recipe, writer)
     work.mkdir(parents=True, exist_ok=True)
-    with locked(work):
+    with lock_folder(work):
         return _Run(everything, out, work, recipe, writer, device, show_progress_bar).run()
 
 
@@ -179,11 +179,11 @@ class _Run:
     skipped: list[dict[str, str]] = field(default_factory=list)
 
     def run(self) -> Summary:
-        collection, contents = self._readable()
+        collection, contents = self._scan()
         encoders = self.recipe.encoders
         paths = [self._vectors_path(collection, contents, encoder) for encoder in encoders]
         _check_names(encoder for encoder, path in zip(encoders, paths, strict=True) if not is_complete(path))
-        vectors = [self._embedded(collection, *pair) for pair in zip(encoders, paths, strict=True)]
+        vectors = [self._embed(collection, *pair) for pair in zip(encoders, paths, strict=True)]
         found = [self._neighbours(collection, *pair) for pair in zip(encoders, vectors, strict=True)]
         visual = [
             (file.rows, encoder.upper)
@@ -199,9 +199,9 @@ class _Run:
             self.recipe.negatives,
             self.recipe.seed,
         )
-        return self._written(collection, miner, [Path(str(file.rows.filename)).name for file in found])
+        return self._write_all(collection, miner, [Path(str(file.rows.filename)).name for file in found])
 
-    def _readable(self) -> tuple[Collection, list[str]]:
+    def _scan(self) -> tuple[Collection, list[str]]:
         """The pictures that can be read, and the digests of their files."""
         everything = self.everything
         states = (f"{picture.name} {_state(everything.path(n))}" for n, picture in enumerate(everything.pictures))
@@ -210,7 +210,7 @@ class _Run:
         if file.count < len(everything):
             _check_names(self.recipe.encoders)
         with self._bar("Reading", len(everything)) as report:
-            contents = look(everything, file, report)
+            contents = scan_pictures(everything, file, report)
         good = [number for number, content in enumerate(contents) if not content.problem]
         self.skipped = [
             {"picture": picture.name, "reason": "unreadable", "detail": content.problem}
@@ -227,17 +227,17 @@ class _Run:
         key = _key(encoder.label, str(self.recipe.float16), *rows)
         return self.work / f"vectors-{_slug(encoder)}-{key}.npy"
 
-    def _embedded(self, collection: Collection, encoder: Encoder, path: Path) -> RowFile:
+    def _embed(self, collection: Collection, encoder: Encoder, path: Path) -> ArrayFile:
         float16, device = self.recipe.float16, self.device
         with self._bar(f"Embedding: {encoder.label}", len(collection)) as report:
             return embed(collection, encoder, path, float16=float16, device=device, report=report)
 
-    def _neighbours(self, collection: Collection, encoder: Encoder, vectors: RowFile) -> RowFile:
+    def _neighbours(self, collection: Collection, encoder: Encoder, vectors: ArrayFile) -> ArrayFile:
         depth = min(self.recipe.neighbours, len(collection) - 1)
         key = _key(Path(str(vectors.rows.filename)).name, str(depth), repr((encoder.lower, encoder.upper)))
         path = self.work / f"neighbours-{_slug(encoder)}-{key}.npy"
-        file = RowFile(path) if RowFile.exists(path) else RowFile.create(path, (len(collection), depth), np.int32)
-        usable = readable(collection, encoder)
+        file = ArrayFile(path) if ArrayFile.exists(path) else ArrayFile.create(path, (len(collection), depth), np.int32)
+        usable = find_readable(collection, encoder)
         step = block_rows(vectors.rows.shape[1])
         with self._bar(f"Searching: {encoder.label}", len(collection)) as report:
             while not file.complete:
@@ -246,7 +246,7 @@ class _Run:
                 report(file.filled)
         return file
 
-    def _written(self, collection: Collection, miner: Miner, found: Sequence[str]) -> Summary:
+    def _write_all(self, collection: Collection, miner: Miner, found: Sequence[str]) -> Summary:
         recipe = self.recipe
         captions = (f"{picture.name} {picture.caption}" for picture in collection.pictures)
         numbers = (recipe.pairs, recipe.negatives, recipe.seed)
@@ -266,7 +266,7 @@ class _Run:
         """Append one line for each pair to one of the files; their lines together say where a stopped run was."""
         pairs = islice(iter(miner), triplets.count + left_out.count, None)
         while some := list(islice(pairs, _PAIRS_AT_ONCE)):
-            asked = [_shown(collection, pair) for pair in some]
+            asked = [_show(collection, pair) for pair in some]
             for pair, shown, written in zip(some, asked, self.writer.write(asked), strict=True):
                 if written.problem:
                     left_out.append(_line({"pair": shown.label, "reason": written.problem, "detail": written.detail}))
@@ -282,7 +282,7 @@ class _Run:
                 f"{self.everything.root}: no triplets. {left_out.count} pairs were left out (the reasons are in "
                 f"{left_out.path}); where there are none, no two pictures are within a band: widen the bands."
             )
-        with _renamed_when_complete(self.out) as part:
+        with _rename_when_complete(self.out) as part:
             if self.out.suffix.lower() == ".parquet":
                 write_parquet(read_triplets(triplets.path), part)
             else:
@@ -292,7 +292,7 @@ class _Run:
         if not lines:
             report.unlink(missing_ok=True)
             return (self.out,)
-        with _renamed_when_complete(report) as part, part.open("w", encoding="utf-8") as stream:
+        with _rename_when_complete(report) as part, part.open("w", encoding="utf-8") as stream:
             stream.writelines(line + "\n" for line in lines)
         return self.out, report
 
@@ -307,7 +307,7 @@ def _check_names(encoders: Iterable[Encoder]) -> None:
         encoder.check_name()
 
 
-def _shown(collection: Collection, pair: Pair) -> PicturePair:
+def _show(collection: Collection, pair: Pair) -> PicturePair:
     return PicturePair(collection.pictures[pair.query], collection.pictures[pair.target], collection.root)
 
 
@@ -342,7 +342,7 @@ def _slug(encoder: Encoder) -> str:
 
 
 @contextmanager
-def _renamed_when_complete(target: Path) -> Iterator[Path]:
+def _rename_when_complete(target: Path) -> Iterator[Path]:
     part = target.with_name(f".{target.name}.part")
     try:
         yield part

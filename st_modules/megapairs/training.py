@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from st_modules._imports import require
 from st_modules.errors import InputError
-from st_modules.extras import require
 from st_modules.megapairs.triplets import Triplet, parse_triplet, read_triplets
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def training_dataset(records: Records, root: str | Path, negatives: int = 1, see
     from datasets import Dataset
 
     rows = (
-        {name: _stored(item) for name, item in row.items()} for row in training_rows(records, root, negatives, seed)
+        {name: _name_images(item) for name, item in row.items()}
+        for row in training_rows(records, root, negatives, seed)
     )
     parts = []
     while part := list(islice(rows, _ROWS_AT_ONCE)):
@@ -110,6 +111,6 @@ def training_dataset(records: Records, root: str | Path, negatives: int = 1, see
     return Dataset(pa.concat_tables(parts))
 
 
-def _stored(item: dict[str, Any] | Path) -> dict[str, str]:
+def _name_images(item: dict[str, Any] | Path) -> dict[str, str]:
     # A bare path would be a text wherever no such file exists; {"image": path} is an error there.
     return {name: str(value) for name, value in ({"image": item} if isinstance(item, Path) else item).items()}

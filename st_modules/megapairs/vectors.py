@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from st_modules.errors import InputError, STModulesError
+from st_modules.files.arrays import ArrayFile
 from st_modules.megapairs.encoders import Encoder
 from st_modules.megapairs.pictures import Collection
-from st_modules.megapairs.row_files import RowFile
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 _ROWS_AT_ONCE = 1024
@@ -29,7 +29,7 @@ def embed(
     float16: bool = False,
     device: str | None = None,
     report: Callable[[int], object] = int,
-) -> RowFile:
+) -> ArrayFile:
     """Embed every picture of a collection, or those that a stopped run has left.
 
     Args:
@@ -48,9 +48,9 @@ def embed(
         STModulesError: The vectors at ``path`` are another model's, or a vector is not finite.
     """
     if isinstance(encoder.model, str) and is_complete(path):
-        return RowFile(path)
+        return ArrayFile(path)
     model = encoder.load(device)
-    file = _opened(collection, encoder, model, path, float16)
+    file = _open(collection, encoder, model, path, float16)
     while not file.complete:
         numbers = range(file.filled, min(file.filled + _ROWS_AT_ONCE, len(collection)))
         file.append(_unit_vectors(collection, encoder, model, numbers, file.rows.shape[1]))
@@ -60,21 +60,21 @@ def embed(
 
 def is_complete(path: Path) -> bool:
     """Whether all vectors of a file are there."""
-    return RowFile.exists(path) and RowFile(path).complete
+    return ArrayFile.exists(path) and ArrayFile(path).complete
 
 
-def readable(collection: Collection, encoder: Encoder) -> npt.NDArray[np.bool_]:
+def find_readable(collection: Collection, encoder: Encoder) -> npt.NDArray[np.bool_]:
     """Which pictures the encoder has something to read of, of shape (n,)."""
     return np.array([encoder.item(picture, Path()) is not None for picture in collection.pictures])
 
 
-def _opened(collection: Collection, encoder: Encoder, model: Any, path: Path, float16: bool) -> RowFile:
+def _open(collection: Collection, encoder: Encoder, model: Any, path: Path, float16: bool) -> ArrayFile:
     """The file at ``path`` if its vectors are the model's, or a new one of the model's dimension."""
-    first = int(np.argmax(readable(collection, encoder)))
+    first = int(np.argmax(find_readable(collection, encoder)))
     vector = _encode(collection, encoder, model, [first])[0]
-    if not RowFile.exists(path):
-        return RowFile.create(path, (len(collection), len(vector)), "float16" if float16 else "float32")
-    file = RowFile(path)
+    if not ArrayFile.exists(path):
+        return ArrayFile.create(path, (len(collection), len(vector)), "float16" if float16 else "float32")
+    file = ArrayFile(path)
     if file.filled > first and float(file.rows[first].astype("float32") @ vector) < _SAME:
         raise STModulesError(f"{path}: it has vectors of another model called {encoder.name!r}; delete it, or rename.")
     return file
@@ -91,7 +91,7 @@ def _unit_vectors(collection: Collection, encoder: Encoder, model: Any, numbers:
 
 def _encode(collection: Collection, encoder: Encoder, model: Any, numbers: Sequence[int]) -> Floats:
     items = [encoder.item(collection.pictures[number], collection.path(number)) for number in numbers]
-    with _pictures_named(collection, numbers):
+    with _name_pictures(collection, numbers):
         vectors = np.asarray(model.encode(items, convert_to_numpy=True, show_progress_bar=False), dtype=np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
@@ -102,7 +102,7 @@ def _encode(collection: Collection, encoder: Encoder, model: Any, numbers: Seque
 
 
 @contextmanager
-def _pictures_named(collection: Collection, numbers: Sequence[int]) -> Iterator[None]:
+def _name_pictures(collection: Collection, numbers: Sequence[int]) -> Iterator[None]:
     """Name a picture where an error has its place in a list."""
     try:
         yield

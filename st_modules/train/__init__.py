@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from st_modules.extras import require
-from st_modules.lazy import lazy_names
+from st_modules._imports import lazy_names, require
 
 if TYPE_CHECKING:
-    from st_modules.train.checked import ConfigError
     from st_modules.train.collator import DataCollator
     from st_modules.train.config import SourceSettings, TrainConfig, read_config
     from st_modules.train.data import load_source
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from st_modules.train.losses import LossSettings, build_loss
     from st_modules.train.runner import Result, run
     from st_modules.train.trainer import Trainer
+    from st_modules.train.validation import ConfigError
 
 __all__ = [
     "ConfigError",
@@ -59,7 +58,7 @@ def _check(name: str) -> None:
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "ConfigError": "checked",
+        "ConfigError": "validation",
         "DataCollator": "collator",
         "LoraSettings": "lora",
         "LossSettings": "losses",

@@ -9,9 +9,9 @@ import yaml
 from pydantic import Field, StrictBool, StrictInt
 from pydantic.dataclasses import dataclass
 
-from st_modules.train.checked import STRICT, ConfigError, Count, NonNegative, UserPath, build
 from st_modules.train.lora import LoraSettings
 from st_modules.train.losses import LossSettings
+from st_modules.train.validation import STRICT, ConfigError, Count, NonNegative, UserPath, build
 
 __all__ = ["ConfigError", "ModelSettings", "SourceSettings", "TrainConfig", "TrainingSettings", "read_config"]
 

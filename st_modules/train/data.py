@@ -13,8 +13,8 @@ import datasets
 from datasets import Dataset, load_dataset, load_from_disk
 
 from st_modules.errors import InputError
-from st_modules.train.checked import ConfigError
 from st_modules.train.config import ColumnSettings, ItemSettings, SourceSettings
+from st_modules.train.validation import ConfigError
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 _READERS = {".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
@@ -37,11 +37,11 @@ def load_source(settings: SourceSettings) -> Dataset:
         InputError: Rows lack a text or an image, or an image file is missing: one line for each, up to twenty.
     """
     if settings.megapairs is not None:
-        rows = _limited(_megapairs(settings), settings.limit)
+        rows = _limit(_megapairs(settings), settings.limit)
         _raise_all(_missing_files(rows, settings.name))
         return rows
     assert settings.columns is not None
-    rows = _undecoded(_limited(_read(settings), settings.limit))
+    rows = _leave_encoded(_limit(_read(settings), settings.limit))
     used = _used_columns(settings.columns)
     if unknown := sorted(used - set(rows.column_names)):
         raise ConfigError(f"{settings.name}: no column {unknown[0]!r}; there are {', '.join(rows.column_names)}.")
@@ -82,11 +82,11 @@ def _megapairs(settings: SourceSettings) -> Dataset:
     return training_dataset(settings.megapairs, _root(settings), settings.negatives)
 
 
-def _limited(rows: Dataset, limit: int | None) -> Dataset:
+def _limit(rows: Dataset, limit: int | None) -> Dataset:
     return rows.select(range(min(limit, len(rows)))) if limit else rows
 
 
-def _undecoded(rows: Dataset) -> Dataset:
+def _leave_encoded(rows: Dataset) -> Dataset:
     """Leave images as bytes or paths: this package reads them, under its own limits, when a batch is made."""
     for name, feature in rows.features.items():
         if isinstance(feature, datasets.Image):

@@ -16,15 +16,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from st_modules.adapters import merge_layer, read_adapter
 from st_modules.backbones.base import Backbone
 from st_modules.backbones.clip import CLIP
 from st_modules.backbones.llava_next import LlavaNext
 from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.backbones.visualized_bge import VisualizedBGE
-from st_modules.checkpoints import refuse_other_weights
+from st_modules.checkpoints.lora import merge_layer, read_adapter
+from st_modules.checkpoints.weights import refuse_other_weights
 from st_modules.errors import CheckpointError
-from st_modules.train.checked import STRICT, Count, NonNegative
+from st_modules.train.validation import STRICT, Count, NonNegative
 
 _PREFIX = "base_model.model."
 """What PEFT writes before the names of an adapter's weights."""
@@ -121,7 +121,7 @@ def save_adapter(model: sentence_transformers.SentenceTransformer, folder: str |
     Raises:
         ValueError: The model has no adapter.
     """
-    backbone = _adapted(model)
+    backbone = _require_adapter(model)
     Path(folder).mkdir(parents=True, exist_ok=True)
     config = copy.copy(backbone.model.peft_config["default"])
     config.inference_mode = True
@@ -166,7 +166,7 @@ def restore_adapter(model: sentence_transformers.SentenceTransformer, folder: st
         ValueError: The model has no adapter.
     """
     _, weights = read_adapter(Path(folder))
-    _fill(_adapted(model), weights, Path(folder))
+    _fill(_require_adapter(model), weights, Path(folder))
 
 
 def merge_adapter(model: sentence_transformers.SentenceTransformer) -> None:
@@ -180,7 +180,7 @@ def merge_adapter(model: sentence_transformers.SentenceTransformer) -> None:
     Raises:
         ValueError: The model has no adapter.
     """
-    backbone = _adapted(model)
+    backbone = _require_adapter(model)
     adapted = [(name, module) for name, module in backbone.model.named_modules() if isinstance(module, LoraLayer)]
     for name, layer in adapted:
         linear: Any = layer.get_base_layer()
@@ -234,7 +234,7 @@ def backbone_of(model: sentence_transformers.SentenceTransformer) -> Backbone:
     return backbone
 
 
-def _adapted(model: sentence_transformers.SentenceTransformer) -> Backbone:
+def _require_adapter(model: sentence_transformers.SentenceTransformer) -> Backbone:
     if not has_adapter(model):
         raise ValueError("The model has no adapter: add_lora or load_adapter puts one in.")
     return backbone_of(model)

@@ -14,7 +14,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from torch import nn
 
-from st_modules.train.checked import STRICT, Count, NonNegative
+from st_modules.train.validation import STRICT, Count, NonNegative
 
 
 @dataclass(frozen=True, config=STRICT)

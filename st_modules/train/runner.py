@@ -19,7 +19,6 @@ from transformers.utils.import_utils import is_torch_bf16_gpu_available
 from st_modules.backbones.base import Backbone
 from st_modules.errors import InputError
 from st_modules.model import SentenceTransformer
-from st_modules.train.checked import ConfigError
 from st_modules.train.config import SourceSettings, TrainConfig
 from st_modules.train.data import load_source
 from st_modules.train.lora import (
@@ -33,6 +32,7 @@ from st_modules.train.lora import (
 )
 from st_modules.train.losses import build_loss
 from st_modules.train.trainer import Trainer
+from st_modules.train.validation import ConfigError
 
 logger = logging.getLogger(__name__)
 

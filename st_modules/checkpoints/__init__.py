@@ -1,0 +1,1 @@
+"""Where a model's files are, and how its weights and adapters are read."""

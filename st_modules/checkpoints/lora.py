@@ -1,0 +1,154 @@
+"""LoRA and DoRA adapters, merged into the model that they were trained on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftType, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer, LoraModel
+from peft.utils import load_peft_weights
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from st_modules.checkpoints.weights import cast_parameters, load_pretrained, refuse_misfits, stored_dtype
+from st_modules.errors import CheckpointError
+
+# What stands before a layer's own name depends on the class and the release that an adapter was trained with.
+_WRAPPERS = re.compile(r"^\^?(?:(?:base_model|model|language_model)\\?\.)+")
+_ADAPTER_WEIGHT = re.compile(
+    r"(?P<module>.+)\.(?P<kind>lora_(?:embedding_)?[AB]|lora_magnitude_vector)(?:\.(?!weight$|bias$)\w+)?(?P<end>\.\w+)?"
+)
+
+
+def load_adapted(
+    model_class: type[PreTrainedModel], base: Path, adapter: Path, *, dtype: torch.dtype | str, **kwargs: Any
+) -> PreTrainedModel:
+    """Load a base model and merge an adapter into it.
+
+    Args:
+        model_class: Class of the base model, head included.
+        base: Folder of the base model.
+        adapter: Folder of the adapter.
+        dtype: Precision of the result. The merge itself is computed in float32, from the weights as they are stored.
+        **kwargs: Passed to :func:`st_modules.checkpoints.weights.load_pretrained`.
+
+    Raises:
+        CheckpointError: A weight of either folder is missing or has no place, or the base's weights are quantised.
+    """
+    stored = stored_dtype(base)
+    wanted = getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
+    if kwargs.get("quantization_config"):
+        raise CheckpointError(
+            f"{adapter}: an adapter cannot be merged into quantised weights. Load it without quantisation, save the "
+            "model with save_pretrained, and quantise that."
+        )
+    model = load_pretrained(model_class, base, dtype=stored, **kwargs)
+    merge_adapter_files(cast(PreTrainedModel, model.base_model), adapter, stored if wanted == "auto" else wanted)
+    return model
+
+
+def merge_adapter_files(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+    """Add an adapter to the weights of the layers that it was trained for, and cast the model, in place.
+
+    The layers are found by the names in the adapter's file, whichever of the published layouts those follow.
+
+    Args:
+        model: The base model, without a head.
+        folder: Folder with ``adapter_config.json`` and the adapter's weights.
+        dtype: Precision of the result.
+
+    Raises:
+        CheckpointError: The adapter is of another kind than LoRA, a tensor of it has no place in the model, or a layer
+            lacks one.
+    """
+    config, weights = read_adapter(folder)
+    state = _named_for(model, weights, folder)
+    if config.bias != "none" or config.modules_to_save:
+        raise CheckpointError(
+            f"{folder}: bias={config.bias!r}, modules_to_save={config.modules_to_save}: an adapter that replaces whole "
+            "weights cannot be merged."
+        )
+    config.target_modules = sorted({name.partition(".lora_")[0] for name in state})
+    config.rank_pattern = _own_names(config.rank_pattern)
+    config.alpha_pattern = _own_names(config.alpha_pattern)
+    try:
+        tuner = LoraModel(model, {"default": config}, "default")
+        layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+        for layer in layers:
+            for name in layer.adapter_layer_names:
+                getattr(layer, name).float()
+        outcome = set_peft_model_state_dict(model, state)
+        missing = {name for name in outcome.missing_keys if ".lora_" in name}
+        refuse_misfits(folder, missing=missing, unexpected=set(outcome.unexpected_keys), misshapen=set())
+        for layer in layers:
+            merge_layer(layer, dtype)
+        tuner.unload()
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{folder}: the adapter does not fit the model: {error}") from error
+    cast_parameters(model, dtype)
+    # PEFT freezes the model that it adapts.
+    model.requires_grad_(True)
+
+
+def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """Read an adapter's settings and weights, the weights under the names that they have in the file.
+
+    Raises:
+        CheckpointError: They are missing or damaged, or of another kind than LoRA.
+    """
+    # Without a file, PEFT would look for the folder's name on the Hub.
+    if not any((folder / name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
+        raise CheckpointError(f"{folder}: the adapter has no adapter_model.safetensors or adapter_model.bin.")
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        weights = load_peft_weights(str(folder), device="cpu")
+    except Exception as error:
+        raise CheckpointError(f"{folder}: the adapter cannot be read ({error}).") from error
+    if not isinstance(config, LoraConfig) or config.peft_type != PeftType.LORA:
+        raise CheckpointError(
+            f"{folder}: the adapter is of the type {config.peft_type}; only LoRA and DoRA can be merged."
+        )
+    if not isinstance(weights, dict) or not weights:
+        raise CheckpointError(f"{folder}: the adapter's file holds no weights.")
+    if not all(isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()):
+        raise CheckpointError(f"{folder}: the adapter's file holds something else than weights.")
+    return config, weights
+
+
+def merge_layer(layer: Any, dtype: torch.dtype) -> None:
+    """Add an adapter to the linear layer below it, computed in float32 and stored as ``dtype``."""
+    linear = layer.get_base_layer()
+    linear.float()
+    layer.merge(safe_merge=True)
+    linear.to(dtype)
+
+
+def _named_for(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Give an adapter's weights the names that they have in this model."""
+    modules = [name for name, _ in model.named_modules()]
+    state: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        match = _ADAPTER_WEIGHT.fullmatch(name)
+        homes = _homes(match["module"], modules) if match else []
+        if match is None or len(homes) != 1:
+            raise CheckpointError(f"{folder}: the adapter's tensor {name} has no place in {type(model).__name__}.")
+        place = f"{homes[0]}.{match['kind']}{match['end'] or ''}"
+        if place in state:
+            raise CheckpointError(f"{folder}: the adapter's tensor {name} has the place of another.")
+        state[place] = tensor.float()
+    return state
+
+
+def _own_names(patterns: Mapping[str, int] | None) -> dict[str, int]:
+    return {_WRAPPERS.sub("", name): value for name, value in (patterns or {}).items()}
+
+
+def _homes(name: str, modules: Iterable[str]) -> list[str]:
+    own = _WRAPPERS.sub("", name)
+    return [module for module in modules if module == own or module.endswith(f".{own}")]

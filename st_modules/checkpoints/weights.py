@@ -1,0 +1,151 @@
+"""From files to loaded weights; a missing or unexpected weight is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from st_modules.checkpoints.locate import read_json
+from st_modules.errors import CheckpointError
+
+Processor = TypeVar("Processor", bound=BaseImageProcessor)
+
+_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
+
+UNUSED_WEIGHTS = frozenset({"lm_head.weight", "logit_scale"})
+"""The language-modelling head and CLIP's temperature, which no embedding needs: they may be missing or there."""
+
+
+def check_model_type(folder: Path, model_type: str) -> None:
+    """Check that a folder's ``config.json`` is of the architecture that the caller runs.
+
+    Args:
+        folder: Folder of a checkpoint.
+        model_type: The value that the file must state.
+
+    Raises:
+        CheckpointError: The file is missing, is not JSON, or states another architecture.
+    """
+    found = read_json(folder / "config.json").get("model_type")
+    if found != model_type:
+        raise CheckpointError(f"{folder / 'config.json'}: model_type is {found!r}, this model needs {model_type!r}.")
+
+
+def load_image_processor(processor_class: type[Processor], folder: Path, **options: Any) -> Processor:
+    """Read an image processor's settings from a checkpoint.
+
+    Args:
+        processor_class: The PIL-based class of the processor, named so that no other installed backend is picked.
+        folder: Folder with ``preprocessor_config.json``.
+        **options: Settings that take the place of those in the file.
+
+    Raises:
+        CheckpointError: The file is missing or cannot be read.
+    """
+    try:
+        return processor_class.from_pretrained(folder, local_files_only=True, **options)
+    except Exception as error:
+        raise CheckpointError(f"{folder}: preprocessor_config.json is missing or cannot be read.") from error
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """Return the precision that a folder's weights are stored in: float32 where it is not one for all.
+
+    ``config.json`` may say another one, which ``from_pretrained(dtype="auto")`` would follow.
+
+    Raises:
+        CheckpointError: A file cannot be read.
+    """
+    found: set[torch.dtype] = set()
+    for path in folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, "pt") as file:
+                names = list(file.keys())
+                found |= {_DTYPES.get(file.get_slice(name).get_dtype(), torch.float32) for name in names}
+        except Exception as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}).") from error
+    return found.pop() if len(found) == 1 else torch.float32
+
+
+def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast a module's parameters, and leave its buffers (rotary tables and frequencies) in the precision they need."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+def load_pretrained(
+    model_class: type[PreTrainedModel], folder: Path, *, optional: frozenset[str] = frozenset(), **kwargs: Any
+) -> PreTrainedModel:
+    """Load a transformers model whose every weight comes from the files.
+
+    transformers initialises what a checkpoint lacks at random and only logs it; here that is an error.
+
+    Args:
+        model_class: Class whose ``from_pretrained`` knows every published layout of the checkpoint.
+        folder: Folder of the checkpoint; only named in errors where ``state_dict`` is among ``kwargs``.
+        optional: Weights that may be missing or superfluous, because the caller does not use them.
+        **kwargs: Passed to ``from_pretrained``, ``dtype`` among them.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        CheckpointError: A weight is missing, superfluous or of the wrong shape, or a file cannot be read.
+    """
+    loader: Any = model_class
+    try:
+        model, info = loader.from_pretrained(
+            None if "state_dict" in kwargs else folder,
+            output_loading_info=True,
+            # Listed below by name with the other misfits; without this transformers raises without one.
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            **kwargs,
+        )
+    except Exception as error:
+        raise CheckpointError(f"{folder}: the weights cannot be loaded: {error}") from error
+    refuse_misfits(
+        folder,
+        missing=set(info["missing_keys"]) - optional,
+        unexpected=set(info["unexpected_keys"]) - optional,
+        misshapen={
+            f"{name} ({list(found)} in the file, {list(needed)} in the model)"
+            for name, found, needed in info["mismatched_keys"]
+        },
+    )
+    return model.eval()
+
+
+def refuse_misfits(path: Path, *, missing: set[str], unexpected: set[str], misshapen: set[str]) -> None:
+    """Raise ``CheckpointError`` where the weights of a file are not exactly those of the model, with their names."""
+    wrong = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    if any(wrong.values()):
+        found = "; ".join(f"{kind}: {list_some(names)}" for kind, names in wrong.items() if names)
+        raise CheckpointError(f"{path}: the weights do not fit the model. {found}.")
+
+
+def refuse_other_weights(path: Path, found: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> None:
+    """Raise ``CheckpointError`` where the weights of a file have other names or shapes than those of the model."""
+    refuse_misfits(
+        path,
+        missing=set(needed.keys() - found.keys()),
+        unexpected=set(found.keys() - needed.keys()),
+        misshapen={
+            f"{name} ({list(found[name].shape)} in the file, {list(needed[name].shape)} in the model)"
+            for name in needed.keys() & found.keys()
+            if found[name].shape != needed[name].shape
+        },
+    )
+
+
+def list_some(names: set[str], most: int = 10) -> str:
+    """Return the first of the names in alphabetical order, and how many more there are."""
+    shown = ", ".join(sorted(names)[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

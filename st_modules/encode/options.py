@@ -1,0 +1,30 @@
+"""The switches of what makes ``encode`` fast, so that each can be tested and timed with and without."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """Which ways of saving work ``encode`` uses. The embeddings are the same with every one on or off.
+
+    Args:
+        deduplication: Equal items of a call are embedded once.
+        exact_lengths: Rows are batched with rows of like length, longest first, and not in the caller's order.
+        token_budget: A batch ends where its tokens are ``max_batch_tokens``, and not at ``batch_size`` rows alone.
+        parallel_reading: Images are read in several threads, beside an accelerator while the batch before them runs.
+        packing: Rows of a language model lie end to end without padding.
+        shared_prefix: What rows of a language model begin with in common is run once. Needs ``packing``.
+        pruning: The last layer runs for the pooled tokens alone. On a language model it needs ``packing``.
+        fast_vision: The patches of Qwen2-VL go in as bytes, and images of one size attend in one call.
+    """
+
+    deduplication: bool = True
+    exact_lengths: bool = True
+    token_budget: bool = True
+    parallel_reading: bool = True
+    packing: bool = True
+    shared_prefix: bool = True
+    pruning: bool = True
+    fast_vision: bool = True

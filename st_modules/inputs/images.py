@@ -1,0 +1,355 @@
+"""Reading an image safely: paths, URLs, data URIs, bytes, PIL images, arrays and tensors.
+
+What is read is what ``PIL.Image.open`` reads, as the models' authors use it: the first frame of an animation, and no
+EXIF rotation (Pillow itself turns a TIFF). What Pillow would hand over damaged without a word is refused, or logged
+where the authors' code embeds it so.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import logging
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.request import url2pathname
+
+from PIL import Image, ImageFile
+
+from st_modules.errors import ImageError
+from st_modules.inputs.download import download
+from st_modules.inputs.limits import ImageLimits
+
+logger = logging.getLogger(__name__)
+
+# Raster formats whose decoders are in Pillow itself: nothing that starts a program (EPS) or wraps other formats.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+
+# The modes of which Image.convert("RGB") keeps the picture, and those where it turns every value over 255 into white.
+_MODES_TO_RGB = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
+_MODES_CUT_AT_255 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+_ENCODED = (bytes, str, Path)
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+
+
+class ImageSource:
+    """A lazy reference to one image; it can be pickled. Making one reads and fetches nothing.
+
+    Args:
+        source: A path (``str`` or ``os.PathLike``; ``~`` is not expanded), an http(s) or file URL, a data URI, the
+            encoded image (``bytes``, ``bytearray``, ``io.BytesIO``), a ``PIL.Image.Image`` (its current frame), a
+            uint8 numpy array of shape (H, W), (H, W, 3) or (H, W, 4), or a uint8 torch tensor of shape (C, H, W) with
+            C in 1, 3, 4. The caller's object is never closed, changed or consumed.
+        label: How error messages call the image, such as "item 3, image 1".
+        limits: What the image may cost.
+
+    Raises:
+        ImageError: ``source`` is of a type that cannot be an image.
+    """
+
+    def __init__(self, source: object, label: str = "image", limits: ImageLimits | None = None) -> None:
+        self.label = label
+        self.limits = limits or ImageLimits()
+        self._source: Any = source
+        self._fetched: bytes | None = None
+        self._size: tuple[int, int] | None = None
+        with self._name_errors():
+            self._source = _normalise(source)
+
+    def __repr__(self) -> str:
+        return f"ImageSource({_describe(self._source)})"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels from the header. A URL is fetched once and its bytes are kept.
+
+        Raises:
+            ImageError: The image is missing, unreadable, over a limit, or not allowed to be fetched.
+        """
+        if self._size is None:
+            with self._name_errors():
+                if isinstance(self._source, _ENCODED):
+                    with self._stream() as stream:
+                        self._size = _open_raster(stream, self.limits).size
+                else:
+                    self._size = _from_memory(self._source, self.limits).size
+        return self._size
+
+    def load(self) -> Image.Image:
+        """Return the decoded image in its own mode, one that ``to_rgb`` is able to convert, as a new object.
+
+        Raises:
+            ImageError: As ``size``, and for damaged pixel data or a file that changed since ``size`` was asked.
+        """
+        with self._name_errors():
+            if isinstance(self._source, _ENCODED):
+                with self._stream() as stream:
+                    image = _decode(stream, self.limits)
+            else:
+                image = _from_memory(self._source, self.limits).copy()
+            if self._size not in (None, image.size):
+                raise ImageError(
+                    f"its size changed from {self._size} to {image.size}; do not change it while it is used"
+                )
+            self._size = image.size
+        if image.mode in _MODES_CUT_AT_255 and cast(float, image.convert("I").getextrema()[1]) > 255:
+            logger.warning(
+                "%s: %s: 16-bit values over 255 become white, as in the code of the models' authors. For the picture "
+                "that a viewer shows, scale it to 8 bits first.",
+                self.label,
+                _describe(self._source),
+            )
+        return image
+
+    @property
+    def outline(self) -> tuple[Any, ...]:
+        """What can be told of the image without reading it whole; equal for images that may have the same content."""
+        source = self._source
+        with self._name_errors():
+            if isinstance(source, Path):
+                return (*self.size, source.stat().st_size)
+            return (*self.size, len(source)) if isinstance(source, (bytes, str)) else self.size
+
+    def digest(self) -> bytes:
+        """Return a hash of the encoded image, or of the pixels of one in memory.
+
+        Raises:
+            ImageError: As ``size``.
+        """
+        with self._name_errors():
+            if isinstance(self._source, _ENCODED):
+                with self._stream() as stream:
+                    return hashlib.blake2b(stream.read()).digest()
+            image = _from_memory(self._source, self.limits)
+            head = repr((image.mode, image.size, image.getpalette())).encode()
+            return hashlib.blake2b(head + image.tobytes()).digest()
+
+    def _stream(self) -> BinaryIO:
+        source, max_bytes = self._source, self.limits.max_bytes
+        if isinstance(source, bytes):
+            return _check_stream(source, max_bytes)
+        if isinstance(source, Path):
+            return _open_file(source, max_bytes)
+        scheme = source.partition(":")[0].lower()
+        if scheme == "data":
+            return _check_stream(_data_uri_bytes(source), max_bytes)
+        if scheme == "file":
+            return _open_file(_file_url_path(source), max_bytes)
+        if self._fetched is None:
+            self._fetched = download(source, self.limits)
+        return _check_stream(self._fetched, max_bytes)
+
+    @contextmanager
+    def _name_errors(self) -> Iterator[None]:
+        """Turn whatever goes wrong into an ImageError that says where."""
+        try:
+            yield
+        except ImageError as error:
+            raise self._error(str(error)) from error.__cause__
+        except Exception as error:  # Pillow's decoders raise nearly every built-in exception on damaged data
+            raise self._error(_problem(error)) from error
+
+    def _error(self, problem: str) -> ImageError:
+        return ImageError(f"{self.label}: {_describe(self._source)}: {problem}")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a new RGB image as ``Image.convert`` makes it: alpha is dropped, not composited on a colour.
+
+    ``info["transparency"]`` is dropped too, because image processors composite an RGB image that carries one.
+    """
+    if "transparency" in image.info:
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert("RGB")
+
+
+def scaled_size(image: ImageSource, side: int) -> tuple[int, int]:
+    """Return the size of an image whose shorter side is scaled to ``side``.
+
+    Args:
+        image: The image.
+        side: Length in pixels.
+
+    Returns:
+        Width and height in pixels; the longer side is rounded down, as CLIP's preparation does it.
+
+    Raises:
+        ImageError: The image cannot be read, or is so elongated that scaling it would exceed ``max_pixels``.
+    """
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    longer = int(side * long / short)
+    if side * longer > image.limits.max_pixels:
+        raise ImageError(
+            f"{image.label}: {width}x{height} pixels are too elongated: scaled to a shorter side of {side} pixels they "
+            f"are over the limit of {image.limits.max_pixels}. Crop or resize it."
+        )
+    return (side, longer) if width <= height else (longer, side)
+
+
+def _normalise(source: object) -> object:
+    """The source as one of: bytes, Path, str (a URL or data URI), PIL image, array, tensor."""
+    if isinstance(source, io.BytesIO):
+        return source.getvalue()
+    if isinstance(source, (bytes, bytearray)):
+        return bytes(source)
+    if isinstance(source, str) and not source:
+        raise ImageError("an empty string names no image; leave the image out or pass None")
+    if isinstance(source, str) and (source[:5].lower() == "data:" or _URL.match(source)):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        return Path(os.fsdecode(source))
+    if isinstance(source, Image.Image) or _is_array(source) or _is_tensor(source):
+        return source
+    raise ImageError("not an image; pass a path, URL, data URI, bytes, PIL image, uint8 array or uint8 tensor")
+
+
+def _open_file(path: Path, max_bytes: int) -> BinaryIO:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for its writer
+        raise ImageError("not a regular file; pass the path of an image file")
+    _check_length(status.st_size, max_bytes)
+    return path.open("rb")
+
+
+def _check_stream(data: bytes, max_bytes: int) -> BinaryIO:
+    _check_length(len(data), max_bytes)
+    return io.BytesIO(data)
+
+
+def _check_length(length: int, max_bytes: int) -> None:
+    if not length:
+        raise ImageError("zero bytes; it was not written or downloaded completely")
+    if length > max_bytes:
+        raise ImageError(f"{length} bytes are over the limit of {max_bytes}; shrink the image or raise max_bytes")
+
+
+def _file_url_path(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise ImageError("a file URL of another host; write file:///path")
+    return Path(url2pathname(parts.path))
+
+
+def _data_uri_bytes(uri: str) -> bytes:
+    header, comma, payload = uri.partition(",")
+    if not comma:
+        raise ImageError("a data URI without a comma; write data:image/png;base64,...")
+    if not header.lower().endswith(";base64"):
+        return unquote_to_bytes(payload)
+    compact = b"".join(unquote_to_bytes(payload).split())
+    try:
+        return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+    except ValueError as error:
+        raise ImageError(f"its base64 is damaged ({error}); encode it again") from error
+
+
+def _decode(stream: BinaryIO, limits: ImageLimits) -> Image.Image:
+    image = _open_raster(stream, limits)
+    if image.format == "PNG":
+        image.verify()  # every checksum; decoding skips those of the pixels and shows damaged ones
+        image = _open_raster(stream, limits)
+    return image.copy()  # decodes, and lets go of the stream
+
+
+def _open_raster(stream: BinaryIO, limits: ImageLimits) -> ImageFile.ImageFile:
+    """Read a header as Image.open does, but without Pillow's own limit, which warns where ours decides."""
+    Image.init()
+    stream.seek(0)
+    prefix = stream.read(16)
+    for name in FORMATS:
+        factory, accept = Image.OPEN.get(name, (None, None))
+        if factory and accept and accept(prefix) is True:
+            stream.seek(0)
+            image = factory(stream, "")
+            _check_pixels(image, limits)
+            return image
+    if prefix.lstrip().startswith(b"<"):
+        raise ImageError("HTML, XML or SVG text, not a raster image; check that the address is the image's own")
+    raise ImageError(
+        f"not an image that can be read, whatever its name says; convert it to one of {', '.join(FORMATS)}"
+    )
+
+
+def _from_memory(source: Any, limits: ImageLimits) -> Image.Image:
+    image = source if isinstance(source, Image.Image) else _from_array(source)
+    _check_pixels(image, limits)
+    return image
+
+
+def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
+    width, height = image.size
+    if not width or not height:
+        raise ImageError(f"{width}x{height} pixels; leave the image out")
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            f"{width}x{height} pixels are over the limit of {limits.max_pixels}; shrink the image or raise max_pixels"
+        )
+    if image.mode not in _MODES_TO_RGB | _MODES_CUT_AT_255:
+        raise ImageError(
+            f"mode {image.mode!r} does not convert to RGB faithfully; scale its values to 0..255 as 8-bit RGB first"
+        )
+
+
+def _from_array(source: Any) -> Image.Image:
+    """A PIL image of a uint8 array (H, W[, 3|4]) or of a uint8 tensor (1|3|4, H, W)."""
+    channels_first = _is_tensor(source)
+    if str(source.dtype).removeprefix("torch.") != "uint8":
+        raise ImageError(f"values of type {source.dtype}; scale them to 0..255 and convert to uint8")
+    shape = tuple(source.shape)
+    if channels_first and (len(shape) != 3 or shape[0] not in (1, 3, 4)):
+        raise ImageError(f"a tensor of shape {shape}; permute it to (C, H, W) with C in 1, 3, 4")
+    if not channels_first and not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
+        raise ImageError(f"an array of shape {shape}; transpose it to (H, W, 3), (H, W, 4) or (H, W)")
+    if 0 in shape:
+        raise ImageError(f"no pixels in shape {shape}; leave the image out")
+    array = source.detach().permute(1, 2, 0).cpu().numpy() if channels_first else source
+    return Image.fromarray(array[..., 0] if channels_first and shape[0] == 1 else array)
+
+
+def _is_array(value: object) -> bool:
+    numpy = sys.modules.get("numpy")  # not imported: then nobody holds an array
+    return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def _is_tensor(value: object) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _describe(source: object) -> str:
+    """A source in few words, without its data and without a password."""
+    if isinstance(source, (bytes, bytearray)):
+        return f"{len(source)} bytes"
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        return f"data URI {_shorten(source, 40)}"
+    if isinstance(source, (str, Path)):
+        return _shorten(re.sub(r"(?<=//)[^/]*@", "***@", str(source)), 200)
+    return f"object of type {type(source).__name__}"
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
+
+
+def _problem(error: Exception) -> str:
+    """What a built-in exception means for the user."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file; check the path (it is relative to the current folder, and ~ is not expanded)"
+    if isinstance(error, PermissionError):
+        return "no permission to read it; change the file's permissions"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it; shrink the image"
+    if isinstance(error, Image.DecompressionBombError):
+        return "over Pillow's own limit of pixels; shrink the image"
+    detail = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"damaged or not readable ({_shorten(detail, 200)}); save or download it again"

@@ -1,0 +1,315 @@
+"""Segments to token ids: user text never becomes a control token, truncation trims user text only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
+from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from st_modules.errors import CheckpointError, InputError
+from st_modules.inputs.images import ImageSource
+from st_modules.inputs.items import Item
+from st_modules.prompts.templates import End, Image, Segment, Special, Start, Template, Text
+
+_TOKENIZER_FILE = "tokenizer.json"
+
+Piece: TypeAlias = tuple[bool, str]
+
+
+@dataclass(frozen=True)
+class TokenizedRow:
+    """The token ids of a row.
+
+    Attributes:
+        ids: The ids.
+        trimmed: Whether the end of the user's text was cut.
+        constant: How many of the first ids are the same for every item that has the same instruction.
+    """
+
+    ids: list[int]
+    trimmed: bool
+    constant: int
+
+
+class SegmentTokenizer:
+    """Encodes segments with tokenizers that differ in one option.
+
+    ``split_special_tokens`` must not be toggled on a shared tokenizer, since the setting lives in its Rust
+    half and leaks between threads: hence one instance that knows control tokens and one that reads them as
+    plain text.
+
+    Args:
+        folder: Folder with the tokenizer's files.
+        fallback: Tokenizer class for a folder without ``tokenizer.json``. Where that file exists it is used as
+            it is: a named class would rebuild its pre-tokenizer from the class's own defaults.
+        template: Layout of the rows; the tokenizer must have each of its control tokens, and must read a row piece by
+            piece as it reads the whole string.
+
+    Raises:
+        CheckpointError: The files are missing, or do not fit the template.
+    """
+
+    def __init__(self, folder: Path, fallback: type[PreTrainedTokenizerBase], template: Template) -> None:
+        tokenizer_class = _tokenizer_class(folder, fallback)
+        try:
+            self.tokenizer = tokenizer_class.from_pretrained(folder)
+            self._plain = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
+            self._inner = self._plain
+            if _opens_words_once(self._plain):
+                self._inner = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
+                self._inner.backend_tokenizer.pre_tokenizer.prepend_scheme = "never"
+        except Exception as error:
+            raise CheckpointError(
+                f"{folder}: the tokenizer's files cannot be read ({error}). Where {_TOKENIZER_FILE} is there, no other "
+                "vocabulary is read."
+            ) from error
+        self.pad_id: int = self.tokenizer.pad_token_id or 0
+        self.start_ids, self.end_ids = _edges(self.tokenizer)
+        samples = _samples(template)
+        vocabulary = self.tokenizer.get_vocab()
+        tokens = list(dict.fromkeys(token for row in samples for token in map(_control_token, row) if token))
+        if missing := [token for token in tokens if token not in vocabulary]:
+            raise CheckpointError(f"{folder}: the tokenizer does not have the control tokens {', '.join(missing)}.")
+        self.control_ids: dict[str, int] = {token: vocabulary[token] for token in tokens}
+        self.image_ids: set[int] = {
+            vocabulary[part.token] for row in samples for part in row if isinstance(part, Image) and part.token
+        }
+        structure = [*tokens, *self.tokenizer.convert_ids_to_tokens([*self.start_ids, *self.end_ids])]
+        for tokenizer in (self._plain, self._inner):
+            _read_as_text(tokenizer, structure)
+        self._check(folder, structure, samples)
+
+    def __call__(
+        self,
+        rows: Sequence[Sequence[Segment]],
+        image_tokens: Sequence[Sequence[int]],
+        labels: Sequence[str],
+        max_lengths: Sequence[int],
+    ) -> list[TokenizedRow]:
+        """Encode rows of segments.
+
+        Args:
+            rows: One list of segments an item.
+            image_tokens: For each item, the number of tokens of each of its images.
+            labels: What an error calls each item, for example ``"item 3"``.
+            max_lengths: Most tokens of each row; a longer row loses the end of its user text.
+
+        Returns:
+            One row for each item.
+
+        Raises:
+            InputError: The images and the instruction of an item exceed its limit by themselves.
+        """
+        pieces = {piece for row in rows for piece in [*_pieces(row), *_openings(row)]}
+        ids = dict(zip(pieces, self._encode(pieces), strict=True))
+        encoded: list[TokenizedRow] = []
+        for row, counts, label, max_length in zip(rows, image_tokens, labels, max_lengths, strict=True):
+            parts = self._parts(row, counts, ids)
+            excess = sum(map(len, parts)) - max_length
+            if excess > 0:
+                self._trim(row, parts, excess, label, max_length)
+            joined = [token_id for part in parts for token_id in part]
+            encoded.append(TokenizedRow(joined, excess > 0, _constant(row, parts, ids)))
+        return encoded
+
+    def _parts(
+        self, row: Sequence[Segment], image_tokens: Sequence[int], ids: Mapping[Piece, list[int]]
+    ) -> list[list[int]]:
+        texts, counts = iter(_pieces(row)), iter(image_tokens)
+        parts: list[list[int]] = []
+        for segment in row:
+            match segment:
+                case Special(token):
+                    parts.append([self.control_ids[token]])
+                case Start():
+                    parts.append(self.start_ids)
+                case End():
+                    parts.append(self.end_ids)
+                case Image(None):
+                    parts.append([])
+                    next(counts)
+                case Image(token):
+                    parts.append([self.control_ids[token] if token else self.pad_id] * next(counts))
+                case Text():
+                    parts.append(ids[next(texts)])
+        return parts
+
+    def _trim(self, row: Sequence[Segment], parts: list[list[int]], excess: int, label: str, max_length: int) -> None:
+        """Shorten the user's text in ``parts`` until the row fits."""
+        for number, segment in enumerate(row):
+            if isinstance(segment, Text) and segment.user:
+                budget = len(parts[number]) - excess
+                tokenizer = self._tokenizer(number == _first_text(row))
+                fixed = tokenizer(segment.before + segment.after, add_special_tokens=False)["input_ids"]
+                if len(fixed) <= budget:
+                    parts[number] = _shorten(tokenizer, segment, budget)
+                    return
+        images = sum(len(part) for part, segment in zip(parts, row, strict=True) if isinstance(segment, Image))
+        what = f"its {images} image tokens and its instruction are" if images else "its instruction is"
+        advice = "Pass fewer or smaller images, shorten" if images else "Shorten"
+        raise InputError(
+            f"{label}: {what} over max_length={max_length} without any text. {advice} the instruction, or raise "
+            "max_length where the model allows it."
+        )
+
+    def _encode(self, pieces: Collection[Piece]) -> list[list[int]]:
+        ids: dict[Piece, list[int]] = {}
+        for first in (True, False):
+            group = [piece for piece in pieces if piece[0] == first]
+            texts = [text for _, text in group]
+            ids.update(zip(group, _ids(self._tokenizer(first), texts), strict=True))
+        return [ids[piece] for piece in pieces]
+
+    def _tokenizer(self, first: bool) -> PreTrainedTokenizerBase:
+        return self._plain if first else self._inner
+
+    def _check(self, folder: Path, structure: Sequence[str], samples: Sequence[Sequence[Segment]]) -> None:
+        """Raise where a text could write a control token, or where pieces of a row are read otherwise than the row."""
+        ids_of_structure = set(self.tokenizer.convert_tokens_to_ids(list(structure)))
+        for token, ids in zip(structure, _ids(self._plain, list(structure)), strict=True):
+            if set(ids) & ids_of_structure:
+                raise CheckpointError(f"{folder}: the tokenizer turns the text {token!r} into a control token.")
+        for row in samples:
+            written = [segment for segment in row if isinstance(segment, Text) or _control_token(segment)]
+            counts = [1 for segment in written if isinstance(segment, Image)]
+            string = _string(written)
+            (encoded,) = self([written], [counts], ["sample"], [sys.maxsize])
+            if encoded.ids != _ids(self.tokenizer, [string])[0]:
+                raise CheckpointError(
+                    f"{folder}: the tokenizer reads {string!r} otherwise than piece by piece between its control "
+                    "tokens. Use the tokenizer files of the model's repository."
+                )
+
+
+def _tokenizer_class(folder: Path, fallback: type[PreTrainedTokenizerBase]) -> Any:
+    if (folder / _TOKENIZER_FILE).is_file():
+        return PreTrainedTokenizerFast
+    # Without its files a tokenizer class builds an empty vocabulary.
+    needed = sorted(set(fallback.vocab_files_names.values()) - {_TOKENIZER_FILE})
+    if not needed or not all((folder / name).is_file() for name in needed):
+        others = f" (or {' and '.join(needed)})" if needed else ""
+        raise CheckpointError(f"{folder}: no {_TOKENIZER_FILE}{others} in it, which the tokenizer is made of.")
+    return fallback
+
+
+def _samples(template: Template) -> list[list[Segment]]:
+    """Rows that have every control token of a template between them."""
+    image = (ImageSource(b"", "sample"),)
+    items = [Item("a b", (), None, 0), Item(None, image, None, 0), Item("a b", image, None, 0)]
+    return [template(item, None, task) for item in items for task in ("query", "document")]
+
+
+def _edges(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """What a tokenizer puts before and after a text by itself."""
+    (text,) = _ids(tokenizer, ["a"])
+    whole: Any = tokenizer("a")["input_ids"]
+    start = next(number for number in range(len(whole)) if whole[number : number + len(text)] == text)
+    return whole[:start], whole[start + len(text) :]
+
+
+def _control_token(segment: Segment) -> str | None:
+    return segment.token if isinstance(segment, (Special, Image)) else None
+
+
+def _pieces(row: Sequence[Segment]) -> list[Piece]:
+    """The texts of a row, and whether its string begins with them."""
+    first = _first_text(row)
+    return [(number == first, _written(segment)) for number, segment in enumerate(row) if isinstance(segment, Text)]
+
+
+def _openings(row: Sequence[Segment]) -> list[Piece]:
+    """What the template writes before the user's texts of a row, as pieces of their own."""
+    first = _first_text(row)
+    return [
+        (number == first, segment.before)
+        for number, segment in enumerate(row)
+        if isinstance(segment, Text) and segment.user
+    ]
+
+
+def _constant(row: Sequence[Segment], parts: Sequence[list[int]], ids: Mapping[Piece, list[int]]) -> int:
+    """How many of a row's first tokens come before anything of the item's own."""
+    count = 0
+    for segment, part in zip(row, parts, strict=True):
+        if isinstance(segment, Image):
+            break
+        if isinstance(segment, Text) and segment.user:
+            # The last token before the user's text may be one with its beginning.
+            opening = ids[_openings(row)[0]][:-1]
+            return count + (len(opening) if part[: len(opening)] == opening else 0)
+        count += len(part)
+    return count
+
+
+def _first_text(row: Sequence[Segment]) -> int | None:
+    """Where the text is that begins the row's string, if a text begins it."""
+    written = (number for number, segment in enumerate(row) if isinstance(segment, Text) or _control_token(segment))
+    first = next(written, None)
+    return first if first is not None and isinstance(row[first], Text) else None
+
+
+def _string(row: Sequence[Segment]) -> str:
+    return "".join(map(_written, row))
+
+
+def _written(segment: Segment) -> str:
+    return segment.before + segment.user + segment.after if isinstance(segment, Text) else _control_token(segment) or ""
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+
+def _shorten(tokenizer: PreTrainedTokenizerBase, segment: Text, budget: int) -> list[int]:
+    """Encode a segment with as much of the user's text as fits: what is kept is a prefix of that text."""
+    before, user, after = segment.before, segment.user, segment.after
+    while True:
+        encoding = tokenizer(
+            before + user + after, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
+        if len(ids) <= budget:
+            return ids
+        starts = [start for start, _ in offsets if len(before) <= start < len(before) + len(user)]
+        kept = max(0, len(starts) - (len(ids) - budget))
+        user = user[: starts[kept] - len(before)] if starts else ""
+
+
+def _read_as_text(tokenizer: PreTrainedTokenizerBase, control_tokens: Sequence[str]) -> None:
+    # split_special_tokens spares only tokens that are marked as special, and some published tokenizers do not mark
+    # their image token.
+    unmarked = [
+        AddedToken(token.content, normalized=token.normalized, special=True)
+        for token in tokenizer.added_tokens_decoder.values()
+        if token.content in control_tokens and not token.special
+    ]
+    if unmarked:
+        tokenizer.add_tokens(unmarked, special_tokens=True)
+    _hide_control_pieces(tokenizer, control_tokens)
+
+
+def _hide_control_pieces(tokenizer: Any, control_tokens: Sequence[str]) -> None:
+    # A Unigram model finds control tokens in a text by itself, since they are pieces of its vocabulary. With a space
+    # before them they match nothing: every space of a text has become another character by then.
+    backend = tokenizer.backend_tokenizer
+    if not isinstance(backend.model, Unigram):
+        return
+    model = json.loads(backend.to_str())["model"]
+    hidden = {*control_tokens, *(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)}
+    vocabulary = [(f" {piece}" if piece in hidden else piece, score) for piece, score in model["vocab"]]
+    backend.model = Unigram(vocabulary, model["unk_id"], model["byte_fallback"])
+
+
+def _opens_words_once(tokenizer: Any) -> bool:
+    # Some SentencePiece tokenizers put a space before the first text of a string only; each piece is a string here.
+    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
+    return isinstance(pre_tokenizer, Metaspace) and pre_tokenizer.prepend_scheme == "first"

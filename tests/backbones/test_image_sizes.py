@@ -1,0 +1,83 @@
+"""Image sizes: GME's first resize, and the token count that is known from the size alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from st_modules import ImageError, SentenceTransformer
+from st_modules.backbones.qwen2_vl import Qwen2VL, gme_first_resize, qwen_vl_utils_first_resize
+from st_modules.inputs.images import ImageSource
+from st_modules.inputs.items import Item
+from tests.helpers.paths import GOLDEN
+
+CHECKPOINT = GOLDEN / "gme" / "checkpoint"
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Qwen2VL:
+    model = SentenceTransformer("gme-2b", weights=CHECKPOINT, device="cpu", min_image_tokens=4, max_image_tokens=80)
+    return model[0]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (280, 280, (280, 280)),
+        (42, 56, (56, 56)),  # 1.5 rounds to 2, as Python rounds halves to even
+        (70, 56, (56, 56)),  # 2.5 rounds to 2
+        (10, 5, (84, 56)),  # under 4 tokens: scaled by sqrt(3136 / 50), then rounded up
+        (1, 4000, (28, 4004)),
+        (1, 10_000, (28, 5600)),  # an aspect ratio of 357 is clamped to 200
+        (10_000, 1, (5600, 28)),
+        (8000, 4000, (5068, 2520)),  # over 16384 tokens: scaled by sqrt(32000000 / 12845056), then floored
+    ],
+)
+def test_the_first_resize_follows_the_authors_rule(height: int, width: int, expected: tuple[int, int]) -> None:
+    assert gme_first_resize(height, width) == expected
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (280, 280, (280, 280)),
+        (600, 4, (588, 28)),  # a side that rounds to nothing is 28 pixels at least, where transformers' rule has 700x28
+        (30, 6000, (28, 5992)),  # an aspect ratio of 200, which rounding makes larger
+        (10, 5, (84, 56)),
+        (8000, 4000, (5068, 2520)),
+    ],
+)
+def test_the_resize_of_qwen_vl_utils_has_no_clamp(height: int, width: int, expected: tuple[int, int]) -> None:
+    assert qwen_vl_utils_first_resize(height, width) == expected
+
+
+def test_the_resize_of_qwen_vl_utils_refuses_what_is_too_elongated() -> None:
+    with pytest.raises(ValueError, match="above 200"):
+        qwen_vl_utils_first_resize(1, 201)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_token_counts_are_those_of_the_processor(backbone: Qwen2VL, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    for height, width in np.exp(random.uniform(0, 6.5, (40, 2))).astype(int):
+        source = ImageSource(Image.new("RGB", (int(width), int(height))))
+        rows = backbone.plan([Item(None, (source,), None, 0)])
+        grid = backbone.collate(rows)["image_grid_thw"][0]
+        assert backbone.image_tokens(source) == int(grid.prod()) // 4
+        assert 4 <= backbone.image_tokens(source) <= 80
+
+
+def test_an_image_that_no_resize_can_fit_is_refused(backbone: Qwen2VL) -> None:
+    source = ImageSource(Image.new("1", (20_000_000, 1)))
+    with pytest.raises(ImageError, match="20000000x1 pixels.*elongated"):
+        backbone.image_tokens(source)
+
+
+@pytest.mark.parametrize("bounds", [(256, 1280), (4, 16), (30, 60)])
+def test_the_bounds_of_the_constructor_hold(bounds: tuple[int, int]) -> None:
+    model = SentenceTransformer(
+        "gme-2b", weights=CHECKPOINT, device="cpu", min_image_tokens=bounds[0], max_image_tokens=bounds[1]
+    )
+    for size in [(30, 30), (500, 300), (3000, 2000)]:
+        assert bounds[0] * 0.9 <= model[0].image_tokens(ImageSource(Image.new("RGB", size))) <= bounds[1]

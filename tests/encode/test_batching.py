@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from st_modules.encode.batching import first_places, plan_batches, shared_prefix
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("sort", [True, False])
+@pytest.mark.parametrize(("max_rows", "max_tokens"), [(1, 100), (4, 100), (32, 100), (32, 10_000), (3, 1)])
+def test_every_row_is_in_one_batch_and_no_batch_exceeds_its_bounds(
+    seed: int, padded: bool, sort: bool, max_rows: int, max_tokens: int
+) -> None:
+    random_state = random.Random(seed)
+    lengths = [random_state.randint(1, 150) for _ in range(random_state.randint(0, 200))]
+    batches = plan_batches(lengths, max_rows, max_tokens, padded=padded, sort=sort)
+    rows = [row for batch in batches for row in batch]
+    assert sorted(rows) == list(range(len(lengths)))
+    for batch in batches:
+        found = [lengths[row] for row in batch]
+        tokens = len(found) * max(found) if padded else sum(found)
+        assert len(batch) == 1 or (len(batch) <= max_rows and tokens <= max_tokens)
+        assert not (padded and sort) or 2 * min(found) >= max(found)
+    assert sort or rows == sorted(rows)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_batch_ends_only_where_the_next_row_would_not_fit(padded: bool) -> None:
+    lengths = [random.Random(1).randint(1, 60) for _ in range(100)]
+    batches = plan_batches(lengths, 8, 200, padded=padded)
+    for batch, following in zip(batches, batches[1:], strict=False):
+        grown = [lengths[row] for row in [*batch, following[0]]]
+        tokens = len(grown) * max(grown) if padded else sum(grown)
+        assert len(grown) > 8 or tokens > 200 or (padded and 2 * min(grown) < max(grown))
+
+
+def test_rows_of_like_length_share_a_batch_longest_first() -> None:
+    assert plan_batches([5, 50, 6, 49], 2, 1000) == [[1, 3], [2, 0]]
+
+
+def test_pictures_do_not_pad_short_texts() -> None:
+    assert plan_batches([200, 12, 205, 14], 32, 2048) == [[2, 0], [3, 1]]
+
+
+def test_one_very_long_row_has_a_batch_of_its_own() -> None:
+    assert plan_batches([30, 20_000, 30, 30], 32, 2048)[0] == [1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_item_has_the_place_of_its_first_equal(seed: int) -> None:
+    random_state = random.Random(seed)
+    keys = [random_state.choice("abcdefg") for _ in range(random_state.randint(0, 30))]
+    first, places = first_places(keys)
+    assert [keys[number] for number in first] == list(dict.fromkeys(keys))
+    assert [keys[first[place]] for place in places] == keys
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_shared_beginning_saves_the_most_tokens(seed: int) -> None:
+    random_state = random.Random(seed)
+    openings = [[random_state.randint(0, 1) for _ in range(random_state.randint(1, 14))] for _ in range(4)]
+    openings.append([*openings[0], 7, 8])
+    rows = [[*random_state.choice(openings), 9, 9] for _ in range(20)]
+    constants = [len(row) - 2 for row in rows]
+
+    def saved(prefix: tuple[int, ...]) -> int:
+        return len(prefix) * sum(
+            tuple(row[: len(prefix)]) == prefix and constant >= len(prefix)
+            for row, constant in zip(rows, constants, strict=True)
+        )
+
+    found = shared_prefix(rows, constants)
+    possible = {tuple(row[:constant]) for row, constant in zip(rows, constants, strict=True)}
+    assert saved(found) == max([saved(prefix) for prefix in possible if len(prefix) >= 8], default=0)
+
+
+def test_rows_without_a_beginning_share_nothing() -> None:
+    assert shared_prefix([[1, 2, 3], [1, 2, 3]], [0, 0]) == ()
+    assert shared_prefix([], []) == ()

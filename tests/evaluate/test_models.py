@@ -1,0 +1,390 @@
+"""Models behind mteb's protocol: mteb's own scores are those of a brute-force search over the model's vectors."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mteb
+import numpy as np
+import pytest
+from datasets import Dataset
+from mteb._create_dataloaders import create_dataloader
+from mteb.types import PromptType
+from sklearn.metrics import ndcg_score
+
+from st_modules import InputError, SentenceTransformer, get_model, list_models
+from st_modules.errors import MissingExtraError
+from st_modules.evaluate import Entry, MTEBModel, collect, evaluate, load_model, model_meta, wrap_model
+from st_modules.evaluate import models as models_module
+from st_modules.evaluate.drawings import DRAWINGS, Drawings, DrawingsMixed, DrawingsT2I
+from st_modules.evaluate.instructions import find_instruction
+from tests.helpers.evaluation import ranks, similarities
+from tests.helpers.paths import GOLDEN
+from tests.helpers.references import reference
+
+CHECKPOINT = GOLDEN / "gme" / "checkpoint"
+FAMILIES = (
+    "gme-2b",
+    "vlm2vec-qwen2vl-2b",
+    "vlm2vec-llava-next",
+    "bge-vl-base",
+    "bge-vl-mllm-s1",
+    "bge-visualized-base",
+    "e5-v",
+    "dse-qwen2-2b",
+)
+INSTRUCTED = {"gme-2b", "vlm2vec-qwen2vl-2b", "vlm2vec-llava-next", "bge-vl-mllm-s1"}
+
+
+def entry(task: type[Drawings], scenes: int = 4, metrics: tuple[str, ...] = ("ndcg_at_10", "recall_at_1")) -> Entry:
+    return Entry(task.metadata.name, "drawings", metrics, functools.partial(task, scenes))
+
+
+def run(model: MTEBModel, folder: Path, *entries: Entry, **options: Any) -> Any:
+    return evaluate(model, entries, folder, show_progress_bar=False, **options)
+
+
+def expected(model: SentenceTransformer, task: Drawings, prompt: str | None) -> dict[str, float]:
+    data = task.subsets()["default"]
+    right = {query: next(iter(found)) for query, found in data["relevant_docs"].items()}
+    scores = similarities(model, data["queries"], data["corpus"], prompt)
+    labels = [[float(name == right[query]) for name in found] for query, found in scores.items()]
+    return {
+        "ndcg_at_10": ndcg_score(labels, [list(found.values()) for found in scores.values()], k=10),
+        "recall_at_1": float(np.mean(ranks(scores, right) == 0)),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- scores
+
+
+@pytest.mark.parametrize("task", DRAWINGS, ids=lambda task: task.metadata.name)
+def test_tiny_gets_the_scores_of_a_brute_force_search(
+    tiny: SentenceTransformer, tmp_path: Path, task: type[Drawings]
+) -> None:
+    outcome = run(wrap_model(tiny, "tiny"), tmp_path, entry(task, scenes=12))
+    assert outcome.errors == {}
+    prompt = tiny.prompts.get(task.metadata.category)
+    found = expected(tiny, task(12), prompt)
+    assert outcome.scores[task.metadata.name] == pytest.approx(found, abs=1e-5)
+    assert found["ndcg_at_10"] > 0.9
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_model_of_every_family_gets_the_scores_of_a_brute_force_search(name: str, tmp_path: Path) -> None:
+    model = reference(name).load(name)
+    outcome = run(wrap_model(model, name), tmp_path, entry(DrawingsMixed, scenes=6))
+    assert outcome.errors == {}
+    assert outcome.scores["DrawingsMixed"] == pytest.approx(expected(model, DrawingsMixed(6), None), abs=1e-5)
+
+
+def test_a_mixed_corpus_has_the_three_kinds_of_documents() -> None:
+    rows = DrawingsMixed(6).subsets()["default"]["corpus"]
+    kinds = {(bool(row["text"]), row["image"] is not None) for row in rows}
+    assert kinds == {(True, False), (False, True), (True, True)}
+
+
+@pytest.mark.parametrize("task", DRAWINGS, ids=lambda task: task.metadata.name)
+def test_drawings_are_the_same_each_time(task: type[Drawings]) -> None:
+    drawings = task(5)
+    first, again = (drawings.subsets()["default"] for _ in range(2))
+    for side in ("queries", "corpus"):
+        assert first[side].data.table == again[side].data.table  # type: ignore[literal-required]
+
+
+def test_results_are_files_of_mteb(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    model = wrap_model(tiny, "tiny")
+    outcome = run(model, tmp_path, entry(DrawingsT2I))
+    kept = mteb.ResultCache(tmp_path).load_task_result("DrawingsT2I", model.mteb_model_meta)
+    assert kept is not None
+    assert kept.get_score() == outcome.scores["DrawingsT2I"]["ndcg_at_10"]
+    assert kept.dataset_revision == "drawings-4-41"
+
+
+def test_a_task_can_be_run_twice(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    task = DrawingsT2I(3)
+    twice = Entry("DrawingsT2I", "drawings", ("ndcg_at_10",), lambda: task)
+    first = run(wrap_model(tiny, "tiny"), tmp_path, twice, overwrite=True)
+    again = run(wrap_model(tiny, "tiny"), tmp_path, twice, overwrite=True)
+    assert again.results["DrawingsT2I"].dataset_revision == first.results["DrawingsT2I"].dataset_revision
+    assert again.scores == first.scores
+
+
+# ------------------------------------------------------------------------------------------------- going on
+
+
+def test_a_task_with_results_is_not_run_again(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    first = run(wrap_model(tiny, "tiny"), tmp_path, entry(DrawingsT2I))
+    again = run(_Silent(tiny, model_meta(get_model("tiny"))), tmp_path, entry(DrawingsT2I))
+    assert again.errors == {}
+    assert again.scores == first.scores
+
+
+@pytest.mark.parametrize(("scenes", "options"), [(4, {"overwrite": True}), (5, {})])
+def test_it_is_run_again_when_asked_and_when_its_data_changed(
+    tiny: SentenceTransformer, tmp_path: Path, scenes: int, options: dict[str, Any]
+) -> None:
+    run(wrap_model(tiny, "tiny"), tmp_path, entry(DrawingsT2I))
+    model = _Silent(tiny, model_meta(get_model("tiny")))
+    assert run(model, tmp_path, entry(DrawingsT2I, scenes), **options).errors == {"DrawingsT2I": "RuntimeError: it ran"}
+
+
+@pytest.mark.parametrize(("scenes", "found"), [(4, {"DrawingsT2I"}), (5, set())])
+def test_only_results_on_the_same_data_are_collected(
+    tiny: SentenceTransformer, tmp_path: Path, scenes: int, found: set[str]
+) -> None:
+    run(wrap_model(tiny, "tiny"), tmp_path, entry(DrawingsT2I))
+    entries = [entry(DrawingsT2I, scenes), entry(DrawingsMixed)]
+    assert set(collect(wrap_model(tiny, "tiny"), entries, tmp_path).scores) == found
+
+
+def test_a_task_that_fails_does_not_stop_the_others(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    broken = Entry("Broken", "drawings", ("ndcg_at_10",), functools.partial(_fail, "no such data"))
+    outcome = run(wrap_model(tiny, "tiny"), tmp_path, broken, entry(DrawingsT2I))
+    assert outcome.errors == {"Broken": "RuntimeError: no such data"}
+    assert set(outcome.scores) == {"DrawingsT2I"}
+
+
+class _Silent(MTEBModel):
+    """A model that must not be asked."""
+
+    def encode(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("it ran")
+
+
+def _fail(message: str) -> Any:
+    raise RuntimeError(message)
+
+
+# ----------------------------------------------------------------------------------------------------- rows
+
+
+def vectors_of(model: MTEBModel, table: Dataset, side: PromptType) -> Any:
+    task = DrawingsMixed(2).metadata
+    loader = create_dataloader(table, task_metadata=task, prompt_type=side, batch_size=2)
+    return model.encode(
+        loader, task_metadata=task, hf_split="test", hf_subset="default", prompt_type=side, show_progress_bar=False
+    )
+
+
+def test_many_rows_keep_their_order(tiny: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models_module, "ROWS_IN_MEMORY", 3)
+    corpus = DrawingsMixed(7).subsets()["default"]["corpus"]
+    found = vectors_of(wrap_model(tiny, "tiny"), corpus, PromptType.document)
+    whole = tiny.encode_document([{k: row[k] for k in ("text", "image") if row[k] not in (None, "")} for row in corpus])
+    assert found == pytest.approx(whole, abs=1e-5)
+
+
+def test_no_more_pictures_are_held_than_said(tiny: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models_module, "ROWS_IN_MEMORY", 2)
+    sizes: list[int] = []
+    model = wrap_model(tiny, "tiny")
+    monkeypatch.setattr(model, "model", _Recorder(tiny, sizes=sizes))
+    vectors_of(model, DrawingsMixed(7).subsets()["default"]["corpus"], PromptType.document)
+    assert sizes == [2, 2, 2, 1]
+
+
+def test_a_row_that_cannot_be_embedded_is_named(tiny: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models_module, "ROWS_IN_MEMORY", 2)
+    data = [{"text": "a star", "image": None}] * 3 + [{"text": "broken \ud800", "image": None}]
+    batches: Any = [{key: [row[key] for row in data[place : place + 2]] for key in data[0]} for place in (0, 2)]
+    options: dict[str, Any] = {"task_metadata": DrawingsMixed.metadata, "hf_split": "test", "hf_subset": "default"}
+    with pytest.raises(InputError, match="^DrawingsMixed, document 3: .* lone surrogate"):
+        wrap_model(tiny, "tiny").encode(batches, prompt_type=PromptType.document, show_progress_bar=False, **options)
+
+
+class _Recorder:
+    """Passes calls on to a model, and notes with what."""
+
+    def __init__(self, model: SentenceTransformer, sizes: list[int] | None = None) -> None:
+        self.inner, self.sizes, self.calls = model, sizes if sizes is not None else [], []
+        self.prompts = model.prompts
+
+    def __getitem__(self, place: int) -> Any:
+        return self.inner[place]
+
+    def _call(self, side: str, items: list[Any], **options: Any) -> Any:
+        self.sizes.append(len(items))
+        self.calls.append((side, options["prompt"]))
+        return getattr(self.inner, side)(items, **options)
+
+    def __getattr__(self, side: str) -> Any:
+        return functools.partial(self._call, side)
+
+
+# --------------------------------------------------------------------------------------------- instructions
+
+
+@pytest.mark.parametrize(("side", "prompt"), [(PromptType.query, "t2it"), (PromptType.document, None)])
+def test_a_side_is_embedded_by_its_method_with_its_instruction(
+    tiny: SentenceTransformer, side: PromptType, prompt: str | None
+) -> None:
+    recorder = _Recorder(tiny)
+    recorder.prompts = {"t2it": "Find it."}
+    model = MTEBModel(recorder, model_meta(get_model("tiny")))  # type: ignore[arg-type]
+    data = DrawingsMixed(3).subsets()["default"]
+    vectors_of(model, data["queries" if prompt else "corpus"], side)
+    assert recorder.calls == [(f"encode_{side.value}", "Find it." if prompt else None)]
+
+
+def metadata(**fields: Any) -> Any:
+    return DrawingsT2I.metadata.model_copy(update=fields)
+
+
+@pytest.mark.parametrize(
+    ("task", "side", "overrides", "found"),
+    [
+        ({}, PromptType.query, {}, "own"),
+        ({}, PromptType.document, {}, None),
+        ({}, None, {}, None),
+        ({"prompt": "stated"}, PromptType.query, {}, "stated"),
+        ({"prompt": "stated"}, PromptType.document, {}, None),
+        ({"prompt": "stated"}, None, {}, "stated"),
+        ({"prompt": {"query": "q", "document": "d"}}, PromptType.query, {}, "q"),
+        ({"prompt": {"query": "q", "document": "d"}}, PromptType.document, {}, "d"),
+        ({"prompt": {"query": ""}}, PromptType.query, {}, None),
+        ({"prompt": "stated"}, PromptType.query, {"DrawingsT2I-query": "mine"}, "mine"),
+        ({"prompt": "stated"}, PromptType.query, {"DrawingsT2I-query": ""}, None),
+        ({"prompt": "stated"}, PromptType.query, {"Any2AnyRetrieval": "by type", "query": "by side"}, "by type"),
+        ({"prompt": "stated"}, PromptType.query, {"document": "other side"}, "stated"),
+        ({"category": "it2i"}, PromptType.query, {}, "composed"),
+        ({"category": "i2i"}, PromptType.query, {}, None),
+    ],
+)
+def test_which_instruction_wins(
+    task: dict[str, Any], side: PromptType | None, overrides: Mapping[str, str], found: str | None
+) -> None:
+    prompts = {"t2i": "own", "cir": "composed"}
+    assert find_instruction(metadata(**task), side, overrides=overrides, prompts=prompts, instructed=True) == found
+
+
+def test_a_composed_query_has_an_instruction_where_neither_task_nor_model_states_one() -> None:
+    options: dict[str, Any] = {"overrides": {}, "prompts": {}, "instructed": True}
+    task = metadata(category="it2i")
+    assert "described change" in str(find_instruction(task, PromptType.query, **options))
+    assert find_instruction(task, PromptType.document, **options) is None
+
+
+def test_a_model_without_instructions_gets_one_only_by_name() -> None:
+    task = metadata(prompt="stated")
+    options: dict[str, Any] = {"prompts": {}, "instructed": False}
+    assert find_instruction(task, PromptType.query, overrides={}, **options) is None
+    assert find_instruction(task, PromptType.query, overrides={"query": "mine"}, **options) == "mine"
+
+
+@pytest.mark.parametrize("spec", list_models(), ids=lambda spec: spec.name)
+def test_only_models_of_the_instructed_families_state_instructions(spec: Any) -> None:
+    relatives = {get_model(name).options["template"] for name in INSTRUCTED}
+    assert model_meta(spec).use_instructions == (spec.options["template"] in relatives)
+
+
+# ------------------------------------------------------------------------------------------------- metadata
+
+
+def test_every_model_of_the_catalog_has_a_name_of_its_own() -> None:
+    names = [model_meta(spec).name for spec in list_models()]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("spec", list_models(), ids=lambda spec: spec.name)
+def test_a_model_of_the_catalog_is_described_to_mteb(spec: Any) -> None:
+    meta = model_meta(spec)
+    assert meta.modalities == ["text", "image"]
+    assert meta.embed_dim == spec.dimension
+    assert meta.license == (None if spec.licence == "unknown" else spec.licence)
+    assert meta.revision
+
+
+KNOWN = {meta.name: meta for meta in mteb.get_model_metas()}
+
+
+@pytest.mark.parametrize(
+    "spec", [spec for spec in list_models() if model_meta(spec).name in KNOWN], ids=lambda spec: spec.name
+)
+def test_what_mteb_states_of_a_model_is_what_the_catalog_states(spec: Any) -> None:
+    ours, theirs = model_meta(spec), KNOWN[model_meta(spec).name]
+    if spec.name not in {"bge-vl-base", "bge-vl-large"}:  # mteb states the width of a tower, not of the embedding
+        assert ours.embed_dim == theirs.embed_dim
+    assert set(ours.modalities) <= set(theirs.modalities)
+    if spec.revision:
+        assert ours.revision == theirs.revision
+
+
+def test_the_description_says_how_to_load_the_model(tmp_path: Path) -> None:
+    meta = model_meta(get_model("tiny"))
+    assert meta.loader is not None
+    model = meta.loader(meta.name, revision=meta.revision, **meta.loader_kwargs, device="cpu")
+    options: dict[str, Any] = {"show_progress_bar": False, "co2_tracker": False}
+    results = mteb.evaluate(model, DrawingsT2I(3), cache=mteb.ResultCache(tmp_path), **options)
+    assert results.task_results[0].get_score() > 0.5
+    assert (results.model_name, results.model_revision) == (meta.name, meta.revision)
+
+
+def test_the_loaded_model_states_its_size(tiny: SentenceTransformer) -> None:
+    meta = wrap_model(tiny, "tiny").mteb_model_meta
+    assert meta.n_parameters == sum(parameter.numel() for parameter in tiny.parameters())
+    assert meta.max_tokens == tiny.max_seq_length
+
+
+def test_results_of_local_weights_are_not_filed_under_the_published_revision() -> None:
+    meta = load_model("gme-2b", weights=CHECKPOINT, device="cpu").mteb_model_meta
+    assert meta.name == get_model("gme-2b").repo_id
+    assert str(meta.revision).startswith("weights-")
+
+
+def test_other_weights_have_another_revision(tmp_path: Path) -> None:
+    for number in range(2):
+        folder = tmp_path / str(number) / "sub"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights" + bytes([number]))
+        (folder / "README.md").write_text("same", encoding="utf-8")
+    revisions = {models_module.weights_revision([tmp_path / str(number)]) for number in (0, 1, 0)}
+    assert len(revisions) == 2
+
+
+def test_a_saved_model_is_filed_under_its_folder_and_weights(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    folder = tmp_path / "my-model"
+    tiny.save_pretrained(str(folder))
+    meta = load_model(str(folder), device="cpu").mteb_model_meta
+    assert meta.name == "local/my-model"
+    assert str(meta.revision).startswith("weights-")
+
+
+def test_results_of_other_options_are_filed_apart(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    plain = wrap_model(tiny, "tiny")
+    other = wrap_model(tiny, "tiny", options={"max_image_tokens": 300}, instructions={"query": "Find it."})
+    run(plain, tmp_path, entry(DrawingsT2I))
+    run(other, tmp_path, entry(DrawingsT2I))
+    assert len(list(tmp_path.rglob("DrawingsT2I.json"))) == 2
+
+
+def test_the_device_is_no_such_option() -> None:
+    assert load_model("tiny", device="cpu").mteb_model_meta.experiment_kwargs is None
+
+
+def test_importing_st_modules_imports_no_mteb() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, st_modules, st_modules.cli, st_modules.evaluate;"
+        "print([name for name in ('mteb', 'datasets', 'torch') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert json.loads(done.stdout.replace("'", '"')) == []
+
+
+def test_without_mteb_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    import st_modules.evaluate as package
+
+    monkeypatch.setitem(sys.modules, "mteb", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "st-modules\[eval\]"'):
+        _ = package.evaluate

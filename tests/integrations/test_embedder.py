@@ -1,0 +1,172 @@
+"""What the adapters share: sides, plain floats, checked instructions, and a model that is never copied."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sentence_transformers
+
+from st_modules import CheckpointError, Embedder, InputError, SentenceTransformer, UnknownModelError
+from tests.helpers.paths import GOLDEN
+from tests.helpers.references import TOLERANCE, reference
+
+PICTURE = GOLDEN / "gme" / "images" / "square.png"
+ITEMS: list[Any] = [
+    {"text": "a red circle"},
+    {"image": PICTURE},
+    {"text": "make it blue", "image": PICTURE},
+    {"role": "user", "content": "two green stars"},
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> SentenceTransformer:
+    return SentenceTransformer("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def embedder(model: SentenceTransformer) -> Embedder:
+    return Embedder(model)
+
+
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_each_side_is_the_models_own(embedder: Embedder, model: SentenceTransformer, side: Any) -> None:
+    expected = [
+        getattr(model, f"encode_{side}")([item] if "role" in item else item, prompt=model.prompts["it2i"])
+        for item in ITEMS
+    ]
+    found = embedder.embed(ITEMS, side, prompt=model.prompts["it2i"])
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    assert asyncio.run(embedder.aembed(ITEMS, side, prompt=model.prompts["it2i"])) == found
+
+
+def test_the_sides_of_the_model_differ_under_an_instruction(embedder: Embedder) -> None:
+    query, document = (embedder.embed(ITEMS, side, prompt="Find the opposite.") for side in ("query", "document"))
+    assert np.abs(np.array(query) - np.array(document)).max(axis=1).min() > 1e-2
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "int8"}, {"convert_to_tensor": True}, {"truncate_dim": 16}])
+def test_the_result_is_lists_of_floats(embedder: Embedder, options: dict[str, Any]) -> None:
+    embeddings = embedder.embed(ITEMS * 2, "document", **options)
+    assert type(embeddings) is list
+    assert {type(embedding) for embedding in embeddings} == {list}
+    assert {type(value) for embedding in embeddings for value in embedding} == {float}
+    assert {len(embedding) for embedding in embeddings} == {options.get("truncate_dim", 128)}
+
+
+def test_no_items_have_no_embeddings(embedder: Embedder) -> None:
+    assert embedder.embed([], "query") == asyncio.run(embedder.aembed([], "query")) == []
+
+
+def test_a_bad_item_among_gathered_calls_fails_alone_and_is_named(embedder: Embedder) -> None:
+    async def together() -> list[Any]:
+        calls: list[list[Any]] = [[ITEMS[0]], [ITEMS[0], {"image": "missing.png"}], [ITEMS[1]]]
+        return await asyncio.gather(
+            *(embedder.aembed(call, "query", delay=0.2) for call in calls), return_exceptions=True
+        )
+
+    first, error, last = asyncio.run(together())
+    assert isinstance(error, InputError)
+    assert str(error).startswith("item 1: missing.png: no such file")
+    np.testing.assert_allclose([*first, *last], embedder.embed(ITEMS[:2], "query"), atol=TOLERANCE)
+
+
+def test_threads_may_embed_at_the_same_time(embedder: Embedder, model: SentenceTransformer) -> None:
+    calls: list[tuple[list[Any], Any]] = [
+        ([{"text": f"{number} red circles"}, ITEMS[1 + number % 2]], ("query", "document")[number % 2])
+        for number in range(16)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda call: embedder.embed(*call, prompt="Find an image."), calls))
+    expected = [getattr(model, f"encode_{side}")(items, prompt="Find an image.") for items, side in calls]
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+
+
+def test_errors_of_parsed_items_name_their_place_in_the_whole_list(embedder: Embedder) -> None:
+    parsed = embedder.parse([*ITEMS[:2], {"image": "missing.png"}])
+    assert embedder.embed(parsed[:2], "document") == embedder.embed(ITEMS[:2], "document")
+    with pytest.raises(InputError, match=r"item 2: missing\.png: no such file"):
+        embedder.embed(parsed[2:], "document")
+    with pytest.raises(InputError, match="item 1: unknown keys"):
+        embedder.parse([ITEMS[0], {"txt": "a"}])
+
+
+def test_parsing_keeps_the_models_own_limits() -> None:
+    strict = Embedder.load("tiny", device="cpu", remote_images=False)
+    (item,) = strict.parse([{"image": "http://127.0.0.1:9/a.png"}])
+    with pytest.raises(InputError, match="remote_images=False"):
+        strict.embed([item], "document")
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "reads"),
+    [
+        ("gme-2b", "query", True),
+        ("gme-2b", "document", False),
+        ("vlm2vec-qwen2vl-2b", "document", True),
+        ("bge-vl-mllm-s1", "document", False),
+        ("bge-vl-base", "document", True),
+        ("bge-visualized-base", "query", True),
+    ],
+)
+def test_an_instruction_that_would_change_nothing_is_refused(name: str, side: Any, reads: bool) -> None:
+    embedder = Embedder(reference(name).load(name))
+    embedder.check_instruction(side, None)
+    if reads:
+        embedder.check_instruction(side, "Find a picture.")
+    else:
+        with pytest.raises(ValueError, match=f"no instruction on the {side} side, so 'Find a picture.' would change"):
+            embedder.check_instruction(side, "Find a picture.")
+
+
+def test_a_model_without_any_place_for_an_instruction_says_so() -> None:
+    with pytest.raises(InputError, match="E5-V takes no instruction"):
+        Embedder(reference("e5-v").load("e5-v")).check_instruction("query", "Find a picture.")
+
+
+def test_copies_share_the_model(embedder: Embedder) -> None:
+    assert copy.copy(embedder).model is copy.deepcopy(embedder).model is embedder.model
+
+
+def test_it_is_not_pickled(embedder: Embedder) -> None:
+    with pytest.raises(TypeError, match="is not pickled; pickle what names it"):
+        pickle.dumps(embedder)
+
+
+def test_a_loaded_model_is_taken_as_it_is(model: SentenceTransformer) -> None:
+    assert Embedder.load(model).model is model
+    with pytest.raises(ValueError, match=r"device, weights: the model is loaded already"):
+        Embedder.load(model, weights="somewhere", device="cpu")
+    with pytest.raises(TypeError, match="A model of type int"):
+        Embedder(3)  # type: ignore[arg-type]
+
+
+def test_a_plain_sentence_transformer_works_too(tmp_path: Path, model: SentenceTransformer) -> None:
+    model.save_pretrained(str(tmp_path))
+    plain = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu", trust_remote_code=True)
+    np.testing.assert_allclose(
+        Embedder(plain).embed(ITEMS[:3], "query"), Embedder(model).embed(ITEMS[:3], "query"), atol=TOLERANCE
+    )
+
+
+def test_files_in_the_place_of_the_repository() -> None:
+    gme = reference("gme-2b")
+    case = next(iter(gme.cases.values()))
+    embedder = Embedder.load("gme-2b", weights=gme.weights, device="cpu")
+    found = embedder.embed(case.items, "query" if case.side == "encode_query" else "document", prompt=case.prompt or "")
+    np.testing.assert_allclose(found, case.expected, atol=TOLERANCE)
+    assert Path(embedder.name) == gme.weights
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModelError, match="Did you mean 'gme-2b'"):
+        Embedder.load("gme-2")
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        Embedder.load("gme-2b", weights=tmp_path)

@@ -1,0 +1,447 @@
+"""``GMEEmbedding``: texts, queries, images and nodes, compared with the model's own encode methods; what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from llama_index.core import Settings
+from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload, LlamaDebugHandler
+from llama_index.core.embeddings import BaseEmbedding
+from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    ImageDocument,
+    ImageNode,
+    IndexNode,
+    MediaResource,
+    Node,
+    QueryBundle,
+    TextNode,
+)
+from llama_index.core.storage.kvstore import SimpleKVStore
+from PIL import Image
+from pydantic import ValidationError
+
+from llamaindex_gme import GMEEmbedding
+from st_modules import InputError, SentenceTransformer
+from tests.helpers.gallery import CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
+from tests.helpers.loopback import Server
+from tests.helpers.paths import GOLDEN
+from tests.helpers.recorder import Recorder
+from tests.helpers.references import TOLERANCE, reference
+
+
+@pytest.fixture(scope="module")
+def embedding() -> GMEEmbedding:
+    return GMEEmbedding("tiny", device="cpu")
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), atol=TOLERANCE)
+
+
+def test_texts_and_queries_get_their_own_side(embedding: GMEEmbedding, tiny: SentenceTransformer) -> None:
+    asked = GMEEmbedding("tiny", device="cpu", query_instruction="Find an image.")
+    assert_same(asked.get_text_embedding(CAPTIONS[0]), tiny.encode_document(CAPTIONS[0]))
+    assert_same(asked.get_query_embedding(CAPTIONS[0]), tiny.encode_query(CAPTIONS[0], prompt="Find an image."))
+    assert np.abs(np.array(asked.get_query_embedding("a")) - embedding.get_query_embedding("a")).max() > 1e-2
+
+
+def test_a_text_instruction_is_for_texts_images_and_nodes_alone(gallery: Gallery) -> None:
+    vlm2vec = reference("vlm2vec-qwen2vl-2b")
+    plain = vlm2vec.load("vlm2vec-qwen2vl-2b")
+    embedding = GMEEmbedding(
+        "vlm2vec-qwen2vl-2b",
+        weights=vlm2vec.weights,
+        base_weights=vlm2vec.base_weights,
+        device="cpu",
+        text_instruction="Represent it:",
+    )
+    (text,) = plain.encode_document(["a"], prompt="Represent it:")
+    (image,) = plain.encode_document([gallery.query], prompt="Represent it:")
+    assert_same([embedding.get_text_embedding("a"), embedding([TextNode(text="a")])[0].embedding], [text, text])
+    assert_same(embedding.get_image_embedding(gallery.query), image)
+    assert_same(embedding.get_query_embedding("a"), plain.encode_query("a"))
+
+
+async def test_every_method_has_an_async_twin(embedding: GMEEmbedding, gallery: Gallery) -> None:
+    texts, paths = list(CAPTIONS), [str(path) for path in gallery.paths]
+    bundle = QueryBundle(CHANGE, image_path=str(gallery.query))
+    assert_same(await embedding.aget_text_embedding("a"), embedding.get_text_embedding("a"))
+    assert_same(await embedding.aget_text_embedding_batch(texts), embedding.get_text_embedding_batch(texts))
+    assert_same(await embedding.aget_query_embedding("a"), embedding.get_query_embedding("a"))
+    assert_same(await embedding.aget_agg_embedding_from_queries(texts), embedding.get_agg_embedding_from_queries(texts))
+    assert_same(await embedding.aget_image_embedding(paths[0]), embedding.get_image_embedding(paths[0]))
+    assert_same(await embedding.aget_image_embedding_batch(paths), embedding.get_image_embedding_batch(paths))
+    assert_same(
+        await embedding.aget_multimodal_query_embedding(bundle), embedding.get_multimodal_query_embedding(bundle)
+    )
+    assert_same(await embedding._aget_image_embeddings(paths), embedding._get_image_embeddings(paths))
+
+
+@pytest.mark.parametrize("show_progress", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+async def test_batches_keep_the_order(
+    tiny: SentenceTransformer, gallery: Gallery, batch_size: int, show_progress: bool
+) -> None:
+    embedding = GMEEmbedding("tiny", device="cpu", embed_batch_size=batch_size, num_workers=2)
+    texts, paths = tiny.encode_document(list(CAPTIONS)), tiny.encode_document(list(gallery.paths))
+    for found in (
+        embedding.get_text_embedding_batch(list(CAPTIONS), show_progress),
+        await embedding.aget_text_embedding_batch(list(CAPTIONS), show_progress),
+    ):
+        assert_same(found, texts)
+    for found in (
+        embedding.get_image_embedding_batch(gallery.paths, show_progress),
+        await embedding.aget_image_embedding_batch(gallery.paths, show_progress),
+    ):
+        assert_same(found, paths)
+
+
+async def test_nothing_to_embed_is_no_error(embedding: GMEEmbedding) -> None:
+    assert embedding([]) == await embedding.acall([]) == []
+    assert embedding.get_text_embedding_batch([]) == await embedding.aget_text_embedding_batch([]) == []
+    assert embedding.get_image_embedding_batch([]) == await embedding.aget_image_embedding_batch([]) == []
+
+
+def test_results_are_lists_of_floats(embedding: GMEEmbedding, gallery: Gallery) -> None:
+    for found in (embedding.get_text_embedding("a"), embedding.get_image_embedding(gallery.query)):
+        assert type(found) is list
+        assert {type(value) for value in found} == {float}
+
+
+def test_images_of_every_form_have_the_embedding_of_their_file(
+    tiny: SentenceTransformer, gallery: Gallery, server: Server
+) -> None:
+    path = gallery.paths[RED_CIRCLE]
+    data = path.read_bytes()
+    server.routes["/red.png"] = lambda handler: handler.answer(data)
+    embedding = GMEEmbedding("tiny", device="cpu", model_kwargs={"allow_private_hosts": True})
+    with Image.open(path) as opened:
+        picture = opened.convert("RGB")
+    data_uri = f"data:image/png;base64,{gallery.base64(RED_CIRCLE)}"
+    forms = [str(path), path, path.as_uri(), server.url("/red.png"), data_uri, io.BytesIO(data), data, picture]
+    (expected,) = tiny.encode_document([path])
+    assert_same([embedding.get_image_embedding(form) for form in forms], [expected] * len(forms))
+    assert_same(embedding.get_image_embedding_batch(forms), [expected] * len(forms))
+
+
+async def test_the_event_loop_goes_on_while_nodes_are_embedded(embedding: GMEEmbedding) -> None:
+    nodes = [TextNode(text=f"{text} {number}") for text in CAPTIONS for number in range(40)]
+    call = asyncio.create_task(embedding.acall(nodes))
+    turns = 0
+    while not call.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    assert turns > 20
+    assert all(node.embedding for node in await call)
+
+
+async def test_concurrent_queries_are_embedded_together_and_each_gets_its_own(
+    tiny: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding = GMEEmbedding("tiny", device="cpu", batch_delay=0.2)
+    model = embedding._embedder.model
+    sizes: list[int] = []
+    encode = model.encode_query
+    monkeypatch.setattr(
+        model, "encode_query", lambda items, **options: sizes.append(len(items)) or encode(items, **options)
+    )
+    queries = [f"{CAPTIONS[number % 5]}, number {number}" for number in range(64)]
+    found = await asyncio.gather(*(embedding.aget_query_embedding(query) for query in queries))
+    assert_same(found, tiny.encode_query(queries))
+    assert sum(sizes) == 64
+    assert len(sizes) <= 3
+
+
+def test_text_that_reads_like_an_address_or_a_path_is_never_opened(
+    tiny: SentenceTransformer, gallery: Gallery, server: Server
+) -> None:
+    embedding = GMEEmbedding("tiny", device="cpu", model_kwargs={"allow_private_hosts": True})
+    texts = [server.url(), str(gallery.query), f"data:image/png;base64,{gallery.base64(0)}", gallery.query.as_uri()]
+    expected = tiny.encode_document([{"text": text} for text in texts])
+    assert_same(embedding.get_text_embedding_batch(texts), expected)
+    assert_same([embedding.get_text_embedding(text) for text in texts], expected)
+    assert_same([embedding.get_query_embedding(text) for text in texts], expected)
+    assert_same([embedding.get_multimodal_query_embedding(QueryBundle(text)) for text in texts], expected)
+    assert_same([node.embedding for node in embedding([TextNode(text=text) for text in texts])], expected)
+    assert server.requests == []
+
+
+Nodes = dict[str, tuple[BaseNode, dict[str, Any]]]
+
+
+def nodes_of_every_kind(gallery: Gallery) -> Nodes:
+    path, data = gallery.paths[STAR], gallery.paths[STAR].read_bytes()
+    text, encoded = CAPTIONS[HEART], gallery.base64(STAR)
+    image, fused = {"image": path}, {"image": path, "text": text}
+    words = MediaResource(text=text)
+    return {
+        "text": (TextNode(text=text), {"text": text}),
+        "text, empty": (TextNode(text=""), {"text": ""}),
+        "text with metadata": (TextNode(text=text, metadata={"page": 7}), {"text": f"page: 7\n\n{text}"}),
+        "index": (IndexNode(text=text, index_id="a"), {"text": text}),
+        "document": (Document(text=text), {"text": text}),
+        "node with text": (Node(text_resource=words), {"text": text}),
+        "image by path": (ImageNode(image_path=str(path)), image),
+        "image by url": (ImageNode(image_url=path.as_uri()), image),
+        "image as base64": (ImageNode(image=encoded), image),
+        "image as data URI": (ImageNode(image=f"data:image/png;base64,{encoded}"), image),
+        "image, blank text": (ImageNode(image_path=str(path), text="  \n"), image),
+        "image with metadata": (ImageNode(image_path=str(path), metadata={"page": 7}), image),
+        "image, text": (ImageNode(image_path=str(path), text=text), fused),
+        "image, text, metadata": (
+            ImageNode(image_path=str(path), text=text, metadata={"page": 7}),
+            {"image": path, "text": f"page: 7\n\n{text}"},
+        ),
+        "image, metadata kept out": (
+            ImageNode(image_path=str(path), text=text, metadata={"page": 7}, excluded_embed_metadata_keys=["page"]),
+            fused,
+        ),
+        "image node without one": (ImageNode(text=text), {"text": text}),
+        "resource by path": (Node(image_resource=MediaResource(path=path)), image),
+        "resource by url": (Node(image_resource=MediaResource(url=path.as_uri())), image),
+        "resource of bytes": (Node(image_resource=MediaResource(data=data)), image),
+        "resource as base64": (Node(image_resource=MediaResource(data=encoded.encode())), image),
+        "resource, text": (Node(image_resource=MediaResource(path=path), text_resource=words), fused),
+        "resource, metadata": (Node(image_resource=MediaResource(path=path), metadata={"page": 7}), image),
+        "image document": (ImageDocument(image_path=str(path)), image),
+        "image document as base64": (ImageDocument(image=encoded), image),
+        "image document, text": (ImageDocument(image=encoded, text=text), fused),
+    }
+
+
+KINDS = list(nodes_of_every_kind(Gallery((GOLDEN / "gme" / "images" / "square.png",) * 5, Path())))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_node_is_embedded_with_all_that_it_holds(
+    embedding: GMEEmbedding, tiny: SentenceTransformer, gallery: Gallery, kind: str
+) -> None:
+    node, item = nodes_of_every_kind(gallery)[kind]
+    expected = tiny.encode_document(item)
+    (same,) = embedding([node])
+    assert same is node
+    assert_same(node.embedding, expected)
+    node.embedding = None
+    await embedding.acall([node])
+    assert_same(node.embedding, expected)
+
+
+async def test_nodes_of_every_kind_mix(tiny: SentenceTransformer, gallery: Gallery) -> None:
+    embedding = GMEEmbedding("tiny", device="cpu", embed_batch_size=3)
+    nodes, items = zip(*nodes_of_every_kind(gallery).values(), strict=True)
+    expected = tiny.encode_document(list(items))
+    assert_same([node.embedding for node in embedding(list(nodes), show_progress=False)], expected)
+    assert_same([node.embedding for node in await embedding.acall(list(nodes), show_progress=True)], expected)
+
+
+async def test_without_fusing_it_embeds_what_core_embeds(tiny: SentenceTransformer, gallery: Gallery) -> None:
+    embedding = GMEEmbedding("tiny", device="cpu", fuse=False)
+    node = ImageNode(image_path=str(gallery.query), text=CAPTIONS[STAR])
+    expected = tiny.encode_document({"text": CAPTIONS[STAR]})
+    assert_same(embedding([node])[0].embedding, expected)
+    assert_same((await embedding.acall([node]))[0].embedding, expected)
+    assert_same(BaseEmbedding.__call__(embedding, [node])[0].embedding, expected)
+
+
+def test_a_query_bundle_of_text_and_image_is_one_vector(
+    embedding: GMEEmbedding, tiny: SentenceTransformer, gallery: Gallery
+) -> None:
+    path = str(gallery.query)
+    for bundle, item in (
+        (QueryBundle(CHANGE, image_path=path), {"text": CHANGE, "image": path}),
+        (QueryBundle("", image_path=path), {"image": path}),
+        (QueryBundle(CHANGE), {"text": CHANGE}),
+        (QueryBundle("other", image_path=path, custom_embedding_strs=[CHANGE]), {"text": CHANGE, "image": path}),
+    ):
+        assert_same(embedding.get_multimodal_query_embedding(bundle), tiny.encode_query(item))
+    several = QueryBundle("other", image_path=path, custom_embedding_strs=list(CAPTIONS))
+    items = [{"text": text, "image": path} for text in CAPTIONS]
+    assert_same(embedding.get_multimodal_query_embedding(several), tiny.encode_query(items).mean(axis=0))
+
+
+Call = Callable[[GMEEmbedding, Gallery], Any]
+CALLS: dict[str, tuple[Call, list[int]]] = {
+    "text": (lambda embedding, gallery: embedding.get_text_embedding("a"), [1]),
+    "query": (lambda embedding, gallery: embedding.get_query_embedding("a"), [1]),
+    "texts": (lambda embedding, gallery: embedding.get_text_embedding_batch(list(CAPTIONS)), [2, 2, 1]),
+    "image": (lambda embedding, gallery: embedding.get_image_embedding(str(gallery.query)), [1]),
+    "images": (lambda embedding, gallery: embedding.get_image_embedding_batch(gallery.paths), [2, 2, 1]),
+    "nodes": (
+        lambda embedding, gallery: embedding([ImageNode(image_path=str(path), text="a") for path in gallery.paths]),
+        [2, 2, 1],
+    ),
+    "composed query": (
+        lambda embedding, gallery: embedding.get_multimodal_query_embedding(
+            QueryBundle(CHANGE, image_path=str(gallery.query))
+        ),
+        [1],
+    ),
+    "async texts": (
+        lambda embedding, gallery: asyncio.run(embedding.aget_text_embedding_batch(list(CAPTIONS))),
+        [2, 2, 1],
+    ),
+    "async images": (
+        lambda embedding, gallery: asyncio.run(embedding.aget_image_embedding_batch(gallery.paths)),
+        [2, 2, 1],
+    ),
+    "async composed query": (
+        lambda embedding, gallery: asyncio.run(
+            embedding.aget_multimodal_query_embedding(QueryBundle(CHANGE, image_path=str(gallery.query)))
+        ),
+        [1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_batch_is_an_event_of_callbacks_and_dispatcher(gallery: Gallery, recorder: Recorder, name: str) -> None:
+    call, sizes = CALLS[name]
+    debug = LlamaDebugHandler(print_trace_on_end=False)
+    embedding = GMEEmbedding("tiny", device="cpu", embed_batch_size=2, callback_manager=CallbackManager([debug]))
+    call(embedding, gallery)
+    pairs = debug.get_event_pairs(CBEventType.EMBEDDING)
+    assert sorted(len(end.payload[EventPayload.EMBEDDINGS]) for _, end in pairs) == sorted(sizes)
+    assert sorted(len(end.payload[EventPayload.CHUNKS]) for _, end in pairs) == sorted(sizes)
+    starts, ends = recorder.of(EmbeddingStartEvent), recorder.of(EmbeddingEndEvent)
+    assert sorted(len(event.embeddings) for event in ends) == sorted(len(event.chunks) for event in ends)
+    assert sorted(len(event.embeddings) for event in ends) == sorted(sizes)
+    assert [event.model_dict["model_name"] for event in starts] == ["tiny"] * len(sizes)
+
+
+def test_events_name_what_was_embedded(gallery: Gallery, recorder: Recorder) -> None:
+    GMEEmbedding("tiny", device="cpu").get_multimodal_query_embedding(
+        QueryBundle(CHANGE, image_path=str(gallery.query))
+    )
+    (chunk,) = recorder.of(EmbeddingEndEvent)[-1].chunks
+    assert CHANGE in chunk
+    assert str(gallery.query) in chunk
+
+
+def test_the_cache_is_for_texts_and_never_answers_a_query(tiny: SentenceTransformer, gallery: Gallery) -> None:
+    cache = SimpleKVStore()
+    embedding = GMEEmbedding("tiny", device="cpu", embeddings_cache=cache, query_instruction="Find an image.")
+    assert_same(embedding.get_text_embedding("a"), tiny.encode_document("a"))
+    assert set(cache.get_all("embeddings")) == {"a"}
+    expected = tiny.encode_query("a", prompt="Find an image.")
+    assert_same(embedding.get_query_embedding("a"), expected)
+    assert_same(asyncio.run(embedding.aget_query_embedding("a")), expected)
+    embedding([TextNode(text="b"), ImageNode(image_path=str(gallery.query), text="a")])
+    assert set(cache.get_all("embeddings")) == {"a", "b"}
+    assert embedding.embeddings_cache is cache
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (lambda e: e.get_text_embedding_batch(["a", None]), "item 1: it has neither text nor image"),
+        (lambda e: e.get_text_embedding_batch(["a"] * 40 + [3]), 'item 40, "text": of type int; pass a string'),
+        (lambda e: e.get_text_embedding_batch(["a"] * 40 + ["\ud83d"]), "item 40: character 0.*surrogate"),
+        (lambda e: e.get_text_embedding_batch("a"), "A str where a list belongs"),
+        (lambda e: e.get_text_embedding(None), "it has neither text nor image"),
+        (lambda e: e.get_query_embedding(3), '"text": of type int'),
+        (lambda e: e.get_image_embedding("missing.png"), r"missing\.png: no such file"),
+        (lambda e: e.get_image_embedding(None), "it has neither text nor image"),
+        (lambda e: e.get_image_embedding(""), "an empty string names no image"),
+        (lambda e: e.get_image_embedding_batch(["{good}"] * 40 + ["missing.png"]), r"item 40: missing\.png: no such"),
+        (lambda e: e.get_image_embedding_batch(["{good}"] * 40 + ["{corrupt}"]), r"item 40: .*corrupt\.png: damaged"),
+        (lambda e: e.get_image_embedding_batch("{good}"), "A str where a list belongs"),
+        (lambda e: e.get_multimodal_query_embedding(QueryBundle("")), "it has neither text nor image"),
+        (lambda e: e.get_multimodal_query_embedding(QueryBundle("a", image_path="missing.png")), r"missing\.png"),
+        (lambda e: e([TextNode(text="a"), ImageNode(image_path="missing.png")]), r"item 1: missing\.png: no such file"),
+        (lambda e: e([TextNode(text="a"), ImageNode(image="!")]), "item 1: .*base64 is damaged"),
+        (lambda e: e([Node(id_="n", audio_resource=MediaResource(data=b"a"))]), "node n: it holds audio"),
+        (lambda e: e([Node(id_="n", video_resource=MediaResource(data=b"a"))]), "node n: it holds video"),
+        (lambda e: asyncio.run(e.aget_text_embedding_batch(["a", None])), "item 1: it has neither text nor image"),
+        (lambda e: asyncio.run(e.aget_image_embedding_batch(["{good}"] * 40 + ["missing.png"])), "item 40: missing"),
+        (lambda e: asyncio.run(e.acall([TextNode(text="a"), ImageNode(image_path="missing.png")])), "item 1: missing"),
+        (lambda e: asyncio.run(e.aget_query_embedding(3)), '"text": of type int'),
+    ],
+)
+def test_bad_input_is_named(
+    embedding: GMEEmbedding, gallery: Gallery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any, problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("{good}").write_bytes(gallery.query.read_bytes())
+    Path("{corrupt}").write_bytes(gallery.query.read_bytes()[:90])
+    with pytest.raises(InputError, match=problem.replace(r".*corrupt\.png", r"\{corrupt\}")):
+        call(embedding)
+
+
+def test_one_damaged_node_leaves_the_others_unembedded(embedding: GMEEmbedding, gallery: Gallery) -> None:
+    nodes = [ImageNode(image_path=str(gallery.query)), ImageNode(image_path="missing.png")]
+    with pytest.raises(InputError, match="item 1"):
+        embedding(nodes)
+    assert [node.embedding for node in nodes] == [None, None]
+
+
+def test_images_are_fetched_from_public_addresses_only(embedding: GMEEmbedding, server: Server) -> None:
+    for call in (embedding.get_image_embedding, lambda url: embedding([ImageNode(image_url=url)])):
+        with pytest.raises(InputError, match="not public"):
+            call(server.url())
+    assert server.requests == []
+
+
+def test_it_is_an_embedding_that_settings_take(embedding: GMEEmbedding, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Settings, "_embed_model", None)
+    Settings.embed_model = embedding
+    assert Settings.embed_model is embedding
+    assert embedding.class_name() == "GMEEmbedding"
+    assert embedding.to_payload() == {"class_name": "GMEEmbedding", "model_name": "tiny", "embed_batch_size": 32}
+
+
+def test_pickles_copies_and_dumps_are_without_weights(tiny: SentenceTransformer) -> None:
+    embedding = GMEEmbedding("tiny", device="cpu", query_instruction="Find an image.")
+    pickled = pickle.dumps(embedding)
+    assert len(pickled) < 3000
+    again = pickle.loads(pickled)
+    assert again.to_dict() == embedding.to_dict()
+    assert again.get_query_embedding(CHANGE) == embedding.get_query_embedding(CHANGE)
+    for twin in (copy.copy(embedding), copy.deepcopy(embedding), embedding.model_copy(deep=True)):
+        assert twin._embedder is embedding._embedder
+    assert len(embedding.to_json()) < 3000
+    assert GMEEmbedding.from_json(embedding.to_json()).to_dict() == embedding.to_dict()
+    with pytest.raises(TypeError, match="of a loaded model cannot be pickled"):
+        pickle.dumps(GMEEmbedding(tiny))
+
+
+def test_a_loaded_model_is_used_as_it_is(tiny: SentenceTransformer) -> None:
+    embedding = GMEEmbedding(tiny)
+    assert embedding._embedder.model is tiny
+    assert_same(embedding.get_text_embedding("a"), tiny.encode_document("a"))
+    with pytest.raises(ValueError, match="device: the model is loaded already"):
+        GMEEmbedding(tiny, device="cpu")
+    with pytest.raises(TypeError, match="type int: pass the name of a model"):
+        GMEEmbedding(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "problem"),
+    [
+        ({"text_instruction": "Find."}, ValueError, "no instruction on the document side, so 'Find.' would change"),
+        ({"model_name": "tinny"}, ValueError, "Did you mean 'tiny'"),
+        ({"embed_batch_size": 0}, ValidationError, "greater than 0"),
+        ({"colour": "red"}, ValidationError, "Extra inputs are not permitted"),
+    ],
+)
+def test_arguments_that_would_be_ignored_are_refused(
+    arguments: dict[str, Any], error: type[Exception], problem: str
+) -> None:
+    with pytest.raises(error, match=problem):
+        GMEEmbedding(**{"model_name": "tiny", "device": "cpu", **arguments})
+
+
+def test_the_default_model_is_gme() -> None:
+    signature = inspect.signature(GMEEmbedding)
+    assert signature.parameters["model_name"].default == "gme-2b"

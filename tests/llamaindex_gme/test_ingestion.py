@@ -1,0 +1,189 @@
+"""Ingestion pipelines: what their cache mixes up, and the way through."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from llama_index.core import VectorStoreIndex
+from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
+from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    ImageDocument,
+    ImageNode,
+    MediaResource,
+    MetadataMode,
+    Node,
+    TextNode,
+)
+from llama_index.core.storage.docstore import SimpleDocumentStore
+
+from llamaindex_gme import GMEEmbedding, identify_images
+from llamaindex_gme.nodes import IMAGE_ID
+from st_modules import ImageError, SentenceTransformer
+from tests.helpers.gallery import CAPTIONS, RED_CIRCLE, STAR, Gallery
+from tests.helpers.references import TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def embedding() -> GMEEmbedding:
+    return GMEEmbedding("tiny", device="cpu")
+
+
+def pictures(kind: str, gallery: Gallery) -> list[BaseNode]:
+    """Two nodes with different pictures and no text."""
+    paths = (gallery.paths[RED_CIRCLE], gallery.paths[STAR])
+    if kind == "ImageNode by path":
+        return [ImageNode(image_path=str(path)) for path in paths]
+    if kind == "ImageNode as base64":
+        return [ImageNode(image=gallery.base64(number)) for number in (RED_CIRCLE, STAR)]
+    if kind == "ImageNode by url":
+        return [ImageNode(image_url=path.as_uri()) for path in paths]
+    if kind == "Node by path":
+        return [Node(image_resource=MediaResource(path=path)) for path in paths]
+    if kind == "Node of bytes":
+        return [Node(image_resource=MediaResource(data=path.read_bytes())) for path in paths]
+    return [ImageDocument(image_path=str(path)) for path in paths]
+
+
+KINDS = [
+    "ImageNode by path",
+    "ImageNode as base64",
+    "ImageNode by url",
+    "Node by path",
+    "Node of bytes",
+    "ImageDocument",
+]
+
+
+def ingested_one_by_one(pipeline: IngestionPipeline, nodes: Sequence[BaseNode]) -> list[BaseNode]:
+    return [pipeline.run(nodes=[node])[0] for node in nodes]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cache_mixes_up_pictures_without_text(embedding: GMEEmbedding, gallery: Gallery, kind: str) -> None:
+    """run-llama/llama_index#23002: the key is made of the text alone. If this fails, the recipe is not needed."""
+    first, second = ingested_one_by_one(IngestionPipeline(transformations=[embedding]), pictures(kind, gallery))
+    assert second.node_id == first.node_id
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_identified_pictures_keep_their_own_embeddings(
+    embedding: GMEEmbedding, tiny: SentenceTransformer, gallery: Gallery, kind: str
+) -> None:
+    expected = tiny.encode_document([gallery.paths[RED_CIRCLE], gallery.paths[STAR]])
+    nodes = identify_images(pictures(kind, gallery))
+    pipeline = IngestionPipeline(transformations=[embedding])
+    found = ingested_one_by_one(pipeline, nodes)
+    assert [node.node_id for node in found] == [node.node_id for node in nodes]
+    np.testing.assert_allclose([node.embedding for node in found], expected, atol=TOLERANCE)
+    again = [(await pipeline.arun(nodes=[node]))[0] for node in identify_images(pictures(kind, gallery))]
+    np.testing.assert_allclose([node.embedding for node in again], expected, atol=TOLERANCE)
+
+
+def test_a_second_run_comes_from_the_cache(
+    embedding: GMEEmbedding, gallery: Gallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pipeline = IngestionPipeline(transformations=[embedding])
+    first = ingested_one_by_one(pipeline, identify_images(pictures("ImageNode by path", gallery)))
+    pipeline.persist(str(tmp_path))
+    later = IngestionPipeline(transformations=[embedding])
+    later.load(str(tmp_path))
+    monkeypatch.setattr(GMEEmbedding, "__call__", lambda *_, **__: pytest.fail("the cache was not used"))
+    second = ingested_one_by_one(later, identify_images(pictures("ImageNode by path", gallery)))
+    assert [node.embedding for node in second] == [node.embedding for node in first]
+
+
+def test_another_instruction_or_model_has_a_key_of_its_own(gallery: Gallery) -> None:
+    dicts = [
+        GMEEmbedding("tiny", device="cpu", **options).to_dict()
+        for options in ({}, {"fuse": False}, {"query_instruction": "Find."}, {"model_kwargs": {"max_image_tokens": 14}})
+    ]
+    assert len({str(fields) for fields in dicts}) == len(dicts)
+
+
+def test_a_changed_file_is_embedded_anew(
+    embedding: GMEEmbedding, tiny: SentenceTransformer, gallery: Gallery, tmp_path: Path
+) -> None:
+    path, pipeline = tmp_path / "picture.png", IngestionPipeline(transformations=[embedding])
+    for number in (RED_CIRCLE, STAR):
+        path.write_bytes(gallery.paths[number].read_bytes())
+        (node,) = pipeline.run(nodes=identify_images([ImageNode(image_path=str(path))]))
+        np.testing.assert_allclose(node.embedding, tiny.encode_document([path])[0], atol=TOLERANCE)
+
+
+def test_the_identity_is_in_no_text(embedding: GMEEmbedding, gallery: Gallery) -> None:
+    node = ImageNode(image_path=str(gallery.paths[STAR]), text=CAPTIONS[STAR], metadata={"page": 7})
+    (identified,) = identify_images([node])
+    assert identified.metadata[IMAGE_ID] == hashlib.sha256(gallery.paths[STAR].read_bytes()).hexdigest()
+    for mode in (MetadataMode.EMBED, MetadataMode.LLM):
+        assert identified.get_content(mode) == node.get_content(mode)
+    assert identified.metadata[IMAGE_ID] in identified.get_content(MetadataMode.ALL)
+    assert embedding([identified])[0].embedding == embedding([node])[0].embedding
+    assert identified.node_id == node.node_id
+
+
+def test_the_callers_nodes_are_not_changed_and_twice_is_once(gallery: Gallery) -> None:
+    node, text = ImageNode(image_path=str(gallery.query)), TextNode(text="a")
+    once = identify_images([node, text])
+    assert node.metadata == {}
+    assert node.excluded_embed_metadata_keys == []
+    assert once[1] is text
+    assert identify_images(once) == once
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ImageError, match=r"node n: missing\.png: No such file or directory; check the path"):
+        identify_images([ImageNode(id_="n", image_path="missing.png")])
+
+
+def test_documents_with_pictures_are_split_and_embedded(
+    embedding: GMEEmbedding, tiny: SentenceTransformer, gallery: Gallery
+) -> None:
+    path = gallery.paths[STAR]
+    documents = [
+        ImageDocument(image_path=str(path), text=CAPTIONS[STAR]),
+        ImageDocument(image_path=str(gallery.query), text=CAPTIONS[RED_CIRCLE]),
+        Document(text=CAPTIONS[STAR]),
+    ]
+    pipeline = IngestionPipeline(
+        transformations=[SentenceSplitter(chunk_size=64, chunk_overlap=0), embedding],
+        docstore=SimpleDocumentStore(),
+        docstore_strategy=DocstoreStrategy.DUPLICATES_ONLY,
+    )
+    nodes = pipeline.run(documents=identify_images(documents))
+    expected = tiny.encode_document(
+        [
+            {"text": CAPTIONS[STAR], "image": path},
+            {"text": CAPTIONS[RED_CIRCLE], "image": gallery.query},
+            {"text": CAPTIONS[STAR]},
+        ]
+    )
+    np.testing.assert_allclose([node.embedding for node in nodes], expected, atol=TOLERANCE)
+    assert pipeline.run(documents=identify_images(documents)) == []
+
+
+def test_an_index_of_documents_fuses_them_with_the_embedding_among_its_transformations(
+    embedding: GMEEmbedding, tiny: SentenceTransformer, gallery: Gallery
+) -> None:
+    """Without that, the index itself embeds their text alone."""
+    documents = [
+        ImageDocument(image_path=str(path), text=text) for path, text in zip(gallery.paths, CAPTIONS, strict=True)
+    ]
+    splitter = SentenceSplitter(chunk_size=64, chunk_overlap=0)
+    index = VectorStoreIndex.from_documents(
+        documents[:-1], transformations=[splitter, embedding], embed_model=embedding
+    )
+    index.insert(documents[-1])
+    stored = index.vector_store.to_dict()["embedding_dict"]
+    found = {node.get_content(): stored[key] for key, node in index.docstore.docs.items()}
+    items = [{"text": text, "image": path} for path, text in zip(gallery.paths, CAPTIONS, strict=True)]
+    np.testing.assert_allclose([found[text] for text in CAPTIONS], tiny.encode_document(items), atol=TOLERANCE)
+    alone = VectorStoreIndex.from_documents(documents, transformations=[splitter], embed_model=embedding)
+    vectors = list(alone.vector_store.to_dict()["embedding_dict"].values())
+    np.testing.assert_allclose(vectors, tiny.encode_document(list(CAPTIONS)), atol=TOLERANCE)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from st_modules.errors import InputError
+from st_modules.inputs.images import ImageSource
+from st_modules.inputs.items import Item
+from st_modules.prompts.templates import (
+    TEMPLATES,
+    Segment,
+    Special,
+    Task,
+    Text,
+    bge_vl_mllm,
+    gme,
+    vlm2vec_llava_next,
+    vlm2vec_qwen2vl,
+)
+from tests.helpers.paths import GOLDEN
+
+PAD = "<|vision_start|><|image_pad|><|vision_end|>"
+TAIL = "<|im_end|>\n<|im_start|>assistant\n<|endoftext|>"
+
+
+def written(segments: list[Segment]) -> str:
+    """Join segments to the string that they stand for, one token an image."""
+    return "".join(
+        segment.before + segment.user + segment.after if isinstance(segment, Text) else getattr(segment, "token", "")
+        for segment in segments
+    )
+
+
+def item(text: str | None = None, images: int = 0) -> Item:
+    return Item(text, tuple(ImageSource(b"") for _ in range(images)), None, 0)
+
+
+@pytest.mark.parametrize("instruction", [None, ""])
+@pytest.mark.parametrize("task", [None, "query", "document"])
+def test_no_instruction_is_the_authors_default(instruction: str | None, task: str | None) -> None:
+    assert written(gme(item("hello"), instruction, task)) == (
+        f"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nhello{TAIL}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "system"), [(None, "Find it."), ("query", "Find it."), ("document", "You are a helpful assistant.")]
+)
+def test_an_instruction_counts_on_the_query_side_only(task: str | None, system: str) -> None:
+    assert written(gme(item("hello"), "Find it.", task)).startswith(f"<|im_start|>system\n{system}<|im_end|>")
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+@pytest.mark.parametrize("text", [None, "", "hello"])
+def test_images_come_before_the_text_one_block_each(images: int, text: str | None) -> None:
+    user = written(gme(item(text, images), None, None)).partition("user\n")[2]
+    assert user == PAD * images + (text or "") + TAIL
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("task", [None, "query", "document"])
+@pytest.mark.parametrize("thing", [item("hello"), item(None, 1), item("hello", 1)], ids=["text", "image", "both"])
+def test_text_is_never_beside_text_so_that_it_is_cut_at_control_tokens_only(name: str, task: Task, thing: Item) -> None:
+    segments = TEMPLATES[name](thing, None, task)
+    for left, right in zip(segments, segments[1:], strict=False):
+        assert not (isinstance(left, Text) and isinstance(right, Text))
+
+
+def test_the_last_segment_is_the_pooled_token() -> None:
+    assert gme(item("hello", 1), None, None)[-1] == Special("<|endoftext|>")
+
+
+@pytest.mark.parametrize("name", [name for name in TEMPLATES if name != "gme"])
+def test_more_images_than_the_model_takes_are_refused_by_position(name: str) -> None:
+    images = tuple(ImageSource(b"") for _ in range(2))
+    with pytest.raises(InputError, match="item 3: 2 images"):
+        TEMPLATES[name](Item("hello", images, None, 3), None, None)
+
+
+@pytest.mark.parametrize("name", ["e5_v", "dse_qwen2"])
+def test_an_instruction_that_a_layout_has_no_place_for_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="item 0: .*no instruction"):
+        TEMPLATES[name](item("hello"), "Find it.", "query")
+
+
+BGE_VL_CASES = [
+    (case, number)
+    for case in json.loads((GOLDEN / "bge_vl_mllm" / "cases.json").read_text(encoding="utf-8"))["cases"]
+    for number in range(len(case["items"]))
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "number"), BGE_VL_CASES, ids=lambda value: value["id"] if "id" in str(value) else None
+)
+def test_bge_vl_mllm_writes_what_the_authors_prompt_builder_writes(case: dict[str, Any], number: int) -> None:
+    given = case["items"][number]
+    segments = bge_vl_mllm(item(given.get("text"), int("image" in given)), case["instruction"], case["kind"])
+    assert written(segments) == case["rendered"][number]
+
+
+@pytest.mark.parametrize(
+    ("thing", "instruction", "expected"),
+    [
+        (item(None, 1), "Do.", "[INST] \n <instruct> Do. <query>  <image> [/INST]"),
+        (item(None, 1), None, "[INST] \n <instruct>  <query> <image> [/INST]"),
+        (item("hello", 1), None, "[INST] \n <instruct>  <query> hello \n <image> [/INST]"),
+    ],
+)
+def test_bge_vl_mllm_queries_that_no_golden_has(thing: Item, instruction: str | None, expected: str) -> None:
+    assert written(bge_vl_mllm(thing, instruction, "query")) == expected
+
+
+def test_bge_vl_mllm_without_a_side_is_a_query_where_there_is_an_instruction() -> None:
+    assert bge_vl_mllm(item("hello"), None, None) == bge_vl_mllm(item("hello"), None, "document")
+    assert bge_vl_mllm(item("hello"), "Do.", None) == bge_vl_mllm(item("hello"), "Do.", "query")
+    assert bge_vl_mllm(item("hello"), "Do.", "document") == bge_vl_mllm(item("hello"), None, "document")
+
+
+@pytest.mark.parametrize("task", [None, "query", "document"])
+@pytest.mark.parametrize(
+    ("thing", "instruction", "expected"),
+    [
+        (item("a cat"), None, "a cat"),
+        (item("a cat"), "Find:", "Find: a cat"),
+        (item("", 0), "Find:", "Find:"),
+        (item(None, 1), None, "<|image_pad|> Represent the given image."),
+        (item(None, 1), "Find:", "<|image_pad|> Find:"),
+        (item("a cat", 1), None, "<|image_pad|> a cat"),
+        (item("a cat", 1), "Find:", "<|image_pad|> Find: a cat"),
+    ],
+)
+def test_vlm2vec_joins_image_instruction_and_text_by_single_spaces(
+    thing: Item, instruction: str | None, expected: str, task: Task
+) -> None:
+    assert written(vlm2vec_qwen2vl(thing, instruction, task)) == expected
+    assert written(vlm2vec_llava_next(thing, instruction, task)) == expected.replace("<|image_pad|>", "<image>")

@@ -1,0 +1,74 @@
+"""The page on training, the examples and the tools that they name fit each other and run as written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from st_modules.train import load_source, read_config, run
+from tests.helpers.paths import ROOT
+
+PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+EXAMPLES = sorted((ROOT / "examples").glob("train_*.yaml"))
+
+
+@pytest.fixture
+def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with the data of `examples/train_tiny.yaml`, less of it."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "tiny"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    from framed_data import write_training_data
+
+    write_training_data(tmp_path / "shapes", rows=12, seed=1)
+    return tmp_path
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_a_valid_configuration(path: Path) -> None:
+    assert read_config(path).data
+
+
+def test_the_configuration_of_the_page_is_valid(drawn: Path) -> None:
+    (block,) = blocks("yaml")
+    (drawn / "config.yaml").write_text(block)
+    (source,) = read_config(drawn / "config.yaml").data
+    assert len(load_source(source)) == 12
+
+
+# The program leaves the training arguments at their defaults, which are those for a GPU.
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
+def test_the_commands_and_programs_of_the_page_run(drawn: Path) -> None:
+    example = ROOT / "examples" / "train_tiny.yaml"
+    assert f"st-modules train {example.relative_to(ROOT)}" in PAGE
+    config = read_config(example)
+    run(replace(config, training=replace(config.training, steps=1, batch_size=4)), quiet=True)
+    for block in blocks("python"):
+        exec(compile(block, "docs/training.md", "exec"), {})
+    assert (drawn / "my-model" / "model.safetensors").is_file()
+
+
+def test_no_held_out_shape_is_drawn_for_training(drawn: Path) -> None:
+    from framed_data import ICONS, TRAINING
+
+    held_out = {(icon.shape, icon.colour) for icon in ICONS if icon.is_held_out}
+    trained = {(icon.shape, icon.colour) for icon in TRAINING}
+    assert held_out.isdisjoint(trained)
+    assert 10 <= len(held_out) < len(trained)
+
+
+def test_each_frame_gives_another_picture_of_the_same_shape(drawn: Path) -> None:
+    from framed_data import FRAMES, Icon, paint
+
+    pictures = [paint(Icon("heart", "red", frame, "white"), seed=1) for frame in FRAMES]
+    assert len({picture.tobytes() for picture in pictures}) == len(FRAMES)
+    assert {picture.size for picture in pictures} == {pictures[0].size}
+    centre = tuple(side // 2 for side in pictures[0].size)
+    assert {picture.getpixel(centre) for picture in pictures} == {pictures[0].getpixel(centre)}

@@ -1,0 +1,167 @@
+"""A saved adapter reloads as adapter and as merged model, with equal embeddings; what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sentence_transformers
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from st_modules import CheckpointError, SentenceTransformer
+from st_modules.train import LoraSettings, add_lora, load_adapter, merge_adapter, save_adapter
+from tests.helpers.training_rows import MODELS, load, perturb, rows
+
+KINDS = [LoraSettings(rank=2), LoraSettings(rank=2, dora=True, vision=True)]
+
+
+def embed(model: SentenceTransformer, name: str) -> np.ndarray:
+    return model.encode([item for row in rows(name) for item in row.values()], batch_size=3)
+
+
+def adapted(name: str, settings: LoraSettings) -> SentenceTransformer:
+    model = load(name)
+    add_lora(model, settings)
+    perturb(model, 0.1)
+    return model
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=["lora", "dora-vision"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_saved_adapter_reloads_as_adapter_and_as_merged_model(
+    name: str, settings: LoraSettings, tmp_path: Path
+) -> None:
+    model = adapted(name, settings)
+    expected = embed(model, name)
+    assert np.abs(embed(load(name), name) - expected).max() > 1e-3
+    save_adapter(model, tmp_path / "adapter")
+
+    again = load(name)
+    load_adapter(again, tmp_path / "adapter")
+    assert np.abs(embed(again, name) - expected).max() <= 1e-5
+
+    merge_adapter(again)
+    assert np.abs(embed(again, name) - expected).max() <= 1e-5
+    again.save_pretrained(str(tmp_path / "model"))
+    assert np.abs(embed(SentenceTransformer(str(tmp_path / "model"), device="cpu"), name) - expected).max() <= 1e-5
+
+
+# PEFT asks transformers by a name that is deprecated.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_a_saved_adapter_is_one_for_peft_too(tmp_path: Path) -> None:
+    model = adapted("gme-2b", LoraSettings(rank=2))
+    save_adapter(model, tmp_path)
+    plain = load("gme-2b")
+    PeftModel.from_pretrained(plain[0].model, str(tmp_path))
+    assert np.abs(embed(plain, "gme-2b") - embed(model, "gme-2b")).max() <= 1e-6
+
+
+def test_a_saved_adapter_is_small_and_the_same_each_time(tmp_path: Path) -> None:
+    model = adapted("gme-2b", LoraSettings(rank=2))
+    for folder in ("first", "second"):
+        save_adapter(model, tmp_path / folder)
+    names = sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert [name for name in names if name != "README.md"] == ["adapter_config.json", "adapter_model.safetensors"]
+    for name in names:
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    assert set(load_file(tmp_path / "first" / "adapter_model.safetensors")) == {
+        f"base_model.model.{name.removeprefix('0.model.').replace('.default', '')}"
+        for name, _ in model.named_parameters()
+        if "lora_" in name
+    }
+
+
+def test_a_loaded_adapter_is_frozen_unless_it_is_to_be_trained(tmp_path: Path) -> None:
+    save_adapter(adapted("bge-vl-base", LoraSettings(rank=2)), tmp_path)
+    frozen, trainable = load("bge-vl-base"), load("bge-vl-base")
+    load_adapter(frozen, tmp_path)
+    load_adapter(trainable, tmp_path, trainable=True)
+    assert [name for name, p in frozen.named_parameters() if p.requires_grad] == []
+    assert {"lora_" in name for name, p in trainable.named_parameters() if p.requires_grad} == {True}
+
+
+def test_a_merged_model_has_the_weights_of_the_original_and_no_more(tmp_path: Path) -> None:
+    model = adapted("bge-visualized-base", LoraSettings(rank=2))
+    merge_adapter(model)
+    assert model.state_dict().keys() == load("bge-visualized-base").state_dict().keys()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    add_lora(model)  # another one may follow
+
+
+def _spoil(folder: Path, what: str) -> None:
+    file, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    weights = load_file(file)
+    first = min(weights)
+    if what == "no file":
+        file.unlink()
+    elif what == "no settings":
+        config.unlink()
+    elif what == "a weight is missing":
+        del weights[first]
+    elif what == "a weight is one too many":
+        weights[first.replace("lora_A", "lora_C")] = weights[first].clone()
+    elif what == "another shape":
+        weights[first] = weights[first][:, :-1].clone()
+    elif what == "other layers":
+        settings: dict[str, Any] = json.loads(config.read_text())
+        config.write_text(json.dumps({**settings, "target_modules": ["query_key_value"]}))
+    if file.exists():
+        save_file(weights, file)
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["no file", "no settings", "a weight is missing", "a weight is one too many", "another shape", "other layers"],
+)
+def test_an_adapter_that_does_not_fit_is_refused_by_its_folder(what: str, tmp_path: Path) -> None:
+    save_adapter(adapted("gme-2b", LoraSettings(rank=2)), tmp_path / "adapter")
+    _spoil(tmp_path / "adapter", what)
+    with pytest.raises(CheckpointError, match=str(tmp_path / "adapter")):
+        load_adapter(load("gme-2b"), tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("base", "model"),
+    [
+        (None, "trained on and call"),
+        ("Alibaba-NLP/gme-Qwen2-VL-2B-Instruct", "trained on, gme-2b, and call"),
+        ("BAAI/bge-visualized", "trained on, bge-visualized-base or bge-visualized-m3, and call"),
+    ],
+)
+def test_the_folder_of_an_adapter_is_no_model_and_what_to_do_is_said(
+    base: str | None, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("the network was asked"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    adapter = adapted("gme-2b", LoraSettings(rank=2))
+    adapter[0].model.peft_config["default"].base_model_name_or_path = base
+    save_adapter(adapter, tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        SentenceTransformer(str(tmp_path))
+    assert model in str(caught.value)
+    assert f"st_modules.train.load_adapter(model, {str(tmp_path)!r})" in str(caught.value)
+
+
+def test_an_adapter_to_another_librarys_model_is_left_to_sentence_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "bert-base-uncased"}')
+    monkeypatch.setattr(sentence_transformers.SentenceTransformer, "__init__", _given_up)
+    with pytest.raises(LookupError, match=str(tmp_path)):
+        SentenceTransformer(str(tmp_path))
+
+
+def _given_up(self: object, name: str, **kwargs: Any) -> None:
+    raise LookupError(name)
+
+
+def test_what_needs_an_adapter_says_so() -> None:
+    model = load("bge-vl-base")
+    for needs_one in (merge_adapter, lambda model: save_adapter(model, "nowhere")):
+        with pytest.raises(ValueError, match="has no adapter"):
+            needs_one(model)
