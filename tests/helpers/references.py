@@ -36,6 +36,11 @@ class Case:
     side: str = "encode"
     prompt: str | None = None
 
+    @property
+    def name(self) -> str:
+        """What tells calls apart that :func:`mixed` has made."""
+        return f"{self.side}, {self.prompt!r}"
+
     def embed(self, model: SentenceTransformer, batch_size: int) -> np.ndarray:
         return getattr(model, self.side)(self.items, prompt=self.prompt, batch_size=batch_size)
 
