@@ -21,7 +21,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from st_modules import CheckpointError, InputError, SentenceTransformer, get_model, list_models
-from tests.helpers.references import TOLERANCE, Case, Reference, case_ids, mixed, reference
+from tests.helpers.references import TOLERANCE, Case, Reference, case_ids, load_once, mixed, reference
 
 ROWS = [spec.name for spec in list_models() if spec.repo_id]
 ATTENTIONS = ["eager", "sdpa"]
@@ -40,27 +40,27 @@ def close(left: Any, right: Any) -> bool:
     return bool(np.abs(np.asarray(left) - np.asarray(right)).max() <= TOLERANCE)
 
 
-@pytest.fixture(scope="module")
+# In random order a fixture of the module with these parameters would be made again for almost every test.
+@pytest.fixture
 def loaded(request: pytest.FixtureRequest) -> tuple[str, SentenceTransformer]:
     row, attention = request.param
-    return row, reference(row).load(row, attention)
+    return row, load_once(row, attention)
 
 
-@pytest.fixture(scope="module", params=ROWS)
+@pytest.fixture(params=ROWS)
 def row(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model(row: str) -> SentenceTransformer:
-    return reference(row).load(row)
+    return load_once(row, "sdpa")
 
 
-@pytest.fixture(scope="module")
-def reloaded(model: SentenceTransformer, tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
-    folder = tmp_path_factory.mktemp("saved")
-    model.save_pretrained(str(folder))
-    return SentenceTransformer(str(folder), device="cpu")
+@pytest.fixture
+def reloaded(model: SentenceTransformer, tmp_path: Path) -> SentenceTransformer:
+    model.save_pretrained(str(tmp_path))
+    return SentenceTransformer(str(tmp_path), device="cpu")
 
 
 # --------------------------------------------------------------------------------------------------- parity

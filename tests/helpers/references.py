@@ -122,6 +122,12 @@ def reference(name: str) -> Reference:
     return _stock_reference(name) if name in _STOCK else _golden_reference(name)
 
 
+@functools.cache
+def load_once(name: str, attention: str) -> SentenceTransformer:
+    """Return the model of a row, which tests share: none of them changes it."""
+    return reference(name).load(name, attention)
+
+
 def _stock_reference(name: str) -> Reference:
     stock_class, write = _STOCK[name]
     folder = stock_models.QWEN2_VL_CHECKPOINT
