@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import runpy
 
 import pytest
 
@@ -11,10 +10,9 @@ from st_modules import get_model, list_models
 from tests.helpers.paths import ROOT
 
 
-def test_the_sizes_in_the_docs_are_those_that_the_tool_prints() -> None:
-    command = [sys.executable, str(ROOT / "tools" / "sizes" / "model_sizes.py")]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    rows = [line for line in printed if line.startswith("| `")]
+def test_the_sizes_in_the_docs_are_those_that_the_tool_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "tools" / "sizes" / "model_sizes.py"), run_name="__main__")
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| `")]
     assert len(rows) == len(list_models()) - 1
     documented = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
     assert [row for row in rows if row not in documented] == []
