@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     os.environ["OMP_NUM_THREADS"] = "1"
 
+import gc
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -23,6 +24,11 @@ from tests.helpers.loopback import Server
 if TYPE_CHECKING:
     from st_modules import SentenceTransformer
     from tests.helpers.recorder import Recorder
+
+
+def pytest_collection_finish() -> None:
+    # What was imported up to here stays: the garbage collector, which every training run calls, need not walk it again.
+    gc.freeze()
 
 
 @pytest.fixture

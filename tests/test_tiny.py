@@ -21,8 +21,8 @@ Items = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def model() -> SentenceTransformer:
-    return SentenceTransformer("tiny", device="cpu")
+def model(tiny: SentenceTransformer) -> SentenceTransformer:
+    return tiny
 
 
 @pytest.fixture(scope="module")
