@@ -18,7 +18,8 @@ def lazy_names(
 
     Args:
         package: Its ``__name__``.
-        homes: Each name and the package's module that defines it.
+        homes: Each name and the package's module that defines it. They are in the package's ``__all__``, which is what
+            ``dir()`` shows of it.
         check: Called with a name before it is imported; raises where something that it needs is missing.
 
     Returns:
@@ -32,7 +33,7 @@ def lazy_names(
         return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
+        return sorted(sys.modules[package].__all__)
 
     return get, names
 

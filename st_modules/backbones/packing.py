@@ -23,10 +23,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.models.llama.modeling_llama import rotate_half
 
+from st_modules.backbones.pruning import KeysAndValues
+
 PACKED_ATTENTION = "st_modules_packed"
 _KEPT_PREFIXES = 8
-
-KeysAndValues = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,10 @@ class Packing:
     Attributes:
         lengths: Tokens of each row, without the shared beginning.
         prefix: Token ids of the shared beginning; empty where nothing is shared.
-        prune: Whether the last layer runs for the rows' last tokens alone.
     """
 
     lengths: list[int]
     prefix: tuple[int, ...]
-    prune: bool
 
     @property
     def last(self) -> list[int]:
@@ -62,9 +60,9 @@ class PackedRows:
     """
 
     lengths: list[int]
-    prefix: KeysAndValues
+    prefix: list[KeysAndValues]
     last: list[int] | None = None
-    all_tokens: tuple[Tensor, Tensor] | None = None
+    all_tokens: KeysAndValues | None = None
 
     def groups(self) -> Iterator[tuple[int, int, int, int]]:
         """Return each run of rows of equal length: its first row, its first token, its number of rows, their length."""
@@ -106,13 +104,13 @@ def packed_attention(
     attended = torch.empty_like(query.transpose(1, 2))
     for row, token, rows, length in packed.groups():
         first, count = (row, 1) if last_alone else (token, length)
-        queries = _rows(query, first, rows, count)
-        keys, values = (_rows(part, token, rows, length) for part in (key, value))
+        queries = _take_rows(query, first, rows, count)
+        keys, values = (_take_rows(part, token, rows, length) for part in (key, value))
         if prefix:
-            keys, values = (_after(shared, own) for shared, own in zip(prefix, (keys, values), strict=True))
+            keys, values = (_prepend(shared, own) for shared, own in zip(prefix, (keys, values), strict=True))
             if not last_alone:
                 # Zeros stand in for the beginning's queries, so that the mask is the plain causal one of the kernels.
-                queries = _after(query.new_zeros(1, query.shape[1], *prefix[0].shape[2:]), queries)
+                queries = _prepend(query.new_zeros(1, query.shape[1], *prefix[0].shape[2:]), queries)
         out = scaled_dot_product_attention(
             queries,
             keys,
@@ -125,12 +123,12 @@ def packed_attention(
     return attended, None
 
 
-def _rows(packed: Tensor, start: int, rows: int, length: int) -> Tensor:
-    """Return some rows of a packed tensor, of shape (rows, heads, length, head dimension)."""
-    return packed[0, :, start : start + rows * length].unflatten(1, (rows, length)).transpose(0, 1)
+def _take_rows(tokens: Tensor, start: int, rows: int, length: int) -> Tensor:
+    """Return some rows that lie end to end, as a tensor of shape (rows, heads, length, head dimension)."""
+    return tokens[0, :, start : start + rows * length].unflatten(1, (rows, length)).transpose(0, 1)
 
 
-def _after(shared: Tensor, own: Tensor) -> Tensor:
+def _prepend(shared: Tensor, own: Tensor) -> Tensor:
     """Put the same tokens before those of every row."""
     return torch.cat([shared.expand(len(own), -1, -1, -1), own], dim=2)
 
@@ -181,13 +179,15 @@ class PrefixCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: OrderedDict[tuple[int, ...], KeysAndValues] = OrderedDict()
+        self._entries: OrderedDict[tuple[int, ...], list[KeysAndValues]] = OrderedDict()
         self._weights: Hashable = None
 
     def __reduce__(self) -> tuple[type[PrefixCache], tuple[()]]:
         return PrefixCache, ()
 
-    def get(self, model: nn.Module, ids: tuple[int, ...], compute: Callable[[], KeysAndValues]) -> KeysAndValues:
+    def get(
+        self, model: nn.Module, ids: tuple[int, ...], compute: Callable[[], list[KeysAndValues]]
+    ) -> list[KeysAndValues]:
         """Return what ``compute`` returned for these ids with these weights, or call it."""
         weights = _fingerprint(model)
         with self._lock:

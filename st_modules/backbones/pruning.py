@@ -21,6 +21,8 @@ from transformers.masking_utils import sdpa_mask
 PRUNED_ATTENTION = "st_modules_pruned"
 
 KeysAndValues: TypeAlias = tuple[Tensor, Tensor]
+"""Of one layer, each of shape (rows, heads, tokens, head dimension)."""
+
 Projection: TypeAlias = Callable[[Any, Tensor], KeysAndValues]
 
 

@@ -146,7 +146,7 @@ def _image_problem(source: str | Path, place: str) -> str | None:
     if isinstance(source, str) and _REMOTE.match(source):
         return None
     try:
-        _ = ImageSource(source, label=place).size
+        _ = ImageSource(source, place).size
     except ImageError as error:
         return str(error)
     return None

@@ -24,7 +24,7 @@ from urllib.request import url2pathname
 
 from PIL import Image, ImageFile
 
-from st_modules.errors import ImageError
+from st_modules.errors import ImageError, Place
 from st_modules.inputs.download import download
 from st_modules.inputs.limits import ImageLimits
 
@@ -48,15 +48,15 @@ class ImageSource:
             encoded image (``bytes``, ``bytearray``, ``io.BytesIO``), a ``PIL.Image.Image`` (its current frame), a
             uint8 numpy array of shape (H, W), (H, W, 3) or (H, W, 4), or a uint8 torch tensor of shape (C, H, W) with
             C in 1, 3, 4. The caller's object is never closed, changed or consumed.
-        label: How error messages call the image, such as "item 3, image 1".
+        place: Where it stands among the inputs, or what error messages are to call it.
         limits: What the image may cost.
 
     Raises:
         ImageError: ``source`` is of a type that cannot be an image.
     """
 
-    def __init__(self, source: object, label: str = "image", limits: ImageLimits | None = None) -> None:
-        self.label = label
+    def __init__(self, source: object, place: Place | str = "image", limits: ImageLimits | None = None) -> None:
+        self.place = place
         self.limits = limits or ImageLimits()
         self._source: Any = source
         self._fetched: bytes | None = None
@@ -104,7 +104,7 @@ class ImageSource:
             logger.warning(
                 "%s: %s: 16-bit values over 255 become white, as in the code of the models' authors. For the picture "
                 "that a viewer shows, scale it to 8 bits first.",
-                self.label,
+                self.place,
                 _describe(self._source),
             )
         return image
@@ -153,12 +153,12 @@ class ImageSource:
         try:
             yield
         except ImageError as error:
-            raise self._error(str(error)) from error.__cause__
+            raise (self._error(error.problem) if error.place is None else error) from error.__cause__
         except Exception as error:  # Pillow's decoders raise nearly every built-in exception on damaged data
             raise self._error(_problem(error)) from error
 
     def _error(self, problem: str) -> ImageError:
-        return ImageError(f"{self.label}: {_describe(self._source)}: {problem}")
+        return ImageError(f"{_describe(self._source)}: {problem}", self.place)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -190,8 +190,9 @@ def scaled_size(image: ImageSource, side: int) -> tuple[int, int]:
     longer = int(side * long / short)
     if side * longer > image.limits.max_pixels:
         raise ImageError(
-            f"{image.label}: {width}x{height} pixels are too elongated: scaled to a shorter side of {side} pixels they "
-            f"are over the limit of {image.limits.max_pixels}. Crop or resize it."
+            f"{width}x{height} pixels are too elongated: scaled to a shorter side of {side} pixels they are over the "
+            f"limit of {image.limits.max_pixels}. Crop or resize it.",
+            image.place,
         )
     return (side, longer) if width <= height else (longer, side)
 

@@ -21,6 +21,7 @@ from tqdm.autonotebook import tqdm
 from st_modules._imports import require
 from st_modules.errors import InputError
 from st_modules.files.arrays import ArrayFile
+from st_modules.files.atomic import write_atomically
 from st_modules.files.lines import LineFile
 from st_modules.files.locks import lock_folder
 from st_modules.files.records import JSONL_SUFFIXES
@@ -282,7 +283,7 @@ class _Run:
                 f"{self.everything.root}: no triplets. {left_out.count} pairs were left out (the reasons are in "
                 f"{left_out.path}); where there are none, no two pictures are within a band: widen the bands."
             )
-        with _rename_when_complete(self.out) as part:
+        with write_atomically([self.out]) as (part,):
             if self.out.suffix.lower() == ".parquet":
                 write_parquet(read_triplets(triplets.path), part)
             else:
@@ -292,7 +293,7 @@ class _Run:
         if not lines:
             report.unlink(missing_ok=True)
             return (self.out,)
-        with _rename_when_complete(report) as part, part.open("w", encoding="utf-8") as stream:
+        with write_atomically([report]) as (part,), part.open("w", encoding="utf-8") as stream:
             stream.writelines(line + "\n" for line in lines)
         return self.out, report
 
@@ -339,13 +340,3 @@ def _state(file: Path) -> str:
 
 def _slug(encoder: Encoder) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{encoder.reads}-{encoder.name}")[-60:]
-
-
-@contextmanager
-def _rename_when_complete(target: Path) -> Iterator[Path]:
-    part = target.with_name(f".{target.name}.part")
-    try:
-        yield part
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
