@@ -67,7 +67,7 @@ def against_opponents(models: Loaded, rounds: int) -> Contest:
 
 
 def against_itself(models: Loaded, rounds: int) -> Contest:
-    """Return what times ours with each lever off."""
+    """Return what times ours with each option off."""
     return lambda workload: options_contest(models, workload, rounds)
 
 

@@ -69,18 +69,19 @@ def to_item(value: Any, place: Place) -> Any:
         return [value]
     if isinstance(value, dict) and "type" in value:
         return to_item([value], place)
-    if isinstance(value, (list, tuple)):
-        if value and all(isinstance(part, BaseMessage) for part in value):
-            return [_message(message) for message in value]
-        if value and all(isinstance(part, dict) and "role" in part for part in value):
-            return list(value)
-        for number, part in enumerate(value):
-            if not isinstance(part, (str, dict)):
-                raise InputError(
-                    f"of type {type(part).__name__}; pass a content block", place.within(f"block {number}")
-                )
-        return [_message(HumanMessage(content=list(value)))]
-    return value
+    return _from_list(list(value), place) if isinstance(value, (list, tuple)) else value
+
+
+def _from_list(parts: list[Any], place: Place) -> list[dict[str, Any]]:
+    """Return the message that a list of messages or of content blocks stands for, as chat messages."""
+    if parts and all(isinstance(part, BaseMessage) for part in parts):
+        return [_message(message) for message in parts]
+    if parts and all(isinstance(part, dict) and "role" in part for part in parts):
+        return parts
+    for number, part in enumerate(parts):
+        if not isinstance(part, (str, dict)):
+            raise InputError(f"of type {type(part).__name__}; pass a content block", place.within(f"block {number}"))
+    return [_message(HumanMessage(content=parts))]
 
 
 def document_image(document: Document) -> Any:

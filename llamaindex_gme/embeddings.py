@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -300,7 +300,7 @@ class GMEEmbedding(MultiModalEmbedding):
         return {"batch_size": self.embed_batch_size, "show_progress_bar": False, **self.encode_kwargs, **prompt}
 
     @contextmanager
-    def _event(self, items: Sequence[Any]) -> Iterator[list[Embedding]]:
+    def _event(self, items: Sequence[Any]) -> Generator[list[Embedding], None, None]:
         """Core's events around embedding items, for what core has no method for; the embeddings go into the list."""
         embeddings: list[Embedding] = []
         chunks = [_describe(item) for item in items]

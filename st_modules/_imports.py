@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 from st_modules.errors import MissingExtraError
@@ -50,3 +51,17 @@ def require(package: str, extra: str) -> None:
     """
     if importlib.util.find_spec(package) is None:
         raise MissingExtraError(f'This needs {package}: pip install "st-modules[{extra}]"')
+
+
+def import_extra(module: str, extra: str) -> ModuleType:
+    """Import a module of a package that an extra brings.
+
+    Args:
+        module: Its name, the package's first.
+        extra: The extra of st-modules that brings the package.
+
+    Raises:
+        MissingExtraError: The package is not installed.
+    """
+    require(module.partition(".")[0], extra)
+    return importlib.import_module(module)

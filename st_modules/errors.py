@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -75,7 +75,7 @@ class InputError(STModulesError, ValueError):
 
 
 @contextmanager
-def name_inputs(name: Callable[[int], str], offset: int = 0) -> Iterator[None]:
+def name_inputs(name: Callable[[int], str], offset: int = 0) -> Generator[None, None, None]:
     """Name the inputs in errors as their caller knows them.
 
     Args:

@@ -1,7 +1,4 @@
-"""``SentenceTransformer`` with the catalog's names, and with batches planned from exact lengths.
-
-The only file that touches sentence-transformers' internals.
-"""
+"""``SentenceTransformer`` with the catalog's names, and with batches planned from exact lengths."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
+from st_modules.backbones.attention import KeysAndValues, split_heads
 from st_modules.backbones.base import Architecture, Backbone, Towers
-from st_modules.backbones.pruning import allow_pruning, pooling_arguments, split_heads
+from st_modules.backbones.pruning import allow_pruning, pooling_arguments
 from st_modules.inputs.images import ImageSource, scaled_size, to_rgb
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.tokenizer import SegmentTokenizer
@@ -100,7 +100,7 @@ class CLIP(Backbone):
         return features
 
 
-def _keys_and_values(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def _keys_and_values(layer: Any, hidden: Tensor) -> KeysAndValues:
     attention, normed = layer.self_attn, layer.layer_norm1(hidden)
     return (
         split_heads(attention.k_proj(normed), attention.head_dim),

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from st_modules.backbones.attention import KeysAndValues
 from st_modules.backbones.base import Backbone, Row
 from st_modules.backbones.packing import PackedRows, Packing, PrefixCache, allow_packing, takes_packed
-from st_modules.backbones.pruning import KeysAndValues
 from st_modules.errors import CheckpointError, InputError
 from st_modules.inputs.items import Item
 from st_modules.inputs.limits import ImageLimits
@@ -132,7 +132,8 @@ class DecoderBackbone(Backbone):
     def _run_prefix(self, prefix: tuple[int, ...]) -> list[KeysAndValues]:
         ids = torch.tensor([prefix], device=self.model.device)
         positions = torch.arange(len(prefix), device=self.model.device)[None]
-        cache = self.model(input_ids=ids, position_ids=positions, use_cache=True).past_key_values
+        # By its place in the output: its name differs between releases of transformers.
+        cache = self.model(input_ids=ids, position_ids=positions, use_cache=True)[1]
         return [(layer.keys, layer.values) for layer in cache.layers]
 
     def visual_inputs(self, features: dict[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,16 @@ import torch
 from PIL.Image import Image as PILImage
 from PIL.Image import Resampling
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextModel, PreTrainedTokenizerFast
-from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers import (
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessorPil,
+    LlavaNextModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
+from st_modules.backbones.attention import attention_of
 from st_modules.backbones.base import Architecture, Towers
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.packing import allow_packing
@@ -114,7 +120,7 @@ class LlavaNext(DecoderBackbone):
         super().__setstate__(state)
         # Not by the configuration, which does not follow a model that was cast or moved.
         sample = weights["image_newline"]
-        kwargs = {"dtype": sample.dtype, "attn_implementation": config._attn_implementation}
+        kwargs = {"dtype": sample.dtype, "attn_implementation": attention_of(config)}
         model = load_pretrained(LlavaNextModel, Path("pickle"), state_dict=weights, config=config, **kwargs)
         self.model = cast(LlavaNextModel, model.train(self.training).to(sample.device))
         allow_packing(self.model.language_model)

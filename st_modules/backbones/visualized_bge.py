@@ -15,17 +15,18 @@ from transformers import (
     BertConfig,
     BertModel,
     BertTokenizer,
+    CLIPImageProcessorPil,
     PreTrainedModel,
     XLMRobertaConfig,
     XLMRobertaModel,
     XLMRobertaTokenizer,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from typing_extensions import Self
 
+from st_modules.backbones.attention import KeysAndValues, split_heads
 from st_modules.backbones.base import Backbone, Towers
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
-from st_modules.backbones.pruning import allow_pruning, pooling_arguments, split_heads
+from st_modules.backbones.pruning import allow_pruning, pooling_arguments
 from st_modules.backbones.visualized_bge_weights import upstream_weights
 from st_modules.checkpoints.locate import Checkpoint
 from st_modules.checkpoints.weights import cast_parameters, check_model_type, load_pretrained, refuse_other_weights
@@ -247,7 +248,7 @@ class VisualizedBGE(Backbone):
         return cls(FusedModel(text, vision["tower"], vision["projection"]).eval(), segment_tokenizer, **options)
 
 
-def _keys_and_values(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def _keys_and_values(layer: Any, hidden: Tensor) -> KeysAndValues:
     attention = layer.attention.self
     return (
         split_heads(attention.key(hidden), attention.attention_head_size),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def write_atomically(targets: Sequence[Path]) -> Iterator[list[Path]]:
+def write_atomically(targets: Sequence[Path]) -> Generator[list[Path], None, None]:
     """Have files written beside their places, and put there when all of them are complete.
 
     Args:

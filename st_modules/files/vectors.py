@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_modules._imports import import_extra
 from st_modules.errors import InputError
 from st_modules.files.atomic import write_atomically
 from st_modules.files.records import Record
@@ -75,10 +76,8 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def _write_parquet(path: Path, vectors: np.ndarray, records: Sequence[Record]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    flat = pa.array(vectors.astype("float32", copy=False).reshape(-1))
+    pa, pq = (import_extra(module, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
+    flat = pa.array(vectors.astype("float32", copy=False).ravel())
     columns = {
         "id": pa.array([str(record.id) for record in records], pa.string()),
         "text": pa.array([record.text for record in records], pa.string()),

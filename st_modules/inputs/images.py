@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -148,7 +148,7 @@ class ImageSource:
         return _check_stream(self._fetched, max_bytes)
 
     @contextmanager
-    def _name_errors(self) -> Iterator[None]:
+    def _name_errors(self) -> Generator[None, None, None]:
         """Turn whatever goes wrong into an ImageError that says where."""
         try:
             yield
@@ -208,7 +208,7 @@ def _normalise(source: object) -> object:
     if isinstance(source, str) and (source[:5].lower() == "data:" or _URL.match(source)):
         return source
     if isinstance(source, (str, os.PathLike)):
-        return Path(os.fsdecode(source))
+        return Path(os.fsdecode(cast("str | os.PathLike[str]", source)))
     if isinstance(source, Image.Image) or _is_array(source) or _is_tensor(source):
         return source
     raise ImageError("not an image; pass a path, URL, data URI, bytes, PIL image, uint8 array or uint8 tensor")

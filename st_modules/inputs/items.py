@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from st_modules.errors import InputError, Place
 from st_modules.inputs.images import ImageSource
@@ -87,19 +87,21 @@ def check_texts(texts: Sequence[object]) -> None:
         check_text(_require_string(text, Place(index, '"text"')), Place(index))
 
 
-def _parse(value: object, place: Place, limits: ImageLimits) -> Item:
+def _parse(value: Any, place: Place, limits: ImageLimits) -> Item:
     if isinstance(value, Item):
         return value
     if isinstance(value, str):
         texts, images = ([], [value]) if _names_image(value) else ([value], [])
         return _make_item(texts, images, None, place, limits)
-    if isinstance(value, dict) and not _MESSAGE_KEYS.isdisjoint(value):
-        return _from_messages([value], place, limits)
-    if isinstance(value, dict):
-        return _from_dict(value, place, limits)
-    if isinstance(value, list) and value and all(isinstance(message, dict) for message in value):
-        return _from_messages(value, place, limits)
-    if isinstance(value, (list, tuple)):
+    if _is_dict(value):
+        return (
+            _from_dict(value, place, limits)
+            if _MESSAGE_KEYS.isdisjoint(value)
+            else _from_messages([value], place, limits)
+        )
+    if _is_sequence(value):
+        if isinstance(value, list) and value and all(map(_is_dict, value)):
+            return _from_messages(value, place, limits)
         raise InputError(
             f"a {type(value).__name__} of {len(value)} is not one item; encode each by itself, or pass "
             '{"text": ..., "image": ...} for a text with its image',
@@ -137,7 +139,7 @@ def _from_dict(value: dict[Any, Any], place: Place, limits: ImageLimits) -> Item
     _check_keys(value, _ITEM_KEYS, place)
     text, image = value.get("text"), value.get("image")
     texts = [] if text is None else [_require_string(text, place.within('"text"'))]
-    images = list(image) if isinstance(image, (list, tuple)) else [] if image is None else [image]
+    images = list(image) if _is_sequence(image) else [] if image is None else [image]
     return _make_item(texts, images, None, place, limits)
 
 
@@ -168,7 +170,7 @@ def _read_content(message: dict[Any, Any], place: Place) -> tuple[list[str], lis
     content = message.get("content")
     if isinstance(content, str):
         return [content], []
-    if not isinstance(content, (list, tuple)):
+    if not _is_sequence(content):
         raise InputError(f'"content" is of type {type(content).__name__}; pass a string or a list of parts', place)
     texts: list[str] = []
     images: list[object] = []
@@ -184,7 +186,7 @@ def _read_content(message: dict[Any, Any], place: Place) -> tuple[list[str], lis
 
 def _read_part(part: object, place: Place) -> tuple[str, object]:
     """A part of a message as ("text", string) or ("image", source)."""
-    if not isinstance(part, dict):
+    if not _is_dict(part):
         raise InputError(f'of type {type(part).__name__}; pass {{"type": "text", "text": ...}} or an image part', place)
     kind = part.get("type")
     values = {key: value for key, value in part.items() if key != "type" and value is not None}
@@ -195,7 +197,7 @@ def _read_part(part: object, place: Place) -> tuple[str, object]:
         return "image", _read_image(key, value, place)
     if kind == "image_url":
         value = _take_only_value(values, {"image_url"}, place)[1]
-        return "image", _require_string(value.get("url") if isinstance(value, dict) else value, place)
+        return "image", _require_string(value.get("url") if _is_dict(value) else value, place)
     raise InputError(f'the type {kind!r} cannot be embedded; known are "text", "image" and "image_url"', place)
 
 
@@ -214,6 +216,14 @@ def _take_only_value(values: dict[Any, Any], known: set[str] | frozenset[str], p
     if len(values) != 1:
         raise InputError(f"needs exactly one of {sorted(known)}, and has {sorted(values)}", place)
     return next(iter(values.items()))
+
+
+def _is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_sequence(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    return isinstance(value, (list, tuple))
 
 
 def _require_string(value: object, place: Place) -> str:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -180,9 +180,9 @@ class _Run:
     skipped: list[dict[str, str]] = field(default_factory=list)
 
     def run(self) -> Summary:
-        collection, contents = self._scan()
+        collection, digests = self._scan()
         encoders = self.recipe.encoders
-        paths = [self._vectors_path(collection, contents, encoder) for encoder in encoders]
+        paths = [self._vectors_path(collection, digests, encoder) for encoder in encoders]
         _check_names(encoder for encoder, path in zip(encoders, paths, strict=True) if not is_complete(path))
         vectors = [self._embed(collection, *pair) for pair in zip(encoders, paths, strict=True)]
         found = [self._neighbours(collection, *pair) for pair in zip(encoders, vectors, strict=True)]
@@ -191,7 +191,7 @@ class _Run:
             for encoder, file in zip(encoders, vectors, strict=True)
             if encoder.reads == "visual"
         ]
-        _, classes = np.unique(contents, return_inverse=True)
+        _, classes = np.unique(digests, return_inverse=True)
         miner = Miner(
             [picture.name for picture in collection.pictures],
             [file.rows for file in found],
@@ -211,20 +211,20 @@ class _Run:
         if file.count < len(everything):
             _check_names(self.recipe.encoders)
         with self._bar("Reading", len(everything)) as report:
-            contents = scan_pictures(everything, file, report)
-        good = [number for number, content in enumerate(contents) if not content.problem]
+            scanned = scan_pictures(everything, file, report)
+        good = [number for number, picture in enumerate(scanned) if not picture.problem]
         self.skipped = [
-            {"picture": picture.name, "reason": "unreadable", "detail": content.problem}
-            for picture, content in zip(everything.pictures, contents, strict=True)
-            if content.problem
+            {"picture": picture.name, "reason": "unreadable", "detail": found.problem}
+            for picture, found in zip(everything.pictures, scanned, strict=True)
+            if found.problem
         ]
         if len(good) < 2:
-            raise InputError(f"{everything.root}: {len(good)} of {len(contents)} pictures can be read; pairs need two.")
+            raise InputError(f"{everything.root}: {len(good)} of {len(scanned)} pictures can be read; pairs need two.")
         collection = Collection(everything.root, tuple(everything.pictures[number] for number in good))
-        return collection, [contents[number].digest for number in good]
+        return collection, [scanned[number].digest for number in good]
 
-    def _vectors_path(self, collection: Collection, contents: Sequence[str], encoder: Encoder) -> Path:
-        rows = (f"{digest} {picture.caption}" for digest, picture in zip(contents, collection.pictures, strict=True))
+    def _vectors_path(self, collection: Collection, digests: Sequence[str], encoder: Encoder) -> Path:
+        rows = (f"{digest} {picture.caption}" for digest, picture in zip(digests, collection.pictures, strict=True))
         key = _key(encoder.label, str(self.recipe.float16), *rows)
         return self.work / f"vectors-{_slug(encoder)}-{key}.npy"
 
@@ -298,7 +298,7 @@ class _Run:
         return self.out, report
 
     @contextmanager
-    def _bar(self, title: str, total: int) -> Iterator[Report]:
+    def _bar(self, title: str, total: int) -> Generator[Report, None, None]:
         with tqdm(total=total, desc=title, disable=not self.show_progress_bar) as bar:
             yield lambda done: bar.update(done - bar.n)
 

@@ -1,4 +1,4 @@
-"""A first scan at every picture: whether it can be read, and whether another one has the same contents."""
+"""A first look at every picture: whether it can be read, and whether another file is equal to it."""
 
 from __future__ import annotations
 

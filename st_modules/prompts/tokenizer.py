@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, TypeAlias, cast, get_args
 
 from tokenizers.models import Unigram
 from tokenizers.pre_tokenizers import Metaspace
@@ -292,7 +292,7 @@ def _read_as_text(tokenizer: PreTrainedTokenizerBase, control_tokens: Sequence[s
     # their image token.
     unmarked = [
         AddedToken(token.content, normalized=token.normalized, special=True)
-        for token in tokenizer.added_tokens_decoder.values()
+        for token in cast("dict[int, Any]", tokenizer.added_tokens_decoder).values()
         if token.content in control_tokens and not token.special
     ]
     if unmarked:
