@@ -39,18 +39,17 @@ def test_rows_attend_to_themselves_and_to_the_shared_beginning(prefix: int, leng
     found, weights = attend_packed(Layer(), query, key, value, None, PackedRows(lengths, states), scaling=SCALE)
     assert weights is None
     assert found.shape == (1, sum(lengths), HEADS, HEAD_DIM)
-    start = 0
-    for length in lengths:
-        row = slice(start, start + length)
-        expected = brute_force(
-            query[0, :, row].transpose(0, 1),
-            *(
-                torch.cat([a[0], b[0, :, row]], dim=1).transpose(0, 1)
-                for a, b in zip(shared, (key, value), strict=True)
-            ),
+    # Each row apart, behind what is shared.
+    parts = [part[0].split(lengths, dim=1) for part in (query, key, value)]
+    expected = [
+        brute_force(
+            row_query.transpose(0, 1),
+            torch.cat([shared[0, 0], row_key], dim=1).transpose(0, 1),
+            torch.cat([shared[1, 0], row_value], dim=1).transpose(0, 1),
         )
-        assert (found[0, row] - expected).abs().max() <= 1e-6
-        start += length
+        for row_query, row_key, row_value in zip(*parts, strict=True)
+    ]
+    assert (found[0] - torch.cat(expected)).abs().max() <= 1e-6
 
 
 def test_a_batch_that_is_not_packed_gets_the_attention_of_transformers() -> None:

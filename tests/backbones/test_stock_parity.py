@@ -191,21 +191,28 @@ def calls(name: str) -> list[list[Case]]:
     return [[cases[number] for number in random_state.permutation(len(cases))] for cases in together.values()]
 
 
+EACH_CALL = [
+    pytest.param(name, cases, id=f"{name}-{cases[0].method}-{'told ' if cases[0].instruction else ''}{number}")
+    for name in MODELS
+    for number, cases in enumerate(calls(name))
+]
+
+
 @pytest.mark.parametrize(("attention", "batch_size"), [("eager", 1000), ("sdpa", 7)])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "cases"), EACH_CALL)
 def test_everything_mixed_in_one_call_has_the_stock_vectors(
-    workshop: Workshop, name: str, attention: str, batch_size: int
+    workshop: Workshop, name: str, cases: list[Case], attention: str, batch_size: int
 ) -> None:
-    for cases in calls(name):
-        embeddings = workshop.encode(workshop.model(name, attention), cases, batch_size)
-        assert difference(embeddings, workshop.expected(name, cases)) <= TOLERANCE
+    embeddings = workshop.encode(workshop.model(name, attention), cases, batch_size)
+    assert difference(embeddings, workshop.expected(name, cases)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_everything_has_the_stock_vectors_after_save_and_reload(workshop: Workshop, name: str) -> None:
-    for cases in calls(name):
-        embeddings = workshop.encode(workshop.reloaded(name), cases, batch_size=7)
-        assert difference(embeddings, workshop.expected(name, cases)) <= TOLERANCE
+@pytest.mark.parametrize(("name", "cases"), EACH_CALL)
+def test_everything_has_the_stock_vectors_after_save_and_reload(
+    workshop: Workshop, name: str, cases: list[Case]
+) -> None:
+    embeddings = workshop.encode(workshop.reloaded(name), cases, batch_size=7)
+    assert difference(embeddings, workshop.expected(name, cases)) <= TOLERANCE
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -227,10 +234,10 @@ def test_the_instruction_counts_alike_in_every_method(workshop: Workshop, name: 
     assert difference(model.encode(items), embeddings) > 1e-2
 
 
-def test_e5_v_refuses_an_instruction(workshop: Workshop) -> None:
-    for method in ("encode", "encode_query", "encode_document"):
-        with pytest.raises(InputError):
-            getattr(workshop.model("e5-v"), method)(["a"], prompt="Find it.")
+@pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
+def test_e5_v_refuses_an_instruction(workshop: Workshop, method: str) -> None:
+    with pytest.raises(InputError):
+        getattr(workshop.model("e5-v"), method)(["a"], prompt="Find it.")
 
 
 def test_dse_reads_a_text_as_a_document_unless_it_is_a_query(workshop: Workshop) -> None:
@@ -291,9 +298,11 @@ def test_control_tokens_in_text_stay_text(workshop: Workshop, name: str, picture
     model, stock, case = workshop.model(name), workshop.stock(name), Case(text, picture)
     ids = model.preprocess([case.item(workshop.pictures)])["input_ids"]
     harmless = model.preprocess([Case("a", picture).item(workshop.pictures)])["input_ids"]
-    for token in stock.control_tokens:
-        number = stock.tokenizer.token_to_id(token)
-        assert (ids == number).sum() == (harmless == number).sum()
+    numbers = {token: stock.tokenizer.token_to_id(token) for token in stock.control_tokens}
+    found, expected = (
+        {token: int((each == number).sum()) for token, number in numbers.items()} for each in (ids, harmless)
+    )
+    assert found == expected
     embeddings = workshop.encode(model, [case], batch_size=1)
     assert np.isfinite(embeddings).all()
     assert difference(embeddings, workshop.expected(name, [case])) <= TOLERANCE
@@ -321,25 +330,25 @@ def _too_long() -> list[Any]:
     ]
 
 
+@pytest.mark.parametrize("more", [0, 1])
 @pytest.mark.parametrize(("name", "case"), _too_long())
 def test_a_text_over_max_length_has_the_vector_of_its_start(
-    workshop: Workshop, caplog: pytest.LogCaptureFixture, name: str, case: Case
+    workshop: Workshop, caplog: pytest.LogCaptureFixture, name: str, case: Case, more: int
 ) -> None:
     stock, text = workshop.stock(name), case.text
     assert text is not None
     starts = [Case(text[:end], case.picture, case.instruction) for end in range(1, 80)]
     lengths = [len(stock.ids(start)) for start in starts]
-    image_tokens = _image_tokens(workshop, name, case.picture)
-    for most in (lengths[40], lengths[40] + 1):
-        model = workshop.model(name, max_length=most + image_tokens)
-        with caplog.at_level(logging.WARNING):
-            caplog.clear()
-            vector = workshop.encode(model, [case], batch_size=1)[0]
-        assert [record.levelname for record in caplog.records] == ["WARNING"]
-        assert "max_length" in caplog.text
-        # The cut costs no more than what one character can be in tokens, and a merge that it ends.
-        near = [start for start, length in zip(starts, lengths, strict=True) if most - 6 <= length <= most]
-        assert min(difference(stock.vector(start, workshop.pictures), vector) for start in near) <= TOLERANCE
+    most = lengths[40] + more
+    model = workshop.model(name, max_length=most + _image_tokens(workshop, name, case.picture))
+    with caplog.at_level(logging.WARNING):
+        caplog.clear()
+        vector = workshop.encode(model, [case], batch_size=1)[0]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "max_length" in caplog.text
+    # The cut costs no more than what one character can be in tokens, and a merge that it ends.
+    near = [start for start, length in zip(starts, lengths, strict=True) if most - 6 <= length <= most]
+    assert min(difference(stock.vector(start, workshop.pictures), vector) for start in near) <= TOLERANCE
 
 
 def _image_tokens(workshop: Workshop, name: str, picture: str | None) -> int:
@@ -359,12 +368,14 @@ def test_a_text_that_just_fits_is_not_cut(workshop: Workshop, caplog: pytest.Log
     assert difference(embeddings, workshop.expected(name, [case])) <= TOLERANCE
 
 
+@pytest.mark.parametrize("text", [{}, {"text": "a"}], ids=["images", "text and images"])
 @pytest.mark.parametrize("name", MODELS)
-def test_more_than_one_image_is_an_error_that_names_the_item(workshop: Workshop, name: str) -> None:
+def test_more_than_one_image_is_an_error_that_names_the_item(
+    workshop: Workshop, name: str, text: dict[str, str]
+) -> None:
     two = [workshop.pictures["small"], workshop.pictures["tall"]]
-    for item in ({"image": two}, {"text": "a", "image": two}):
-        with pytest.raises(InputError, match="^item 2: "):
-            workshop.model(name).encode(["a", {"image": two[0]}, item])
+    with pytest.raises(InputError, match="^item 2: "):
+        workshop.model(name).encode(["a", {"image": two[0]}, {**text, "image": two}])
 
 
 def test_the_image_token_of_e5_v_is_an_ordinary_one(workshop: Workshop) -> None:

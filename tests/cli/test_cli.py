@@ -57,8 +57,7 @@ def assert_one_line_error(result: Result, code: int, *words: str) -> None:
     assert result.exit_code == code
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
-    for word in words:
-        assert word in result.stderr
+    assert [word for word in words if word not in result.stderr] == []
 
 
 # ----------------------------------------------------------------------------------------------------- list

@@ -92,9 +92,11 @@ def test_a_mixed_corpus_has_the_three_kinds_of_documents() -> None:
 @pytest.mark.parametrize("task", DRAWINGS, ids=lambda task: task.metadata.name)
 def test_drawings_are_the_same_each_time(task: type[Drawings]) -> None:
     drawings = task(5)
-    first, again = (drawings.subsets()["default"] for _ in range(2))
-    for side in ("queries", "corpus"):
-        assert first[side].data.table == again[side].data.table  # type: ignore[literal-required]
+    first, again = (
+        {side: data[side].data.table for side in ("queries", "corpus")}
+        for data in (drawings.subsets()["default"] for _ in range(2))
+    )
+    assert first == again
 
 
 def test_results_are_files_of_mteb(tiny: SentenceTransformer, tmp_path: Path) -> None:

@@ -94,10 +94,13 @@ def ask(setting: Setting, query: Any, k: int = 1, **options: Any) -> list[Docume
     return MultimodalRetriever(vectorstore=setting.store, search_kwargs=search_kwargs, **options).invoke(query)
 
 
+def search_captions(setting: Setting) -> dict[str, list[int]]:
+    return {text: numbers(setting.store.similarity_search(text, k=1)) for text in CAPTIONS}
+
+
 def add_texts(setting: Setting) -> None:
     setting.store.add_texts(list(CAPTIONS), [{"number": number} for number in range(len(CAPTIONS))])
-    for number, text in enumerate(CAPTIONS):
-        assert numbers(setting.store.similarity_search(text, k=1)) == [number]
+    assert search_captions(setting) == {text: [number] for number, text in enumerate(CAPTIONS)}
 
 
 def add_items(setting: Setting) -> None:
@@ -119,22 +122,24 @@ def add_items(setting: Setting) -> None:
 
 def text_search(setting: Setting) -> None:
     add_pictures(setting)
-    for number, text in enumerate(CAPTIONS):
-        assert numbers(setting.store.similarity_search(text, k=1)) == [number]
-        assert numbers(ask(setting, text)) == [number]
+    expected = {text: [number] for number, text in enumerate(CAPTIONS)}
+    assert search_captions(setting) == expected
+    assert {text: numbers(ask(setting, text)) for text in CAPTIONS} == expected
 
 
 def image_search(setting: Setting) -> None:
     add_pictures(setting)
-    for query in (setting.gallery.query, {"image": str(setting.gallery.query)}):
-        assert numbers(ask(setting, query)) == [RED_CIRCLE]
+    queries = {"path": setting.gallery.query, "item": {"image": str(setting.gallery.query)}}
+    found = {form: numbers(ask(setting, query)) for form, query in queries.items()}
+    assert found == {"path": [RED_CIRCLE], "item": [RED_CIRCLE]}
 
 
 def composed_search(setting: Setting) -> None:
     add_pictures(setting)
     blocks = [{"type": "image", "url": setting.gallery.query.as_uri()}, {"type": "text", "text": CHANGE}]
-    for query in ({"text": CHANGE, "image": setting.gallery.query}, blocks):
-        assert numbers(ask(setting, query)) == [BLUE_CIRCLE]
+    queries = {"item": {"text": CHANGE, "image": setting.gallery.query}, "blocks": blocks}
+    found = {form: numbers(ask(setting, query)) for form, query in queries.items()}
+    assert found == {"item": [BLUE_CIRCLE], "blocks": [BLUE_CIRCLE]}
 
 
 def filtered_search(setting: Setting) -> None:

@@ -121,8 +121,8 @@ def ask(setting: Setting, query: Any, top_k: int = 1, **options: Any) -> list[in
 
 def text_query(setting: Setting) -> None:
     retriever = MultimodalVectorIndexRetriever(index_of(setting), similarity_top_k=1)
-    for number, text in enumerate([*CAPTIONS, TEXT]):
-        assert numbers(retriever, text) == [number]
+    texts = [*CAPTIONS, TEXT]
+    assert {text: numbers(retriever, text) for text in texts} == {text: [number] for number, text in enumerate(texts)}
 
 
 def image_query(setting: Setting) -> None:

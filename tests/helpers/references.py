@@ -36,6 +36,11 @@ class Case:
     side: str = "encode"
     prompt: str | None = None
 
+    @property
+    def name(self) -> str:
+        """What tells calls apart that :func:`mixed` has made."""
+        return f"{self.side}, {self.prompt!r}"
+
     def embed(self, model: SentenceTransformer, batch_size: int) -> np.ndarray:
         return getattr(model, self.side)(self.items, prompt=self.prompt, batch_size=batch_size)
 
@@ -115,6 +120,12 @@ def case_ids(name: str) -> list[str]:
 def reference(name: str) -> Reference:
     """Return what the catalog's row ``name`` is compared with."""
     return _stock_reference(name) if name in _STOCK else _golden_reference(name)
+
+
+@functools.cache
+def load_once(name: str, attention: str) -> SentenceTransformer:
+    """Return the model of a row, which tests share: none of them changes it."""
+    return reference(name).load(name, attention)
 
 
 def _stock_reference(name: str) -> Reference:

@@ -170,7 +170,7 @@ def test_it_serves_event_loops_in_several_threads() -> None:
 async def test_no_thread_is_left_when_nothing_waits() -> None:
     double = Doubler()
     await gatherer(double)([1], {}, 0)
-    for thread in threading.enumerate():
-        if thread.name == "st_modules-batcher":
-            thread.join(30)
-            assert not thread.is_alive()
+    batchers = [thread for thread in threading.enumerate() if thread.name == "st_modules-batcher"]
+    for thread in batchers:
+        thread.join(30)
+    assert [thread for thread in batchers if thread.is_alive()] == []

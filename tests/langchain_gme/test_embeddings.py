@@ -7,6 +7,7 @@ import base64
 import copy
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -224,10 +225,16 @@ def test_text_that_reads_like_an_address_or_a_path_is_never_opened(
     assert len(server.requests) == 1
 
 
-def test_images_are_fetched_from_public_addresses_only(embeddings: GMEEmbeddings, server: Server) -> None:
-    for item in (Document("", metadata={"image": server.url()}), [{"type": "image", "url": server.url()}]):
-        with pytest.raises(InputError, match="not public"):
-            embeddings.embed_multimodal([item])
+@pytest.mark.parametrize(
+    "make_item",
+    [lambda url: Document("", metadata={"image": url}), lambda url: [{"type": "image", "url": url}]],
+    ids=["document", "block"],
+)
+def test_images_are_fetched_from_public_addresses_only(
+    embeddings: GMEEmbeddings, server: Server, make_item: Callable[[str], Any]
+) -> None:
+    with pytest.raises(InputError, match="not public"):
+        embeddings.embed_multimodal([make_item(server.url())])
     assert server.requests == []
 
 
@@ -353,10 +360,10 @@ def test_bad_input_is_named(
         asyncio.run(getattr(embeddings, f"a{method}")(filled(argument)))
 
 
-def test_nothing_to_embed_is_no_error(embeddings: GMEEmbeddings) -> None:
-    for method in ("embed_documents", "embed_image", "embed_images", "embed_multimodal"):
-        assert getattr(embeddings, method)([]) == []
-        assert asyncio.run(getattr(embeddings, f"a{method}")([])) == []
+@pytest.mark.parametrize("method", ["embed_documents", "embed_image", "embed_images", "embed_multimodal"])
+def test_nothing_to_embed_is_no_error(embeddings: GMEEmbeddings, method: str) -> None:
+    assert getattr(embeddings, method)([]) == []
+    assert asyncio.run(getattr(embeddings, f"a{method}")([])) == []
 
 
 def test_the_fields_have_the_names_of_hugging_face_embeddings() -> None:
@@ -368,11 +375,14 @@ def test_the_fields_have_the_names_of_hugging_face_embeddings() -> None:
         GMEEmbeddings(model="tiny", colour="red")
 
 
-def test_a_loaded_model_is_used_as_it_is(tiny: SentenceTransformer) -> None:
-    for name in ("model", "model_name"):
-        embeddings = GMEEmbeddings(**{name: tiny})
-        assert embeddings.client is tiny
-        assert_same(embeddings.embed_query(CHANGE), tiny.encode_query(CHANGE))
+@pytest.mark.parametrize("name", ["model", "model_name"])
+def test_a_loaded_model_is_used_as_it_is(tiny: SentenceTransformer, name: str) -> None:
+    embeddings = GMEEmbeddings(**{name: tiny})
+    assert embeddings.client is tiny
+    assert_same(embeddings.embed_query(CHANGE), tiny.encode_query(CHANGE))
+
+
+def test_what_a_loaded_model_would_ignore_is_refused(tiny: SentenceTransformer) -> None:
     with pytest.raises(ValueError, match="device: the model is loaded already"):
         GMEEmbeddings(model=tiny, model_kwargs=CPU)
     with pytest.raises(TypeError, match="type int: pass the name of a model, or a loaded SentenceTransformer"):
@@ -386,7 +396,7 @@ def test_a_saved_model_of_the_plain_class_is_used_too(tiny: SentenceTransformer,
     assert_same(GMEEmbeddings(model=str(tmp_path), model_kwargs=CPU).embed_query(CHANGE), tiny.encode_query(CHANGE))
 
 
-def test_pickles_copies_and_dumps_are_without_weights(tiny: SentenceTransformer) -> None:
+def test_pickles_and_dumps_are_without_weights() -> None:
     embeddings = GMEEmbeddings(model="tiny", model_kwargs=CPU, query_instruction="Find an image.")
     pickled = pickle.dumps(embeddings)
     assert len(pickled) < 2000
@@ -394,12 +404,21 @@ def test_pickles_copies_and_dumps_are_without_weights(tiny: SentenceTransformer)
     assert again.model_dump() == embeddings.model_dump()
     assert again.embed_query(CHANGE) == embeddings.embed_query(CHANGE)
     assert again.client is not embeddings.client
-    for twin in (copy.copy(embeddings), copy.deepcopy(embeddings), embeddings.model_copy(deep=True)):
-        assert twin.client is embeddings.client
     dumped = embeddings.model_dump()
     assert len(str(dumped)) < 2000
     assert GMEEmbeddings(**dumped).model_dump() == dumped
     assert len(embeddings.model_dump_json()) < 2000
+
+
+@pytest.mark.parametrize(
+    "make_copy",
+    [copy.copy, copy.deepcopy, lambda each: each.model_copy(deep=True)],
+    ids=["copy", "deepcopy", "pydantic"],
+)
+def test_copies_share_the_weights(
+    embeddings: GMEEmbeddings, make_copy: Callable[[GMEEmbeddings], GMEEmbeddings]
+) -> None:
+    assert make_copy(embeddings).client is embeddings.client
 
 
 def test_a_loaded_model_cannot_be_pickled(tiny: SentenceTransformer) -> None:

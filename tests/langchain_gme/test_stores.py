@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from langchain_classic.embeddings import CacheBackedEmbeddings
 from langchain_core.documents import Document
-from langchain_core.embeddings import FakeEmbeddings
+from langchain_core.embeddings import Embeddings, FakeEmbeddings
 from langchain_core.runnables import RunnableLambda
 from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
@@ -222,14 +223,25 @@ async def test_nothing_to_add_is_no_error(memory: InMemoryVectorStore) -> None:
     assert await aadd_multimodal(memory, []) == []
 
 
-def test_other_embeddings_are_refused(embeddings: GMEEmbeddings) -> None:
-    cached = CacheBackedEmbeddings.from_bytes_store(embeddings, InMemoryByteStore(), key_encoder="sha256")
-    for other in (FakeEmbeddings(size=3), cached):
-        store = InMemoryVectorStore(other)
-        with pytest.raises(TypeError, match=f"of type {type(other).__name__}; make the store with GMEEmbeddings"):
-            add_multimodal(store, ["a"])
-        with pytest.raises(TypeError, match="make the store with GMEEmbeddings"):
-            MultimodalRetriever(vectorstore=store)
+@pytest.mark.parametrize(
+    "make_other",
+    [
+        lambda embeddings: FakeEmbeddings(size=3),
+        lambda embeddings: CacheBackedEmbeddings.from_bytes_store(
+            embeddings, InMemoryByteStore(), key_encoder="sha256"
+        ),
+    ],
+    ids=["fake", "cached"],
+)
+def test_other_embeddings_are_refused(
+    embeddings: GMEEmbeddings, make_other: Callable[[GMEEmbeddings], Embeddings]
+) -> None:
+    other = make_other(embeddings)
+    store = InMemoryVectorStore(other)
+    with pytest.raises(TypeError, match=f"of type {type(other).__name__}; make the store with GMEEmbeddings"):
+        add_multimodal(store, ["a"])
+    with pytest.raises(TypeError, match="make the store with GMEEmbeddings"):
+        MultimodalRetriever(vectorstore=store)
 
 
 def test_a_retriever_takes_embeddings_of_its_own(embeddings: GMEEmbeddings, gallery: Gallery) -> None:

@@ -96,16 +96,10 @@ async def test_batches_keep_the_order(
 ) -> None:
     embedding = GMEEmbedding("tiny", device="cpu", embed_batch_size=batch_size, num_workers=2)
     texts, paths = tiny.encode_document(list(CAPTIONS)), tiny.encode_document(list(gallery.paths))
-    for found in (
-        embedding.get_text_embedding_batch(list(CAPTIONS), show_progress),
-        await embedding.aget_text_embedding_batch(list(CAPTIONS), show_progress),
-    ):
-        assert_same(found, texts)
-    for found in (
-        embedding.get_image_embedding_batch(gallery.paths, show_progress),
-        await embedding.aget_image_embedding_batch(gallery.paths, show_progress),
-    ):
-        assert_same(found, paths)
+    assert_same(embedding.get_text_embedding_batch(list(CAPTIONS), show_progress), texts)
+    assert_same(await embedding.aget_text_embedding_batch(list(CAPTIONS), show_progress), texts)
+    assert_same(embedding.get_image_embedding_batch(gallery.paths, show_progress), paths)
+    assert_same(await embedding.aget_image_embedding_batch(gallery.paths, show_progress), paths)
 
 
 async def test_nothing_to_embed_is_no_error(embedding: GMEEmbedding) -> None:
@@ -114,10 +108,11 @@ async def test_nothing_to_embed_is_no_error(embedding: GMEEmbedding) -> None:
     assert embedding.get_image_embedding_batch([]) == await embedding.aget_image_embedding_batch([]) == []
 
 
-def test_results_are_lists_of_floats(embedding: GMEEmbedding, gallery: Gallery) -> None:
-    for found in (embedding.get_text_embedding("a"), embedding.get_image_embedding(gallery.query)):
-        assert type(found) is list
-        assert {type(value) for value in found} == {float}
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_results_are_lists_of_floats(embedding: GMEEmbedding, gallery: Gallery, kind: str) -> None:
+    found = embedding.get_text_embedding("a") if kind == "text" else embedding.get_image_embedding(gallery.query)
+    assert type(found) is list
+    assert {type(value) for value in found} == {float}
 
 
 def test_images_of_every_form_have_the_embedding_of_their_file(
@@ -144,7 +139,7 @@ async def test_the_event_loop_goes_on_while_nodes_are_embedded(embedding: GMEEmb
         await asyncio.sleep(0.001)
         turns += 1
     assert turns > 20
-    assert all(node.embedding for node in await call)
+    assert [node.get_content() for node in await call if not node.embedding] == []
 
 
 async def test_concurrent_queries_are_embedded_together_and_each_gets_its_own(
@@ -255,17 +250,29 @@ async def test_without_fusing_it_embeds_what_core_embeds(tiny: SentenceTransform
     assert_same(BaseEmbedding.__call__(embedding, [node])[0].embedding, expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "other_texts", "has_image"),
+    [(CHANGE, None, True), ("", None, True), (CHANGE, None, False), ("other", [CHANGE], True)],
+    ids=["text and image", "image", "text", "another text and image"],
+)
 def test_a_query_bundle_of_text_and_image_is_one_vector(
+    embedding: GMEEmbedding,
+    tiny: SentenceTransformer,
+    gallery: Gallery,
+    text: str,
+    other_texts: list[str] | None,
+    has_image: bool,
+) -> None:
+    path = str(gallery.query)
+    bundle = QueryBundle(text, image_path=path if has_image else None, custom_embedding_strs=other_texts)
+    item = {**({"text": CHANGE} if text else {}), **({"image": path} if has_image else {})}
+    assert_same(embedding.get_multimodal_query_embedding(bundle), tiny.encode_query(item))
+
+
+def test_a_query_bundle_of_several_texts_and_an_image_is_their_mean(
     embedding: GMEEmbedding, tiny: SentenceTransformer, gallery: Gallery
 ) -> None:
     path = str(gallery.query)
-    for bundle, item in (
-        (QueryBundle(CHANGE, image_path=path), {"text": CHANGE, "image": path}),
-        (QueryBundle("", image_path=path), {"image": path}),
-        (QueryBundle(CHANGE), {"text": CHANGE}),
-        (QueryBundle("other", image_path=path, custom_embedding_strs=[CHANGE]), {"text": CHANGE, "image": path}),
-    ):
-        assert_same(embedding.get_multimodal_query_embedding(bundle), tiny.encode_query(item))
     several = QueryBundle("other", image_path=path, custom_embedding_strs=list(CAPTIONS))
     items = [{"text": text, "image": path} for text in CAPTIONS]
     assert_same(embedding.get_multimodal_query_embedding(several), tiny.encode_query(items).mean(axis=0))
@@ -386,10 +393,16 @@ def test_one_damaged_node_leaves_the_others_unembedded(embedding: GMEEmbedding, 
     assert [node.embedding for node in nodes] == [None, None]
 
 
-def test_images_are_fetched_from_public_addresses_only(embedding: GMEEmbedding, server: Server) -> None:
-    for call in (embedding.get_image_embedding, lambda url: embedding([ImageNode(image_url=url)])):
-        with pytest.raises(InputError, match="not public"):
-            call(server.url())
+@pytest.mark.parametrize(
+    "embed",
+    [GMEEmbedding.get_image_embedding, lambda embedding, url: embedding([ImageNode(image_url=url)])],
+    ids=["image", "node"],
+)
+def test_images_are_fetched_from_public_addresses_only(
+    embedding: GMEEmbedding, server: Server, embed: Callable[[GMEEmbedding, str], Any]
+) -> None:
+    with pytest.raises(InputError, match="not public"):
+        embed(embedding, server.url())
     assert server.requests == []
 
 
@@ -401,19 +414,26 @@ def test_it_is_an_embedding_that_settings_take(embedding: GMEEmbedding, monkeypa
     assert embedding.to_payload() == {"class_name": "GMEEmbedding", "model_name": "tiny", "embed_batch_size": 32}
 
 
-def test_pickles_copies_and_dumps_are_without_weights(tiny: SentenceTransformer) -> None:
+def test_pickles_and_dumps_are_without_weights(tiny: SentenceTransformer) -> None:
     embedding = GMEEmbedding("tiny", device="cpu", query_instruction="Find an image.")
     pickled = pickle.dumps(embedding)
     assert len(pickled) < 3000
     again = pickle.loads(pickled)
     assert again.to_dict() == embedding.to_dict()
     assert again.get_query_embedding(CHANGE) == embedding.get_query_embedding(CHANGE)
-    for twin in (copy.copy(embedding), copy.deepcopy(embedding), embedding.model_copy(deep=True)):
-        assert twin._embedder is embedding._embedder
     assert len(embedding.to_json()) < 3000
     assert GMEEmbedding.from_json(embedding.to_json()).to_dict() == embedding.to_dict()
     with pytest.raises(TypeError, match="of a loaded model cannot be pickled"):
         pickle.dumps(GMEEmbedding(tiny))
+
+
+@pytest.mark.parametrize(
+    "make_copy",
+    [copy.copy, copy.deepcopy, lambda each: each.model_copy(deep=True)],
+    ids=["copy", "deepcopy", "pydantic"],
+)
+def test_copies_share_the_weights(embedding: GMEEmbedding, make_copy: Callable[[GMEEmbedding], GMEEmbedding]) -> None:
+    assert make_copy(embedding)._embedder is embedding._embedder
 
 
 def test_a_loaded_model_is_used_as_it_is(tiny: SentenceTransformer) -> None:

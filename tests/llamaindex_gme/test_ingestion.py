@@ -121,8 +121,8 @@ def test_the_identity_is_in_no_text(embedding: GMEEmbedding, gallery: Gallery) -
     node = ImageNode(image_path=str(gallery.paths[STAR]), text=CAPTIONS[STAR], metadata={"page": 7})
     (identified,) = identify_images([node])
     assert identified.metadata[IMAGE_ID] == hashlib.sha256(gallery.paths[STAR].read_bytes()).hexdigest()
-    for mode in (MetadataMode.EMBED, MetadataMode.LLM):
-        assert identified.get_content(mode) == node.get_content(mode)
+    assert identified.get_content(MetadataMode.EMBED) == node.get_content(MetadataMode.EMBED)
+    assert identified.get_content(MetadataMode.LLM) == node.get_content(MetadataMode.LLM)
     assert identified.metadata[IMAGE_ID] in identified.get_content(MetadataMode.ALL)
     assert embedding([identified])[0].embedding == embedding([node])[0].embedding
     assert identified.node_id == node.node_id

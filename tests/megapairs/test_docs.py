@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from st_modules import cli
 from st_modules.demo.drawings import draw
 from st_modules.demo.scenes import Scene
 from st_modules.demo.wording import caption
@@ -28,25 +27,23 @@ def block(*words: str) -> str:
     return found
 
 
-def test_the_page_runs_from_drawings_to_a_training_set(tmp_path: Path) -> None:
+def test_the_page_runs_from_drawings_to_a_training_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    names: dict[str, Any] = {"__name__": "documentation"}
+    exec(block("random_scenes"), names)
+    exec(block("np.quantile").replace("range(200)", "range(50)"), names)
     command = re.findall(r"^    (st-modules megapairs .*tiny.*)$", PAGE, re.MULTILINE)[0]
-    look = block("np.quantile").replace("range(200)", "range(50)")
-    train = block("training_dataset")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("COV_")}
-    program = f"import sys\n{block('random_scenes')}\n{look}\nfrom st_modules.cli import app\n"
-    program += f"app({shlex.split(command)[1:]!r}, standalone_mode=False)\n{train}\nprint(dataset.column_names)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
-    )
-    assert re.search(r"Wrote [1-9]\d+ triplets of 200 pictures to triplets.jsonl\.", done.stdout)
-    assert done.stdout.endswith("['anchor', 'positive', 'negative_1', 'negative_2']\n")
+    cli.app(shlex.split(command)[1:], standalone_mode=False)
+    exec(block("training_dataset"), names)
+    written = capsys.readouterr().out
+    assert re.search(r"Wrote [1-9]\d+ triplets of 200 pictures to triplets.jsonl\.", written)
+    assert names["dataset"].column_names == ["anchor", "positive", "negative_1", "negative_2"]
 
 
 def test_every_option_of_the_page_is_one_of_the_command() -> None:
-    from typer.testing import CliRunner
-
-    from st_modules import cli
-
     shown = CliRunner().invoke(cli.app, ["megapairs", "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).stdout
     own_words = re.sub(r"^    python .*$", "", PAGE, flags=re.MULTILINE)
     options = set(re.findall(r"--[a-z][a-z0-9-]*", own_words))

@@ -63,7 +63,7 @@ def test_near_duplicates_take_no_place_however_many_there_are() -> None:
     vectors = np.concatenate([copies / np.linalg.norm(copies, axis=1, keepdims=True), unit(5, 150)])
     found = neighbours_in_band(vectors, range(300), np.ones(300, bool), 4, 0.1, 0.9)
     assert listed(found) == brute_force(vectors, 4, 0.1, 0.9, set(range(300)))
-    assert all(len(row) == 4 for row in listed(found)[:150])
+    assert [len(row) for row in listed(found)[:150]] == [4] * 150
 
 
 def test_results_that_are_over_the_memory_limit_are_searched_for_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,26 +173,33 @@ def test_there_is_something_to_remove() -> None:
 
 def test_every_query_has_targets_from_each_encoder_that_brute_force_finds_too() -> None:
     mined = list(miner())
-    for query in range(N):
-        targets = [pair.target for pair in mined if pair.query == query]
-        first = targets[: min(2, len(RETRIEVED[0][query]))]
-        second = targets[len(first) :]
-        assert set(first) <= RETRIEVED[0][query]
-        assert set(second) <= RETRIEVED[1][query]
-        assert len(second) == min(2, len(RETRIEVED[1][query] - set(first)))
-        assert len(set(targets)) == len(targets)
+    targets = [[pair.target for pair in mined if pair.query == query] for query in range(N)]
+    first = [found[: min(2, len(visual))] for found, visual in zip(targets, RETRIEVED[0], strict=True)]
+    second = [found[len(one) :] for found, one in zip(targets, first, strict=True)]
+    assert [query for query in range(N) if not set(first[query]) <= RETRIEVED[0][query]] == []
+    assert [query for query in range(N) if not set(second[query]) <= RETRIEVED[1][query]] == []
+    left = [other - set(one) for other, one in zip(RETRIEVED[1], first, strict=True)]
+    assert [len(found) for found in second] == [min(2, len(others)) for others in left]
+    assert [len(set(found)) for found in targets] == [len(found) for found in targets]
 
 
 def test_the_querys_picture_is_the_first_negative() -> None:
-    assert all(pair.negatives[0] == pair.query for pair in miner())
+    mined = list(miner())
+    assert [pair.negatives[0] for pair in mined] == [pair.query for pair in mined]
 
 
 def test_the_other_negatives_are_retrieved_for_the_query_and_no_duplicates_of_the_target() -> None:
-    for pair in miner():
-        allowed = RETRIEVED[0][pair.query] | RETRIEVED[1][pair.query]
-        allowed = {other for other in allowed if other != pair.target and not same(pair.target, other)}
-        assert set(pair.negatives[1:]) <= allowed
-        assert len(set(pair.negatives)) == len(pair.negatives) == 1 + min(3, len(allowed))
+    mined = list(miner())
+    retrieved = [RETRIEVED[0][pair.query] | RETRIEVED[1][pair.query] for pair in mined]
+    allowed = [
+        {other for other in others if other != pair.target and not same(pair.target, other)}
+        for pair, others in zip(mined, retrieved, strict=True)
+    ]
+    pairs = list(zip(mined, allowed, strict=True))
+    assert [pair for pair, others in pairs if not set(pair.negatives[1:]) <= others] == []
+    counts = [1 + min(3, len(others)) for others in allowed]
+    assert [len(pair.negatives) for pair in mined] == counts
+    assert [len(set(pair.negatives)) for pair in mined] == counts
 
 
 def test_the_same_seed_draws_the_same_pairs_and_another_one_others() -> None:
@@ -211,6 +218,5 @@ def test_one_negative_is_the_querys_picture() -> None:
 
 def test_all_related_pictures_become_targets_where_so_many_are_asked_for() -> None:
     mined = list(miner(pairs=N))
-    for query in range(N):
-        targets = {pair.target for pair in mined if pair.query == query}
-        assert targets == RETRIEVED[0][query] | RETRIEVED[1][query]
+    targets = [{pair.target for pair in mined if pair.query == query} for query in range(N)]
+    assert targets == [visual | other for visual, other in zip(*RETRIEVED, strict=True)]

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,18 @@ def test_a_line_that_is_written_is_the_published_form() -> None:
     assert [json.loads(triplet.to_json()) for triplet in TRIPLETS] == RECORDS
 
 
-@pytest.mark.parametrize("instructions", [{"q_texts": ["in blue"]}, {"q_text": "in blue"}])
-def test_other_spellings_of_the_instructions_are_read(tmp_path: Path, instructions: dict[str, Any]) -> None:
-    record = {"q_img": "1.jpg", "t_img": "2.jpg", "hns": [], **instructions}
-    pq.write_table(pa.Table.from_pylist([record | {"hns": ["1.jpg"], "more": 3}]), tmp_path / "pairs.parquet")
-    for path in (jsonl(tmp_path / "pairs.jsonl", record), tmp_path / "pairs.parquet"):
-        (triplet,) = read_triplets(path)
-        assert triplet.q_text == ("in blue",)
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("instructions", [{"q_texts": ["in blue"]}, {"q_text": "in blue"}], ids=["q_texts", "q_text"])
+def test_other_spellings_of_the_instructions_are_read(
+    tmp_path: Path, instructions: dict[str, Any], suffix: str
+) -> None:
+    path, record = tmp_path / f"pairs{suffix}", {"q_img": "1.jpg", "t_img": "2.jpg", "hns": [], **instructions}
+    if suffix == ".jsonl":
+        jsonl(path, record)
+    else:
+        pq.write_table(pa.Table.from_pylist([record | {"hns": ["1.jpg"], "more": 3}]), path)
+    (triplet,) = read_triplets(path)
+    assert triplet.q_text == ("in blue",)
 
 
 @pytest.mark.parametrize(
@@ -105,14 +111,17 @@ def test_a_file_of_another_kind_is_an_error(tmp_path: Path, name: str, words: st
         read_triplets(tmp_path / name)
 
 
-def test_a_damaged_parquet_file_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [lambda whole: b"PAR1 and nothing else PAR1", lambda whole: whole[:8] + bytes(40) + whole[48:]],
+    ids=["no footer", "zeros"],
+)
+def test_a_damaged_parquet_file_is_an_error(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "pairs.parquet"
     pq.write_table(pa.Table.from_pylist(RECORDS), path)
-    whole = path.read_bytes()
-    for damaged in (b"PAR1 and nothing else PAR1", whole[:8] + bytes(40) + whole[48:]):
-        path.write_bytes(damaged)
-        with pytest.raises(InputError, match="pairs.parquet: cannot be read as Parquet"):
-            list(read_triplets(path))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match="pairs.parquet: cannot be read as Parquet"):
+        list(read_triplets(path))
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_record(tmp_path: Path) -> None:

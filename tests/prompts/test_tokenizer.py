@@ -79,9 +79,10 @@ def fuzz_texts() -> list[str]:
 
 
 def test_ordinary_text_tokenises_as_the_whole_string_does(encoder: SegmentTokenizer, whole: Tokenizer) -> None:
-    for text in fuzz_texts():
-        segments = render(text, instruction="\n" + text[:5])
-        assert encode(encoder, segments, []) == whole.encode(as_string(segments), add_special_tokens=False).ids
+    rendered = {text: render(text, instruction="\n" + text[:5]) for text in fuzz_texts()}
+    assert {text: encode(encoder, segments, []) for text, segments in rendered.items()} == {
+        text: whole.encode(as_string(segments), add_special_tokens=False).ids for text, segments in rendered.items()
+    }
 
 
 def test_this_tokenizer_would_show_a_cut_at_the_users_text(encoder: SegmentTokenizer, whole: Tokenizer) -> None:
@@ -210,14 +211,18 @@ def test_sentencepiece_spaces_are_those_of_the_whole_string(llama_folder: Path, 
     assert ids[place:] == tail[tail.index(image) :]
 
 
-def test_a_row_starts_and_ends_as_the_tokenizer_itself_does_it(llama_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("single", "start", "end"), [("$A", [], []), ("<s> $A", [1], []), ("<s> $A </s>", [1], [2])], ids=str
+)
+def test_a_row_starts_and_ends_as_the_tokenizer_itself_does_it(
+    llama_folder: Path, tmp_path: Path, single: str, start: list[int], end: list[int]
+) -> None:
     tokenizer = Tokenizer.from_file(str(llama_folder / "tokenizer.json"))
     row = [Start(), Text("he"), End()]
-    for single, start, end in [("$A", [], []), ("<s> $A", [1], []), ("<s> $A </s>", [1], [2])]:
-        tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=[("<s>", 1), ("</s>", 2)])
-        tokenizer.save(str(tmp_path / "tokenizer.json"))
-        encoder = SegmentTokenizer(tmp_path, PreTrainedTokenizerFast, lambda *_: row)
-        assert encode(encoder, row, []) == [*start, *tokenizer.encode("he", add_special_tokens=False).ids, *end]
+    tokenizer.post_processor = TemplateProcessing(single=single, special_tokens=[("<s>", 1), ("</s>", 2)])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    encoder = SegmentTokenizer(tmp_path, PreTrainedTokenizerFast, lambda *_: row)
+    assert encode(encoder, row, []) == [*start, *tokenizer.encode("he", add_special_tokens=False).ids, *end]
 
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3, 7, 12])

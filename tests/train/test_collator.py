@@ -47,8 +47,8 @@ def test_a_batch_embeds_as_queries_and_documents_do_in_inference(loaded: tuple[s
         model.encode_query([row["anchor"] for row in data], prompt=prompts.get("anchor")),
         *(model.encode_document([row[each] for row in data]) for each in ("positive", "negative_1", "negative_2")),
     ]
-    for column, vectors in zip(found, expected, strict=True):
-        assert close(embedded(model, column), vectors)
+    columns = zip(data[0], found, expected, strict=True)
+    assert [each for each, column, vectors in columns if not close(embedded(model, column), vectors)] == []
 
 
 @pytest.mark.parametrize("name", ["gme-2b", "bge-vl-mllm-s1"])
@@ -71,11 +71,11 @@ def test_the_side_of_a_column_can_be_stated() -> None:
     assert close(embedded(model, columns[2]), model.encode([row["negative_1"] for row in data], prompt="Find it."))
 
 
-def test_each_data_set_has_instructions_of_its_own() -> None:
+@pytest.mark.parametrize(("name", "prompt"), [("cars", "Find a car."), ("cats", "Find a cat.")])
+def test_each_data_set_has_instructions_of_its_own(name: str, prompt: str) -> None:
     model = reference("gme-2b").load("gme-2b")
     prompts = {"cars": {"anchor": "Find a car."}, "cats": {"anchor": "Find a cat."}}
     collator = DataCollator(model.preprocess, prompts=prompts)
-    for name, prompt in (("cars", "Find a car."), ("cats", "Find a cat.")):
-        data = [{**row, "dataset_name": name} for row in rows("gme-2b")]
-        found = features(collator(data))[0]
-        assert close(embedded(model, found), model.encode_query([row["anchor"] for row in data], prompt=prompt))
+    data = [{**row, "dataset_name": name} for row in rows("gme-2b")]
+    found = features(collator(data))[0]
+    assert close(embedded(model, found), model.encode_query([row["anchor"] for row in data], prompt=prompt))

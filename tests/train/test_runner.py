@@ -326,8 +326,7 @@ def test_the_command_trains_and_says_what_it_wrote(data: Path, tmp_path: Path) -
     result = CliRunner().invoke(app, ["train", str(file), "--quiet"])
     assert result.exit_code == 0, result.output
     assert "for 2 steps" in result.output
-    for name in ("adapter", "model", "logs"):
-        assert f"Wrote the {name} to" in result.output
+    assert [name for name in ("adapter", "model", "logs") if f"Wrote the {name} to" not in result.output] == []
 
 
 def test_the_command_says_what_is_wrong_in_one_line_each(tmp_path: Path) -> None:
@@ -336,4 +335,4 @@ def test_the_command_says_what_is_wrong_in_one_line_each(tmp_path: Path) -> None
     assert result.exit_code == 1
     place = f"Error: {tmp_path / 'config.yaml'}: "
     assert f"{place}modle: unknown key. Did you mean 'model'?" in result.stderr.splitlines()
-    assert all(line.startswith(place) for line in result.stderr.splitlines())
+    assert [line for line in result.stderr.splitlines() if not line.startswith(place)] == []
