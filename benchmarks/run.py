@@ -5,7 +5,7 @@ ways of embedding give the same vectors to 1e-5, which is checked before a time 
 that a busy moment of the machine hits all of them alike.
 
 Run ``make bench``, or for a part of it ``python benchmarks/run.py --families gme --workloads W1 W2``. With
-``--levers``, our own is timed with each of its ways of saving work switched off, and nothing beside it.
+``--options``, our own is timed with each of its ways of saving work switched off, and nothing beside it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 from contest import Result, contest
-from encode_options import levers_contest, levers_table
+from encode_options import options_contest, options_table
 from families import FAMILIES
 from plots import plot_speedups
 from report import legend, resource_table, speed_table, write
@@ -37,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workloads", nargs="+", choices=list(TITLES), default=list(TITLES))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=0.125, help="fraction of the items (1 is 512 short texts)")
-    parser.add_argument("--levers", action="store_true", help="time our own with each way of saving work off")
+    parser.add_argument("--options", action="store_true", help="time our own with each way of saving work off")
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
     return parser.parse_args()
 
@@ -67,8 +67,8 @@ def against_opponents(models: Loaded, rounds: int) -> Contest:
 
 
 def against_itself(models: Loaded, rounds: int) -> Contest:
-    """Return what times ours with each lever off."""
-    return lambda workload: levers_contest(models, workload, rounds)
+    """Return what times ours with each option off."""
+    return lambda workload: options_contest(models, workload, rounds)
 
 
 def report_opponents(found: Iterable[Sequence[Result]], out: Path) -> None:
@@ -83,20 +83,20 @@ def report_opponents(found: Iterable[Sequence[Result]], out: Path) -> None:
         plot_speedups(results, out / "speedups.svg")
 
 
-def report_levers(found: Iterable[Sequence[Result]], out: Path) -> None:
+def report_options(found: Iterable[Sequence[Result]], out: Path) -> None:
     """Show and write the results of each family as they come."""
     results: list[Result] = []
     for of_family in found:
-        levers_table(of_family).show()
+        options_table(of_family).show()
         results += of_family
-        write(out / "levers.json", out / "levers.md", results, [*legend(results), "", levers_table(results)])
+        write(out / "options.json", out / "options.md", results, [*legend(results), "", options_table(results)])
 
 
 def main() -> None:
     args = parse_arguments()
     disable_progress_bar()
-    if args.levers:
-        report_levers(by_family(args, against_itself), args.out)
+    if args.options:
+        report_options(by_family(args, against_itself), args.out)
     else:
         report_opponents(by_family(args, against_opponents), args.out)
 

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage, HumanMessage
 
-from st_modules import InputError
+from st_modules import InputError, Place
 
 IMAGE_KEYS = ("image", "image_path", "image_url")
 """Where a ``Document``'s metadata may hold its image; the first that is set counts."""
@@ -31,7 +31,7 @@ def text_items(texts: object) -> list[dict[str, str]]:
     items = []
     for index, text in enumerate(as_list(texts, "texts")):
         if not isinstance(text, str):
-            raise InputError(f"texts[{index}]: of type {type(text).__name__}; pass a string")
+            raise InputError(f"of type {type(text).__name__}; pass a string", Place(index, name=f"texts[{index}]"))
         items.append({"text": text})
     return items
 
@@ -43,18 +43,18 @@ def as_list(values: object, name: str) -> list[Any]:
         InputError: ``values`` is not a list of values.
     """
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence):
-        raise InputError(f"{name}: of type {type(values).__name__}; pass a list")
+        raise InputError(f"of type {type(values).__name__}; pass a list", name)
     return list(values)
 
 
-def to_item(value: Any, where: str) -> Any:
+def to_item(value: Any, place: Place) -> Any:
     """Return what ``encode`` takes for one of LangChain's forms.
 
     Args:
         value: A string (always text); an image (path, bytes, PIL image, array ...); ``{"text": ..., "image": ...}``;
             a content block or a list of blocks, in LangChain's standard form or one that it translates; a message; a
             ``Document``, whose metadata may hold its image under one of ``IMAGE_KEYS``.
-        where: What to call the value in messages.
+        place: Where the value stands, for errors.
 
     Raises:
         InputError: A list holds something that is no content block.
@@ -68,17 +68,20 @@ def to_item(value: Any, where: str) -> Any:
     if isinstance(value, dict) and "role" in value:
         return [value]
     if isinstance(value, dict) and "type" in value:
-        return to_item([value], where)
-    if isinstance(value, (list, tuple)):
-        if value and all(isinstance(part, BaseMessage) for part in value):
-            return [_message(message) for message in value]
-        if value and all(isinstance(part, dict) and "role" in part for part in value):
-            return list(value)
-        for number, part in enumerate(value):
-            if not isinstance(part, (str, dict)):
-                raise InputError(f"{where}, block {number}: of type {type(part).__name__}; pass a content block")
-        return [_message(HumanMessage(content=list(value)))]
-    return value
+        return to_item([value], place)
+    return _from_list(list(value), place) if isinstance(value, (list, tuple)) else value
+
+
+def _from_list(parts: list[Any], place: Place) -> list[dict[str, Any]]:
+    """Return the message that a list of messages or of content blocks stands for, as chat messages."""
+    if parts and all(isinstance(part, BaseMessage) for part in parts):
+        return [_message(message) for message in parts]
+    if parts and all(isinstance(part, dict) and "role" in part for part in parts):
+        return parts
+    for number, part in enumerate(parts):
+        if not isinstance(part, (str, dict)):
+            raise InputError(f"of type {type(part).__name__}; pass a content block", place.within(f"block {number}"))
+    return [_message(HumanMessage(content=parts))]
 
 
 def document_image(document: Document) -> Any:

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from langchain_gme.content import as_list, text_items, to_item
 from langchain_gme.precomputed import find_precomputed
-from st_modules import InputError
+from st_modules import InputError, Place
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from st_modules import Embedder
-
-Side: TypeAlias = Literal["query", "document"]
+    from st_modules import Embedder, Side
 
 _DEFAULT_MODEL = "gme-2b"
 _PROMPTS = frozenset({"prompt", "prompt_name"})
+_QUERY = Place(0, name="query")
 
 
 class GMEEmbeddings(BaseModel, Embeddings):
@@ -176,7 +175,7 @@ class GMEEmbeddings(BaseModel, Embeddings):
         Raises:
             InputError: The item cannot be embedded.
         """
-        return self._embed([to_item(item, "query")], "query")[0]
+        return self._embed([to_item(item, _QUERY)], "query")[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts on the document side, off the event loop; see :meth:`embed_documents`."""
@@ -203,7 +202,7 @@ class GMEEmbeddings(BaseModel, Embeddings):
 
     async def aembed_query_multimodal(self, item: Any) -> list[float]:
         """Embed one item on the query side, off the event loop; see :meth:`embed_query_multimodal`."""
-        return (await self._aembed([to_item(item, "query")], "query"))[0]
+        return (await self._aembed([to_item(item, _QUERY)], "query"))[0]
 
     def _check_instruction(self, side: Side, instruction: str | None, options: dict[str, Any]) -> None:
         if instruction is not None and (given := sorted(options.keys() & _PROMPTS)):
@@ -230,7 +229,7 @@ class GMEEmbeddings(BaseModel, Embeddings):
 
 def _query_items(text: object) -> list[dict[str, str]]:
     if not isinstance(text, str):
-        raise InputError(f"text: of type {type(text).__name__}; pass a string, or use embed_query_multimodal")
+        raise InputError(f"of type {type(text).__name__}; pass a string, or use embed_query_multimodal", "text")
     return [{"text": text}]
 
 
@@ -238,9 +237,9 @@ def _image_items(images: object, name: str) -> list[dict[str, Any]]:
     items = [{"image": image} for image in as_list(images, name)]
     for index, item in enumerate(items):
         if item["image"] is None:
-            raise InputError(f"{name}[{index}]: None is not an image; leave it out")
+            raise InputError("None is not an image; leave it out", Place(index, name=f"{name}[{index}]"))
     return items
 
 
 def _items(items: object) -> list[Any]:
-    return [to_item(item, f"item {index}") for index, item in enumerate(as_list(items, "items"))]
+    return [to_item(item, Place(index)) for index, item in enumerate(as_list(items, "items"))]

@@ -6,7 +6,7 @@ While embeddings are precomputed for a store's texts, ``GMEEmbeddings.embed_docu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -60,7 +60,9 @@ def find_precomputed(owner: object) -> PrecomputedEmbeddings | None:
 
 
 @contextmanager
-def serve_precomputed(owner: object, texts: Sequence[str], embeddings: Sequence[list[float]]) -> Iterator[None]:
+def serve_precomputed(
+    owner: object, texts: Sequence[str], embeddings: Sequence[list[float]]
+) -> Generator[None, None, None]:
     """Have ``owner`` answer with these embeddings for these texts, and check that a store took all of them."""
     waiting = PrecomputedEmbeddings(owner, texts, embeddings)
     token = _current.set(waiting)

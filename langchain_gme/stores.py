@@ -11,7 +11,7 @@ from langchain_core.vectorstores import VectorStore
 from langchain_gme.content import IMAGE_KEYS, as_list, image_reference, text_of, to_item
 from langchain_gme.embeddings import GMEEmbeddings
 from langchain_gme.precomputed import serve_precomputed
-from st_modules import InputError
+from st_modules import InputError, Place
 
 
 def add_multimodal(
@@ -45,8 +45,8 @@ def add_multimodal(
     embeddings = embeddings_of(store)
     if not items:
         return []
-    texts, columns = _entries(items, metadatas, ids)
-    with serve_precomputed(embeddings, texts, embeddings.embed_multimodal(items)):
+    parsed, texts, columns = _entries(items, metadatas, ids)
+    with serve_precomputed(embeddings, texts, embeddings.embed_multimodal(parsed)):
         return store.add_texts(texts, **columns, **kwargs)
 
 
@@ -61,8 +61,8 @@ async def aadd_multimodal(
     embeddings = embeddings_of(store)
     if not items:
         return []
-    texts, columns = _entries(items, metadatas, ids)
-    with serve_precomputed(embeddings, texts, await embeddings.aembed_multimodal(items)):
+    parsed, texts, columns = _entries(items, metadatas, ids)
+    with serve_precomputed(embeddings, texts, await embeddings.aembed_multimodal(parsed)):
         return await store.aadd_texts(texts, **columns, **kwargs)
 
 
@@ -82,20 +82,21 @@ def embeddings_of(store: VectorStore) -> GMEEmbeddings:
 
 def _entries(
     items: Sequence[Any], metadatas: Sequence[dict[str, Any]] | None, ids: Sequence[str] | None
-) -> tuple[list[str], dict[str, Any]]:
-    """What a store keeps of items: their texts, and ``metadatas`` and ``ids`` where there are any."""
+) -> tuple[list[Any], list[str], dict[str, Any]]:
+    """Items as ``encode`` takes them, and what a store keeps of them: texts, ``metadatas`` and ``ids`` if any."""
     values = as_list(items, "items")
     for name, given in (("metadatas", metadatas), ("ids", ids)):
         if given is not None and len(given) != len(values):
-            raise InputError(f"{name}: {len(given)} for {len(values)} items; pass one an item")
-    parsed = [to_item(value, f"item {index}") for index, value in enumerate(values)]
+            raise InputError(f"{len(given)} for {len(values)} items; pass one an item", name)
+    parsed = [to_item(value, Place(index)) for index, value in enumerate(values)]
     entries = [
         _metadata(value, item, None if metadatas is None else metadatas[index])
         for index, (value, item) in enumerate(zip(values, parsed, strict=True))
     ]
     kept_ids = [value.id if isinstance(value, Document) else None for value in values] if ids is None else list(ids)
     columns = {"metadatas": entries, "ids": kept_ids}
-    return [text_of(item) for item in parsed], {name: column for name, column in columns.items() if any(column)}
+    kept = {name: column for name, column in columns.items() if any(column)}
+    return parsed, [text_of(item) for item in parsed], kept
 
 
 def _metadata(value: Any, item: Any, given: dict[str, Any] | None) -> dict[str, Any]:

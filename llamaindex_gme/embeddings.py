@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.async_utils import run_jobs
 from llama_index.core.base.embeddings.base import Embedding, mean_agg
@@ -25,9 +25,7 @@ from st_modules import InputError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from st_modules import Embedder
-
-Side: TypeAlias = Literal["query", "document"]
+    from st_modules import Embedder, Side
 
 # What belongs to the process that an embedding is in.
 _OF_THIS_PROCESS = frozenset({"callback_manager", "rate_limiter"})
@@ -203,14 +201,14 @@ class GMEEmbedding(MultiModalEmbedding):
         Raises:
             InputError: Something is no text; the message has its place in ``texts``.
         """
-        self._embedder.parse(_text_items(texts))
+        self._embedder.check_texts(_as_list(texts))
         return super().get_text_embedding_batch(texts, show_progress, **kwargs)
 
     async def aget_text_embedding_batch(
         self, texts: list[str], show_progress: bool = False, **kwargs: Any
     ) -> list[Embedding]:
         """Embed texts on the document side, off the event loop; see :meth:`get_text_embedding_batch`."""
-        self._embedder.parse(_text_items(texts))
+        self._embedder.check_texts(_as_list(texts))
         return await super().aget_text_embedding_batch(texts, show_progress, **kwargs)
 
     def get_image_embedding(self, img_file_path: Any) -> Embedding:
@@ -302,7 +300,7 @@ class GMEEmbedding(MultiModalEmbedding):
         return {"batch_size": self.embed_batch_size, "show_progress_bar": False, **self.encode_kwargs, **prompt}
 
     @contextmanager
-    def _event(self, items: Sequence[Any]) -> Iterator[list[Embedding]]:
+    def _event(self, items: Sequence[Any]) -> Generator[list[Embedding], None, None]:
         """Core's events around embedding items, for what core has no method for; the embeddings go into the list."""
         embeddings: list[Embedding] = []
         chunks = [_describe(item) for item in items]
@@ -330,7 +328,7 @@ def _as_list(values: Sequence[Any]) -> list[Any]:
 
 def _node_items(nodes: Sequence[BaseNode]) -> tuple[list[dict[str, Any]], list[int], list[int]]:
     """What the nodes hold, the places of those with a text alone, and the places of the others."""
-    items = [node_item(node) for node in nodes]
+    items = [node_item(node, index) for index, node in enumerate(nodes)]
     texts = [place for place, item in enumerate(items) if item.get("image") is None]
     others = [place for place, item in enumerate(items) if item.get("image") is not None]
     return items, texts, others

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from llama_index.core.schema import BaseNode, ImageNode, MediaResource, MetadataMode, Node
 
-from st_modules import ImageError, InputError
+from st_modules import ImageError, InputError, Place
 
 IMAGE_ID = "image_sha256"
 """Key of the metadata entry that :func:`identify_images` adds."""
@@ -17,18 +17,23 @@ IMAGE_ID = "image_sha256"
 AnyNode = TypeVar("AnyNode", bound=BaseNode)
 
 
-def node_item(node: BaseNode) -> dict[str, Any]:
+def node_item(node: BaseNode, index: int) -> dict[str, Any]:
     """Return what ``encode`` takes for a node.
 
     The text is core's, with the node's metadata; but where a node has an image and no text of its own, its metadata
     alone is not taken for one.
+
+    Args:
+        node: The node.
+        index: Its position among the nodes of the call, for errors.
 
     Raises:
         InputError: The node holds audio or video.
     """
     for kind in ("audio", "video"):
         if isinstance(node, Node) and getattr(node, f"{kind}_resource") is not None:
-            raise InputError(f"node {node.node_id}: it holds {kind}, which cannot be embedded; take it out")
+            place = Place(index, name=f"node {node.node_id}")
+            raise InputError(f"it holds {kind}, which cannot be embedded; take it out", place)
     image = node_image(node)
     if image is None:
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
@@ -86,7 +91,7 @@ def _bytes(node: BaseNode, image: str | Path) -> bytes:
     try:
         return image.read_bytes()
     except OSError as error:
-        raise ImageError(f"node {node.node_id}: {image}: {error.strerror}; check the path") from error
+        raise ImageError(f"{image}: {error.strerror}; check the path", f"node {node.node_id}") from error
 
 
 def _data_uri(image: str) -> str:

@@ -15,27 +15,33 @@ from st_modules.errors import (
     ImageError,
     InputError,
     MissingExtraError,
+    Place,
     STModulesError,
     UnknownModelError,
 )
 
 if TYPE_CHECKING:
+    from st_modules.encode.options import EncodeOptions
     from st_modules.inputs.limits import ImageLimits
     from st_modules.integrations.embedder import Embedder
     from st_modules.model import SentenceTransformer, register, unregister
+    from st_modules.prompts.templates import Side
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
     "Embedder",
+    "EncodeOptions",
     "ImageError",
     "ImageLimits",
     "InputError",
     "MissingExtraError",
     "ModelSpec",
+    "Place",
     "STModulesError",
     "SentenceTransformer",
+    "Side",
     "UnknownModelError",
     "get_model",
     "list_models",
@@ -48,8 +54,10 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Embedder": "integrations.embedder",
+        "EncodeOptions": "encode.options",
         "ImageLimits": "inputs.limits",
         "SentenceTransformer": "model",
+        "Side": "prompts.templates",
         "register": "model",
         "unregister": "model",
     },

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 from st_modules.errors import MissingExtraError
@@ -18,7 +19,8 @@ def lazy_names(
 
     Args:
         package: Its ``__name__``.
-        homes: Each name and the package's module that defines it.
+        homes: Each name and the package's module that defines it. They are in the package's ``__all__``, which is what
+            ``dir()`` shows of it.
         check: Called with a name before it is imported; raises where something that it needs is missing.
 
     Returns:
@@ -32,7 +34,7 @@ def lazy_names(
         return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
+        return sorted(sys.modules[package].__all__)
 
     return get, names
 
@@ -49,3 +51,17 @@ def require(package: str, extra: str) -> None:
     """
     if importlib.util.find_spec(package) is None:
         raise MissingExtraError(f'This needs {package}: pip install "st-modules[{extra}]"')
+
+
+def import_extra(module: str, extra: str) -> ModuleType:
+    """Import a module of a package that an extra brings.
+
+    Args:
+        module: Its name, the package's first.
+        extra: The extra of st-modules that brings the package.
+
+    Raises:
+        MissingExtraError: The package is not installed.
+    """
+    require(module.partition(".")[0], extra)
+    return importlib.import_module(module)

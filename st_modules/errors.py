@@ -1,12 +1,96 @@
 """The exceptions that st_modules raises; each message names the input, what was wrong and what to do."""
 
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from typing_extensions import Self
+
 
 class STModulesError(Exception):
     """Base class of every exception that this package defines."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an input stands among those of a call.
+
+    Args:
+        index: Position in the caller's list, counted from 0.
+        part: Which part of the input, such as ``image 1``; the whole where it is empty.
+        name: What the input is called in messages, such as ``data.jsonl:3``; ``item INDEX`` where it is empty.
+    """
+
+    index: int
+    part: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        whole = self.name or f"item {self.index}"
+        return f"{whole}, {self.part}" if self.part else whole
+
+    def within(self, part: str) -> Place:
+        """Return the place of a part of this place."""
+        return dataclasses.replace(self, part=f"{self.part}, {part}" if self.part else part)
+
+
 class InputError(STModulesError, ValueError):
-    """An item passed to ``encode`` (or to training) cannot be embedded."""
+    """An item passed to ``encode`` (or to training) cannot be embedded.
+
+    Args:
+        problem: What is wrong, and what to do about it.
+        place: Where it is wrong; ``None`` where no single input is to blame, or ``problem`` says it.
+
+    Attributes:
+        problem: As above.
+        place: As above.
+    """
+
+    def __init__(self, problem: str, place: Place | str | None = None) -> None:
+        super().__init__(problem, place)
+        self.problem = problem
+        self.place = place
+
+    def __str__(self) -> str:
+        return self.problem if self.place is None else f"{self.place}: {self.problem}"
+
+    @property
+    def index(self) -> int | None:
+        """Position of the input in the caller's list, counted from 0; ``None`` where no single input is to blame."""
+        return self.place.index if isinstance(self.place, Place) else None
+
+    def shift(self, offset: int) -> Self:
+        """Return the same error about the input that stands ``offset`` places further on."""
+        return self._at(lambda place: dataclasses.replace(place, index=place.index + offset))
+
+    def rename(self, name: str) -> Self:
+        """Return the same error with another name for the input, such as the file and line that it was read from."""
+        return self._at(lambda place: dataclasses.replace(place, name=name))
+
+    def _at(self, change: Callable[[Place], Place]) -> Self:
+        return type(self)(self.problem, change(self.place) if isinstance(self.place, Place) else self.place)
+
+
+@contextmanager
+def name_inputs(name: Callable[[int], str], offset: int = 0) -> Generator[None, None, None]:
+    """Name the inputs in errors as their caller knows them.
+
+    Args:
+        name: From an input's position to its name.
+        offset: Added to positions first, where what is called has only a part of the caller's list.
+
+    Raises:
+        InputError: What is raised within, with the position shifted and the input renamed.
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.index is None:
+            raise
+        raise error.shift(offset).rename(name(error.index + offset)) from error
 
 
 class ImageError(InputError):

@@ -1,14 +1,10 @@
-"""``SentenceTransformer`` with the catalog's names, and with batches planned from exact lengths.
-
-The only file that touches sentence-transformers' internals.
-"""
+"""``SentenceTransformer`` with the catalog's names, and with batches planned from exact lengths."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import os
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -20,17 +16,12 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Normalize
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor, nn
-from tqdm.autonotebook import tqdm
 
-from st_modules.backbones.base import Backbone, refuse_options
-from st_modules.backbones.clip import CLIP
-from st_modules.backbones.llava_next import LlavaNext
-from st_modules.backbones.qwen2_vl import Qwen2VL
-from st_modules.backbones.visualized_bge import VisualizedBGE
+from st_modules.backbones import BACKBONES
+from st_modules.backbones.base import Backbone, find_backbone, refuse_options
 from st_modules.catalog import ModelSpec, find_model, near_miss
 from st_modules.checkpoints.locate import Checkpoint, locate, read_json, refuse_adapter
-from st_modules.encode.batching import first_places
-from st_modules.encode.engine import Engine, content_keys, default_max_tokens, reads_ahead
+from st_modules.encode.engine import Engine
 from st_modules.encode.options import EncodeOptions
 from st_modules.errors import CheckpointError, UnknownModelError
 from st_modules.inputs.items import parse_items
@@ -41,12 +32,6 @@ _CARD_WORDING = {
     "First install the Sentence Transformers library:": "First install st-modules:",
     "pip install -U sentence-transformers": "pip install -U st-modules",
     "from sentence_transformers import SentenceTransformer": "from st_modules import SentenceTransformer",
-}
-_BACKBONES: dict[str, type[Backbone]] = {
-    "qwen2_vl": Qwen2VL,
-    "llava_next": LlavaNext,
-    "clip": CLIP,
-    "visualized_bge": VisualizedBGE,
 }
 
 
@@ -92,7 +77,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
     """
 
     _module_classes: Mapping[str, type[nn.Module]] = {
-        f"{module.__module__}.{module.__name__}": module for module in _BACKBONES.values()
+        f"{module.__module__}.{module.__name__}": module for module in BACKBONES.values()
     }
 
     def __init__(
@@ -119,7 +104,6 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             image_limits=_limits(image_limits, remote_images, allow_private_hosts),
         )
         self._requested_device = kwargs.get("device")
-        self._levers = EncodeOptions()
         if self._spec:
             self._checkpoint = self._prepare(self._spec, weights, base_weights, kwargs)
             name = str(self._checkpoint.folder)
@@ -132,13 +116,13 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             refuse_adapter(Path(name))
         super().__init__(name, **kwargs)
         self.max_batch_tokens = max_batch_tokens
+        self.encode_options = EncodeOptions()
         if self._options and not self._backbone:
             raise ValueError(f"{', '.join(self._options)}: {name!r} is not a model that this argument applies to.")
 
     @property
     def _backbone(self) -> Backbone | None:
-        first = self._first_module()
-        return first if isinstance(first, Backbone) else None
+        return find_backbone(self)
 
     @property
     def max_batch_tokens(self) -> int | None:
@@ -177,7 +161,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
     ) -> tuple[list[nn.Module] | OrderedDict[str, nn.Module], dict[str, Any]]:
         if self._spec is None:
             return super()._load_modules(model_name_or_path, *args, **kwargs)
-        backbone_class = _BACKBONES[self._spec.backbone]
+        backbone_class = BACKBONES[self._spec.backbone]
         saved = self._checkpoint.path / Backbone.config_file_name
         if saved.is_file():
             _check_identity(saved, self._spec)
@@ -271,9 +255,6 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         device = self._resolve_inference_device(device)
         if any(module.training for module in _submodules(self)):
             self.eval()
-        rows = backbone.plan(items, prompt, kwargs.get("task"))
-        backbone.report_trimmed(rows)
-        first, places = first_places(content_keys(rows) if self._levers.deduplication else range(len(rows)))
 
         def embed(features: dict[str, Any]) -> Tensor:
             vectors = self(batch_to_device(features, device), **kwargs)["sentence_embedding"]
@@ -284,19 +265,13 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         engine = Engine(
             backbone,
             embed,
-            max_rows=batch_size,
-            max_tokens=self._budget(device),
-            ahead=reads_ahead(device),
-            levers=self._levers,
+            device,
+            self.encode_options,
+            batch_size=batch_size,
+            max_batch_tokens=self.max_batch_tokens,
         )
-        embeddings: dict[int, Tensor] = {}
-        with tqdm(total=len(first), desc="Items", disable=not show_progress_bar) as bar:
-            for batch, vectors in engine.run([rows[number] for number in first]):
-                embeddings.update(zip(batch, vectors, strict=True))
-                bar.update(len(batch))
-        if not embeddings:
-            return torch.tensor([], device=device)
-        return torch.stack([embeddings[place] for place in places])
+        embeddings = engine.encode(items, prompt, kwargs.get("task"), show_progress_bar)
+        return torch.stack(embeddings) if embeddings else torch.tensor([], device=device)
 
     def _resolve_inference_device(self, device: int | str | torch.device | None) -> torch.device:
         # Theirs looks at every tensor, in every call, which takes longer than tokenising a query.
@@ -306,11 +281,6 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             if all(first is None or first.device == present for first in firsts):
                 return present
         return super()._resolve_inference_device(device)
-
-    def _budget(self, device: torch.device) -> int:
-        if not self._levers.token_budget:
-            return sys.maxsize
-        return self.max_batch_tokens or default_max_tokens(device)
 
 
 def register() -> None:
@@ -361,7 +331,7 @@ def _find_spec(name: str) -> ModelSpec | None:
 
 def _check_identity(saved: Path, spec: ModelSpec) -> None:
     found = read_json(saved)
-    for key in _BACKBONES[spec.backbone].identity_keys:
+    for key in BACKBONES[spec.backbone].identity_keys:
         if found.get(key) != spec.options[key]:
             raise CheckpointError(
                 f"{saved.parent}: it was saved from a model with the {key} {found.get(key)!r}, and {spec.name} has "

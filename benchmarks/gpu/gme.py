@@ -144,9 +144,9 @@ def compare(model: SentenceTransformer, reference: OnDevice, work: dict[str, Wor
         cosine = cosines(reference.encode(workload), encode()).min()
         rows = backbone.plan(model.parse(workload.inputs), workload.prompt)
         ours, theirs = seconds(encode, rounds), seconds(partial(reference.encode, workload), rounds)
-        model._levers = EncodeOptions(parallel_reading=False)
+        model.encode_options = EncodeOptions(parallel_reading=False)
         unread = seconds(encode, rounds)
-        model._levers = EncodeOptions()
+        model.encode_options = EncodeOptions()
         table.add_row(
             name,
             f"{len(rows) / ours:.1f}",

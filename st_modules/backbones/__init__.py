@@ -1,1 +1,16 @@
-"""One module per architecture: what a batch of items looks like to it, and how it is run and pooled."""
+"""The registry of backbones, one module an architecture: what a batch looks like to it, how it is run and pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from st_modules.backbones.base import Backbone
+from st_modules.backbones.clip import CLIP
+from st_modules.backbones.llava_next import LlavaNext
+from st_modules.backbones.qwen2_vl import Qwen2VL
+from st_modules.backbones.visualized_bge import VisualizedBGE
+
+_CLASSES: tuple[type[Backbone], ...] = (CLIP, LlavaNext, Qwen2VL, VisualizedBGE)
+
+BACKBONES: Mapping[str, type[Backbone]] = {each.__module__.rpartition(".")[2]: each for each in _CLASSES}
+"""Each backbone by the name of its module, by which the catalog calls it."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from sentence_transformers.base.modality_types import Modality
@@ -21,11 +21,10 @@ from st_modules.backbones.precision import loading_kwargs
 from st_modules.checkpoints.locate import SAVED_OPTIONS, Checkpoint
 from st_modules.checkpoints.lora import load_adapted
 from st_modules.checkpoints.weights import UNUSED_WEIGHTS, check_model_type, load_image_processor, load_pretrained
-from st_modules.encode.options import EncodeOptions
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item, check_text, parse_items
 from st_modules.inputs.limits import ImageLimits
-from st_modules.prompts.templates import TEMPLATES, Image, Task
+from st_modules.prompts.templates import TEMPLATES, Image, Side
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
 logger = logging.getLogger(__name__)
@@ -52,6 +51,18 @@ class Row:
     prefix: tuple[int, ...] = ()
 
 
+class Towers(NamedTuple):
+    """Names of a backbone's parts, by which adapters find the layers to adapt.
+
+    Attributes:
+        language: The language model, or the text tower.
+        vision: The vision tower.
+    """
+
+    language: str
+    vision: str
+
+
 @dataclass(frozen=True)
 class Architecture:
     """The classes of transformers that a backbone is made of.
@@ -76,10 +87,10 @@ class Architecture:
 class Backbone(InputModule):
     """Base class of the modules that turn items into one vector each.
 
-    A subclass names its ``architecture``, adds its own constructor arguments to ``config_keys``, which are saved with
-    the model (``identity_keys`` are those that tell two models apart), and implements :meth:`get_embedding_dimension`,
-    :meth:`image_tokens`, :meth:`pixel_features` and :meth:`forward`. Inference and training share them: ``preprocess``
-    is ``collate(plan(items))``.
+    A subclass names its ``architecture`` and its ``towers``, adds its own constructor arguments to ``config_keys``,
+    which are saved with the model (``identity_keys`` are those that tell two models apart), and implements
+    :meth:`get_embedding_dimension`, :meth:`image_tokens`, :meth:`pixel_features` and :meth:`forward`. Inference and
+    training share them: ``preprocess`` is ``collate(plan(items))``.
 
     Args:
         model: What runs.
@@ -96,6 +107,7 @@ class Backbone(InputModule):
     identity_keys: ClassVar[list[str]] = ["template"]
     has_token_embeddings = True
     architecture: ClassVar[Architecture]
+    towers: ClassVar[Towers]
     model: Any
     image_processor: Any
 
@@ -128,6 +140,15 @@ class Backbone(InputModule):
     def processor(self) -> BaseImageProcessor:
         """The image processor."""
         return self.image_processor
+
+    @property
+    def packs(self) -> bool:
+        """Whether :meth:`forward` takes rows laid end to end, so that a batch has no padding."""
+        return False
+
+    def reads_instruction(self, side: Side | None, has_text: bool = True) -> bool:
+        """Whether an instruction changes anything about items of a side; see :class:`Template`."""
+        return TEMPLATES[self.template].reads_instruction(side, has_text)
 
     @property
     def max_length(self) -> int:
@@ -166,6 +187,10 @@ class Backbone(InputModule):
         Raises:
             ImageError: The image cannot be read.
         """
+
+    def fast_pixel_features(self, image: ImageSource) -> Mapping[str, torch.Tensor]:
+        """Read an image in the way that costs least, for inference alone; vectors are the same either way."""
+        return self.pixel_features(image)
 
     def join_pixels(self, images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Join the features of a batch's images, one after the other."""
@@ -218,21 +243,21 @@ class Backbone(InputModule):
         return cls(
             model.base_model,
             SegmentTokenizer(
-                checkpoint.folder_of("tokenizer_config.json"), classes.tokenizer, TEMPLATES[options["template"]]
+                checkpoint.folder_of("tokenizer_config.json"), classes.tokenizer, TEMPLATES[options["template"]].render
             ),
             load_image_processor(classes.image_processor, checkpoint.folder_of("preprocessor_config.json")),
             **options,
         )
 
     def plan(
-        self, items: Sequence[Item], prompt: str | None = None, task: Task = None, max_length: int | None = None
+        self, items: Sequence[Item], prompt: str | None = None, side: Side | None = None, max_length: int | None = None
     ) -> list[Row]:
         """Render and tokenise items; images are opened no further than their headers.
 
         Args:
             items: What to embed.
             prompt: The instruction; an item's own instruction takes its place.
-            task: ``"query"``, ``"document"`` or neither.
+            side: ``"query"``, ``"document"`` or neither.
             max_length: Longest row in tokens, in the place of the module's own.
 
         Returns:
@@ -243,14 +268,14 @@ class Backbone(InputModule):
         """
         if prompt:
             check_text(prompt, "the prompt")
-        render = TEMPLATES[self.template]
-        rendered = [render(item, item.instruction or prompt, task) for item in items]
+        render = TEMPLATES[self.template].render
+        rendered = [render(item, item.instruction or prompt, side) for item in items]
         images = [[segment for segment in row if isinstance(segment, Image)] for row in rendered]
         counts = [[self.image_tokens(image.source) for image in row] for row in images]
-        encoded = self.segment_tokenizer(
+        tokenized = self.segment_tokenizer(
             rendered,
             counts,
-            [f"item {item.index}" for item in items],
+            [item.place for item in items],
             [self._limit(max_length, bool(row)) for row in images],
         )
         return [
@@ -261,7 +286,7 @@ class Backbone(InputModule):
                 length=len(row.ids) + sum(n for image, n in zip(segments, tokens, strict=True) if image.token is None),
                 constant=row.constant,
             )
-            for row, segments, tokens in zip(encoded, images, counts, strict=True)
+            for row, segments, tokens in zip(tokenized, images, counts, strict=True)
         ]
 
     def _limit(self, max_length: int | None, has_image: bool) -> int:
@@ -275,61 +300,37 @@ class Backbone(InputModule):
             )
         return max_length
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Read the rows' pixels and join the rows, padded on the right, to a batch of features for :meth:`forward`.
+    def collate(
+        self, rows: Sequence[Row], pixels: Iterable[Mapping[str, torch.Tensor]] | None = None
+    ) -> dict[str, Any]:
+        """Join rows, padded on the right, to a batch of features for :meth:`forward`.
 
         Args:
             rows: What :meth:`plan` returned.
+            pixels: The features of their images, in order; what :meth:`pixel_features` reads where it is left out.
 
         Returns:
             ``input_ids`` and ``attention_mask`` of shape (rows, longest row), int64; ``num_images_per_sample`` of
-            shape (rows,), int64; and where there are images what :meth:`join_pixels` returns.
+            shape (rows,), int64; and where there are images what :meth:`join_pixels` returns. Every tensor is on the
+            CPU.
         """
-        return self._join(rows, map(self.pixel_features, _images(rows)))
-
-    def share(self, rows: Sequence[Row], levers: EncodeOptions) -> list[Row]:
-        """Take away from a call's rows what is run once for all of them; ``prefix`` says what that is."""
-        return list(rows)
-
-    def packs(self, levers: EncodeOptions) -> bool:
-        """Whether :meth:`prepare` lays rows end to end, so that a batch has no padding."""
-        return False
-
-    def prepare(
-        self, rows: Sequence[Row], levers: EncodeOptions, read: Callable[..., Iterable[Any]] = map
-    ) -> dict[str, Any]:
-        """Do what :meth:`collate` does, for inference alone, in the form that is fastest for :meth:`forward`.
-
-        Args:
-            rows: What :meth:`share` returned; all with the same prefix.
-            levers: What may be used.
-            read: ``map``, or one that works in several threads.
-
-        Returns:
-            Features for :meth:`forward`; every tensor is on the CPU.
-        """
-        return self._join(rows, read(self.pixel_reader(levers), _images(rows)))
-
-    def pixel_reader(self, levers: EncodeOptions) -> Callable[[ImageSource], Mapping[str, torch.Tensor]]:
-        """Return what reads an image for :meth:`prepare`."""
-        return self.pixel_features
-
-    def _join(self, rows: Sequence[Row], images: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+        if pixels is None:
+            pixels = map(self.pixel_features, images_of(rows))
         ids = [torch.tensor(row.ids, dtype=torch.long) for row in rows]
         features: dict[str, Any] = {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.segment_tokenizer.pad_id),
             "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
             "num_images_per_sample": torch.tensor([len(row.images) for row in rows]),
         }
-        if pixels := list(images):
-            features.update(self.join_pixels(pixels))
+        if found := list(pixels):
+            features.update(self.join_pixels(found))
         return features
 
     def preprocess(
         self,
         inputs: Sequence[Any],
         prompt: str | None = None,
-        task: Task = None,
+        task: Side | None = None,
         max_length: int | None = None,
         **kwargs: Any,
     ) -> dict[str, torch.Tensor]:
@@ -338,7 +339,7 @@ class Backbone(InputModule):
         Args:
             inputs: Items as ``encode`` takes them.
             prompt: The instruction.
-            task: ``"query"``, ``"document"`` or neither.
+            task: The side, which sentence-transformers calls so: ``"query"``, ``"document"`` or neither.
             max_length: Longest row in tokens, in the place of the module's own.
             **kwargs: ``processing_kwargs`` and others of sentence-transformers, which must be empty.
 
@@ -416,8 +417,15 @@ class Backbone(InputModule):
         )
 
 
-def _images(rows: Sequence[Row]) -> list[ImageSource]:
+def images_of(rows: Sequence[Row]) -> list[ImageSource]:
+    """Return the images of rows, in order."""
     return [image for row in rows for image in row.images]
+
+
+def find_backbone(model: Iterable[nn.Module]) -> Backbone | None:
+    """Return the backbone of a sentence-transformers model; ``None`` where it is not one of this package's."""
+    first = next(iter(model), None)
+    return first if isinstance(first, Backbone) else None
 
 
 def refuse_options(options: Mapping[str, Any]) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from st_modules.backbones.base import Architecture, Backbone, Row
-from st_modules.backbones.pruning import allow_pruning, pooling_arguments, split_heads
-from st_modules.encode.options import EncodeOptions
+from st_modules.backbones.attention import KeysAndValues, split_heads
+from st_modules.backbones.base import Architecture, Backbone, Towers
+from st_modules.backbones.pruning import allow_pruning, pooling_arguments
 from st_modules.inputs.images import ImageSource, scaled_size, to_rgb
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.tokenizer import SegmentTokenizer
@@ -32,6 +31,7 @@ class CLIP(Backbone):
 
     has_token_embeddings = False
     architecture = Architecture("clip", CLIPConfig, CLIPModel, CLIPModel, CLIPTokenizer, CLIPImageProcessorPil)
+    towers = Towers("text_model", "vision_model")
     model: CLIPModel
     image_processor: CLIPImageProcessorPil
 
@@ -72,12 +72,6 @@ class CLIP(Backbone):
         """
         return self.image_processor(to_rgb(image.load()), do_convert_rgb=False, return_tensors="pt")
 
-    def prepare(
-        self, rows: Sequence[Row], levers: EncodeOptions, read: Callable[..., Iterable[Any]] = map
-    ) -> dict[str, Any]:
-        """Read the rows' pixels; see :meth:`Backbone.prepare`."""
-        return {**super().prepare(rows, levers, read), "prune": levers.pruning}
-
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the towers that the rows need, and add the features of a row's text and image.
 
@@ -88,7 +82,7 @@ class CLIP(Backbone):
         Returns:
             The features with ``sentence_embedding`` of shape (rows, dimension), in the model's precision.
         """
-        mask, prune = features["attention_mask"], features.get("prune", False)
+        mask, prune = features["attention_mask"], features.get("pruned", False)
         text_model, vision_model = self.model.text_model, self.model.vision_model
         has_text, has_image = mask.any(1), features["num_images_per_sample"] > 0
         embedding = torch.zeros(len(mask), self.get_embedding_dimension(), dtype=self.model.dtype, device=mask.device)
@@ -106,7 +100,7 @@ class CLIP(Backbone):
         return features
 
 
-def _keys_and_values(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def _keys_and_values(layer: Any, hidden: Tensor) -> KeysAndValues:
     attention, normed = layer.self_attn, layer.layer_norm1(hidden)
     return (
         split_heads(attention.k_proj(normed), attention.head_dim),

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from st_modules.backbones.attention import KeysAndValues
 from st_modules.backbones.base import Backbone, Row
-from st_modules.backbones.packing import KeysAndValues, PackedRows, Packing, PrefixCache, allow_packing, takes_packed
-from st_modules.encode.batching import shared_prefix
-from st_modules.encode.options import EncodeOptions
+from st_modules.backbones.packing import PackedRows, Packing, PrefixCache, allow_packing, takes_packed
 from st_modules.errors import CheckpointError, InputError
 from st_modules.inputs.items import Item
 from st_modules.inputs.limits import ImageLimits
-from st_modules.prompts.templates import Task
+from st_modules.prompts.templates import Side
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
 
@@ -70,55 +68,36 @@ class DecoderBackbone(Backbone):
         return self.model.get_input_embeddings().embedding_dim
 
     def plan(
-        self, items: Sequence[Item], prompt: str | None = None, task: Task = None, max_length: int | None = None
+        self, items: Sequence[Item], prompt: str | None = None, side: Side | None = None, max_length: int | None = None
     ) -> list[Row]:
         """Render and tokenise items; see :meth:`Backbone.plan`."""
-        rows = super().plan(items, prompt, task, max_length)
+        rows = super().plan(items, prompt, side, max_length)
         for item, row in zip(items, rows, strict=True):
             if not row.ids:
-                raise InputError(f"item {item.index}: an empty text is no token at all to this model; leave it out.")
+                raise InputError("an empty text is no token at all to this model; leave it out.", item.place)
         return rows
 
-    def share(self, rows: Sequence[Row], levers: EncodeOptions) -> list[Row]:
-        """Take the most useful common beginning away from the rows that have it; see :meth:`Backbone.share`."""
-        if not (levers.shared_prefix and self.packs(levers)):
-            return list(rows)
-        constants = [min(row.constant, len(row.ids) - 1) for row in rows]
-        prefix = shared_prefix([row.ids for row in rows], constants)
-        length = len(prefix)
-        return [
-            replace(row, ids=row.ids[length:], length=row.length - length, prefix=prefix)
-            if constant >= length and tuple(row.ids[:length]) == prefix
-            else row
-            for row, constant in zip(rows, constants, strict=True)
-        ]
-
-    def packs(self, levers: EncodeOptions) -> bool:
-        """Whether batches are packed: a model whose attention is not plain and causal gets padded ones."""
-        return levers.packing and takes_packed(self.model.language_model)
-
-    def prepare(
-        self, rows: Sequence[Row], levers: EncodeOptions, read: Callable[..., Iterable[Any]] = map
-    ) -> dict[str, Any]:
-        """Read the rows' pixels and note where the rows are; see :meth:`Backbone.prepare`."""
-        features = super().prepare(rows, levers, read)
-        if self.packs(levers):
-            features["packing"] = Packing([len(row.ids) for row in rows], rows[0].prefix, levers.pruning)
-        return features
+    @property
+    def packs(self) -> bool:
+        """Whether rows may lie end to end: not where the attention is another than the plain causal one."""
+        return takes_packed(self.model.language_model)
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the transformer and pool each row's last token.
 
         Args:
-            features: What :meth:`collate` or :meth:`prepare` returned, on the model's device.
+            features: What :meth:`collate` returned, on the model's device; with ``packing``, a :class:`Packing` of its
+                rows, they run without their padding, and with ``pruned`` the last layer for their last tokens alone.
             **kwargs: Not used.
 
         Returns:
-            The features with ``sentence_embedding`` of shape (rows, dimension) and, for those of :meth:`collate`,
+            The features with ``sentence_embedding`` of shape (rows, dimension) and, where nothing is packed,
             ``token_embeddings`` of shape (rows, tokens, dimension), in the model's precision.
         """
         if "packing" in features:
-            features["sentence_embedding"] = self._embed_packed(features, features["packing"])
+            features["sentence_embedding"] = self._embed_packed(
+                features, features["packing"], features.get("pruned", False)
+            )
             return features
         mask = features["attention_mask"]
         hidden = self.model(
@@ -133,7 +112,7 @@ class DecoderBackbone(Backbone):
         features["sentence_embedding"] = hidden[torch.arange(len(hidden), device=hidden.device), last]
         return features
 
-    def _embed_packed(self, features: dict[str, Any], packing: Packing) -> torch.Tensor:
+    def _embed_packed(self, features: dict[str, Any], packing: Packing, pruned: bool) -> torch.Tensor:
         """Run rows without their padding, after the beginning that they share."""
         tokens = features["attention_mask"].bool()
         hidden = self.model(
@@ -142,20 +121,19 @@ class DecoderBackbone(Backbone):
             attention_mask=tokens.new_ones(1, 1, 1, 1),
             position_ids=self.position_ids(features)[..., tokens].unsqueeze(-2) + len(packing.prefix),
             use_cache=False,
-            packed=PackedRows(
-                packing.lengths, self._prefix_states(packing.prefix), packing.last if packing.prune else None
-            ),
+            packed=PackedRows(packing.lengths, self._prefix_states(packing.prefix), packing.last if pruned else None),
             **self.visual_inputs(features),
         ).last_hidden_state[0]
-        return hidden if packing.prune else hidden[packing.last]
+        return hidden if pruned else hidden[packing.last]
 
-    def _prefix_states(self, prefix: tuple[int, ...]) -> KeysAndValues:
+    def _prefix_states(self, prefix: tuple[int, ...]) -> list[KeysAndValues]:
         return self._prefixes.get(self.model.language_model, prefix, lambda: self._run_prefix(prefix)) if prefix else []
 
-    def _run_prefix(self, prefix: tuple[int, ...]) -> KeysAndValues:
+    def _run_prefix(self, prefix: tuple[int, ...]) -> list[KeysAndValues]:
         ids = torch.tensor([prefix], device=self.model.device)
         positions = torch.arange(len(prefix), device=self.model.device)[None]
-        cache = self.model(input_ids=ids, position_ids=positions, use_cache=True).past_key_values
+        # By its place in the output: its name differs between releases of transformers.
+        cache = self.model(input_ids=ids, position_ids=positions, use_cache=True)[1]
         return [(layer.keys, layer.values) for layer in cache.layers]
 
     def visual_inputs(self, features: dict[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,17 @@ import torch
 from PIL.Image import Image as PILImage
 from PIL.Image import Resampling
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration, LlavaNextModel, PreTrainedTokenizerFast
-from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+from transformers import (
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessorPil,
+    LlavaNextModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
-from st_modules.backbones.base import Architecture
+from st_modules.backbones.attention import attention_of
+from st_modules.backbones.base import Architecture, Towers
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.packing import allow_packing
 from st_modules.checkpoints.weights import load_pretrained
@@ -48,6 +54,7 @@ class LlavaNext(DecoderBackbone):
         PreTrainedTokenizerFast,
         LlavaNextImageProcessorPil,
     )
+    towers = Towers("language_model", "vision_tower")
     visual_features = ("pixel_values", "image_sizes")
 
     def __init__(
@@ -106,14 +113,14 @@ class LlavaNext(DecoderBackbone):
     # not constructed in its process lacks: so the weights travel, and the model is built anew around them.
     def __getstate__(self) -> dict[str, Any]:
         modules = {name: module for name, module in self._modules.items() if module is not self.model}
-        return {**self.__dict__, "_modules": modules, "_packed": (self.model.config, self.model.state_dict())}
+        return {**self.__dict__, "_modules": modules, "_model_state": (self.model.config, self.model.state_dict())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        config, weights = state.pop("_packed")
+        config, weights = state.pop("_model_state")
         super().__setstate__(state)
         # Not by the configuration, which does not follow a model that was cast or moved.
         sample = weights["image_newline"]
-        kwargs = {"dtype": sample.dtype, "attn_implementation": config._attn_implementation}
+        kwargs = {"dtype": sample.dtype, "attn_implementation": attention_of(config)}
         model = load_pretrained(LlavaNextModel, Path("pickle"), state_dict=weights, config=config, **kwargs)
         self.model = cast(LlavaNextModel, model.train(self.training).to(sample.device))
         allow_packing(self.model.language_model)

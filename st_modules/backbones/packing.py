@@ -15,18 +15,23 @@ from itertools import accumulate, groupby
 from typing import Any, cast
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-from transformers.models.llama.modeling_llama import rotate_half
+
+from st_modules.backbones.attention import (
+    KeysAndValues,
+    attends_by,
+    register_attention,
+    replace_attention,
+    rotate,
+    split_heads,
+    stock_attention,
+)
 
 PACKED_ATTENTION = "st_modules_packed"
 _KEPT_PREFIXES = 8
-
-KeysAndValues = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,10 @@ class Packing:
     Attributes:
         lengths: Tokens of each row, without the shared beginning.
         prefix: Token ids of the shared beginning; empty where nothing is shared.
-        prune: Whether the last layer runs for the rows' last tokens alone.
     """
 
     lengths: list[int]
     prefix: tuple[int, ...]
-    prune: bool
 
     @property
     def last(self) -> list[int]:
@@ -62,9 +65,9 @@ class PackedRows:
     """
 
     lengths: list[int]
-    prefix: KeysAndValues
+    prefix: list[KeysAndValues]
     last: list[int] | None = None
-    all_tokens: tuple[Tensor, Tensor] | None = None
+    all_tokens: KeysAndValues | None = None
 
     def groups(self) -> Iterator[tuple[int, int, int, int]]:
         """Return each run of rows of equal length: its first row, its first token, its number of rows, their length."""
@@ -75,7 +78,7 @@ class PackedRows:
             row, token = row + rows, token + rows * length
 
 
-def packed_attention(
+def attend_packed(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -99,20 +102,20 @@ def packed_attention(
         The attended values of shape (1, tokens, heads, head dimension), and no weights.
     """
     if packed is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        return stock_attention(module, query, key, value, attention_mask, **kwargs)
     last_alone = packed.all_tokens is not None
     key, value = packed.all_tokens or (key, value)
     prefix = packed.prefix[cast(int, module.layer_idx)] if packed.prefix else None
     attended = torch.empty_like(query.transpose(1, 2))
     for row, token, rows, length in packed.groups():
         first, count = (row, 1) if last_alone else (token, length)
-        queries = _rows(query, first, rows, count)
-        keys, values = (_rows(part, token, rows, length) for part in (key, value))
+        queries = _take_rows(query, first, rows, count)
+        keys, values = (_take_rows(part, token, rows, length) for part in (key, value))
         if prefix:
-            keys, values = (_after(shared, own) for shared, own in zip(prefix, (keys, values), strict=True))
+            keys, values = (_prepend(shared, own) for shared, own in zip(prefix, (keys, values), strict=True))
             if not last_alone:
                 # Zeros stand in for the beginning's queries, so that the mask is the plain causal one of the kernels.
-                queries = _after(query.new_zeros(1, query.shape[1], *prefix[0].shape[2:]), queries)
+                queries = _prepend(query.new_zeros(1, query.shape[1], *prefix[0].shape[2:]), queries)
         out = scaled_dot_product_attention(
             queries,
             keys,
@@ -125,12 +128,12 @@ def packed_attention(
     return attended, None
 
 
-def _rows(packed: Tensor, start: int, rows: int, length: int) -> Tensor:
-    """Return some rows of a packed tensor, of shape (rows, heads, length, head dimension)."""
-    return packed[0, :, start : start + rows * length].unflatten(1, (rows, length)).transpose(0, 1)
+def _take_rows(tokens: Tensor, start: int, rows: int, length: int) -> Tensor:
+    """Return some rows that lie end to end, as a tensor of shape (rows, heads, length, head dimension)."""
+    return tokens[0, :, start : start + rows * length].unflatten(1, (rows, length)).transpose(0, 1)
 
 
-def _after(shared: Tensor, own: Tensor) -> Tensor:
+def _prepend(shared: Tensor, own: Tensor) -> Tensor:
     """Put the same tokens before those of every row."""
     return torch.cat([shared.expand(len(own), -1, -1, -1), own], dim=2)
 
@@ -146,11 +149,10 @@ def keep_last_tokens(layer: Any, args: tuple[Tensor], kwargs: dict[str, Any]) ->
     (hidden,), attention = args, layer.self_attn
     normed = layer.input_layernorm(hidden)
     key, value = (
-        projection(normed).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-        for projection in (attention.k_proj, attention.v_proj)
+        split_heads(projection(normed), attention.head_dim) for projection in (attention.k_proj, attention.v_proj)
     )
     cos, sin = kwargs["position_embeddings"]
-    key = key * cos.unsqueeze(1) + rotate_half(key) * sin.unsqueeze(1)
+    key = rotate(key, cos.unsqueeze(1), sin.unsqueeze(1))
     last = packed.last
     return (hidden[:, last],), {
         **kwargs,
@@ -163,17 +165,16 @@ def allow_packing(model: Any) -> None:
     """Let a language model take packed batches, where its attention is transformers' plain causal one.
 
     Args:
-        model: The language model; its configuration's attention function becomes the one of this module.
+        model: The language model; its attention function becomes the one of this module.
     """
-    config = model.config
-    if config._attn_implementation == "sdpa" and getattr(config, "sliding_window", None) is None:
-        config._attn_implementation = PACKED_ATTENTION
+    if attends_by(model) and getattr(model.config, "sliding_window", None) is None:
+        replace_attention(model, PACKED_ATTENTION)
         model.layers[-1].register_forward_pre_hook(keep_last_tokens, with_kwargs=True)
 
 
 def takes_packed(model: Any) -> bool:
     """Whether packed batches may be handed to a language model."""
-    return model.config._attn_implementation == PACKED_ATTENTION
+    return attends_by(model, PACKED_ATTENTION)
 
 
 class PrefixCache:
@@ -181,13 +182,15 @@ class PrefixCache:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: OrderedDict[tuple[int, ...], KeysAndValues] = OrderedDict()
+        self._entries: OrderedDict[tuple[int, ...], list[KeysAndValues]] = OrderedDict()
         self._weights: Hashable = None
 
     def __reduce__(self) -> tuple[type[PrefixCache], tuple[()]]:
         return PrefixCache, ()
 
-    def get(self, model: nn.Module, ids: tuple[int, ...], compute: Callable[[], KeysAndValues]) -> KeysAndValues:
+    def get(
+        self, model: nn.Module, ids: tuple[int, ...], compute: Callable[[], list[KeysAndValues]]
+    ) -> list[KeysAndValues]:
         """Return what ``compute`` returned for these ids with these weights, or call it."""
         weights = _fingerprint(model)
         with self._lock:
@@ -212,11 +215,10 @@ def _fingerprint(model: nn.Module) -> Hashable:
     found: list[tuple[StorageWeakRef, int, int]] = []
     for module in model.modules():
         weights = [weight for weight in module._parameters.values() if weight is not None]
-        if "merged_adapters" in module.__dict__ or any(weight.is_inference() for weight in weights):
+        if isinstance(module, BaseTunerLayer) or any(weight.is_inference() for weight in weights):
             return object()
         found += [(StorageWeakRef(weight.untyped_storage()), weight.data_ptr(), weight._version) for weight in weights]
     return tuple(found)
 
 
-AttentionInterface.register(PACKED_ATTENTION, packed_attention)
-AttentionMaskInterface.register(PACKED_ATTENTION, sdpa_mask)
+register_attention(PACKED_ATTENTION, attend_packed)

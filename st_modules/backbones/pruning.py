@@ -14,13 +14,17 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+
+from st_modules.backbones.attention import (
+    KeysAndValues,
+    attends_by,
+    register_attention,
+    replace_attention,
+    stock_attention,
+)
 
 PRUNED_ATTENTION = "st_modules_pruned"
 
-KeysAndValues: TypeAlias = tuple[Tensor, Tensor]
 Projection: TypeAlias = Callable[[Any, Tensor], KeysAndValues]
 
 
@@ -44,24 +48,19 @@ def allow_pruning(model: Any, last_layer: nn.Module, project: Projection) -> Non
     The last hidden states of a row are then the pooled token's, at every place.
 
     Args:
-        model: The encoder; its configuration's attention function becomes the one of this module.
+        model: The encoder; its attention function becomes the one of this module.
         last_layer: Its last layer, which is called with hidden states and the mask.
         project: From the last layer and its input to the keys and values of all tokens.
     """
-    if model.config._attn_implementation == "sdpa":
-        model.config._attn_implementation = PRUNED_ATTENTION
+    if attends_by(model):
+        replace_attention(model, PRUNED_ATTENTION)
         last_layer.register_forward_pre_hook(partial(_keep_pooled, project), with_kwargs=True)
         last_layer.register_forward_hook(_spread, with_kwargs=True)
 
 
 def pooling_arguments(model: Any, places: Tensor) -> dict[str, PooledTokens]:
     """Return what a call of the encoder is to be given so that its last layer runs for these tokens alone."""
-    return {"pooled": PooledTokens(places)} if model.config._attn_implementation == PRUNED_ATTENTION else {}
-
-
-def split_heads(projected: Tensor, head_dim: int) -> Tensor:
-    """Turn (rows, tokens, width) into (rows, heads, tokens, head dimension)."""
-    return projected.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+    return {"pooled": PooledTokens(places)} if attends_by(model, PRUNED_ATTENTION) else {}
 
 
 def _keep_pooled(project: Projection, layer: Any, args: Any, kwargs: Any) -> tuple[Any, dict[str, Any]] | None:
@@ -81,7 +80,7 @@ def _spread(layer: Any, args: Any, kwargs: Any, output: Tensor) -> Tensor | None
     return None if pooled is None else output.expand(-1, pooled.all_tokens[0].shape[2], -1)
 
 
-def _attention(
+def _attend(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -91,8 +90,7 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     key, value = pooled.all_tokens if pooled and pooled.all_tokens else (key, value)
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    return stock_attention(module, query, key, value, attention_mask, **kwargs)
 
 
-AttentionInterface.register(PRUNED_ATTENTION, _attention)
-AttentionMaskInterface.register(PRUNED_ATTENTION, sdpa_mask)
+register_attention(PRUNED_ATTENTION, _attend)

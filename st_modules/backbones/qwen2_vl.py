@@ -13,14 +13,19 @@ from typing import Any
 import torch
 from PIL.Image import Image as PILImage
 from PIL.Image import Resampling
-from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLModel
+from transformers import (
+    Qwen2Tokenizer,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+    Qwen2VLModel,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
-from st_modules.backbones.base import Architecture
+from st_modules.backbones.base import Architecture, Towers
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.qwen2_vl_vision import computes_the_same, cut_patches, embed_images
-from st_modules.encode.options import EncodeOptions
 from st_modules.errors import ImageError
 from st_modules.inputs.images import ImageSource, to_rgb
 from st_modules.inputs.limits import ImageLimits
@@ -65,6 +70,7 @@ class Qwen2VL(DecoderBackbone):
         Qwen2Tokenizer,
         Qwen2VLImageProcessorPil,
     )
+    towers = Towers("language_model", "visual")
     visual_features = ("pixel_values", "image_grid_thw")
 
     def __init__(
@@ -138,10 +144,10 @@ class Qwen2VL(DecoderBackbone):
             "image_grid_thw": torch.tensor([grid]),
         }
 
-    def pixel_reader(self, levers: EncodeOptions) -> Callable[[ImageSource], Mapping[str, torch.Tensor]]:
-        """Return what reads an image for :meth:`prepare`."""
-        fast = levers.fast_vision and computes_the_same(self.model.visual, self.image_processor)
-        return self.byte_features if fast else self.pixel_features
+    def fast_pixel_features(self, image: ImageSource) -> Mapping[str, torch.Tensor]:
+        """Read an image as bytes where the vision tower is one that takes them; see :meth:`byte_features`."""
+        takes_bytes = computes_the_same(self.model.visual, self.image_processor)
+        return self.byte_features(image) if takes_bytes else self.pixel_features(image)
 
     def visual_inputs(self, features: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments by which the model gets a batch's images."""
@@ -195,7 +201,7 @@ class Qwen2VL(DecoderBackbone):
             first = first_resize(height, width)
             return first, smart_resize(*first, self._token_side, *self._pixel_bounds)
         except ValueError as error:
-            raise ImageError(f"{image.label}: {width}x{height} pixels: {error}. Crop or resize it.") from error
+            raise ImageError(f"{width}x{height} pixels: {error}. Crop or resize it.", image.place) from error
 
 
 def gme_first_resize(height: int, width: int) -> tuple[int, int]:

@@ -16,8 +16,9 @@ import torch
 from PIL.Image import Image as PILImage
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
-from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids
+
+from st_modules.backbones.attention import attends_by, rotate
 
 
 def cut_patches(image: PILImage, patch_size: int, merge_size: int) -> Tensor:
@@ -40,7 +41,7 @@ def cut_patches(image: PILImage, patch_size: int, merge_size: int) -> Tensor:
 def computes_the_same(tower: Any, processor: Any) -> bool:
     """Whether a tower and its image processor are the stock ones, whose computation this module rearranges."""
     proj = tower.patch_embed.proj
-    stock_tower = type(proj) is nn.Conv3d and proj.bias is None and tower.config._attn_implementation == "sdpa"
+    stock_tower = type(proj) is nn.Conv3d and proj.bias is None and attends_by(tower)
     return stock_tower and processor.do_resize and processor.do_rescale and processor.do_normalize
 
 
@@ -77,7 +78,9 @@ def _embed_patches(patch_embed: Any, processor: Any, patches: Tensor) -> Tensor:
 def _attend(attention: Any, hidden: Tensor, cos: Tensor, sin: Tensor, lengths: Sequence[int]) -> Tensor:
     """Attention among the patches of each image; neighbouring images of equal length in one call."""
     query, key, value = attention.qkv(hidden).unflatten(1, (3, attention.num_heads, -1)).unbind(1)
-    query, key = apply_rotary_pos_emb_vision(query, key, cos, sin)
+    # In float32 whatever the precision of the tower, as transformers turns them.
+    cos, sin = cos[:, None].float(), sin[:, None].float()
+    query, key = (rotate(part.float(), cos, sin).to(part.dtype) for part in (query, key))
     attended = torch.empty_like(query)
     start = 0
     for length, run in groupby(lengths):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,21 @@ from transformers import (
     BertConfig,
     BertModel,
     BertTokenizer,
+    CLIPImageProcessorPil,
     PreTrainedModel,
     XLMRobertaConfig,
     XLMRobertaModel,
     XLMRobertaTokenizer,
 )
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from typing_extensions import Self
 
-from st_modules.backbones.base import Backbone, Row
+from st_modules.backbones.attention import KeysAndValues, split_heads
+from st_modules.backbones.base import Backbone, Towers
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
-from st_modules.backbones.pruning import allow_pruning, pooling_arguments, split_heads
+from st_modules.backbones.pruning import allow_pruning, pooling_arguments
 from st_modules.backbones.visualized_bge_weights import upstream_weights
 from st_modules.checkpoints.locate import Checkpoint
 from st_modules.checkpoints.weights import cast_parameters, check_model_type, load_pretrained, refuse_other_weights
-from st_modules.encode.options import EncodeOptions
 from st_modules.errors import CheckpointError
 from st_modules.inputs.images import ImageSource, scaled_size, to_rgb
 from st_modules.inputs.limits import ImageLimits
@@ -124,6 +124,7 @@ class VisualizedBGE(Backbone):
 
     config_keys: list[str] = [*Backbone.config_keys, "text_model", "head_dim"]
     identity_keys = [*Backbone.identity_keys, "text_model"]
+    towers = Towers("text", "tower")
     model: FusedModel
     image_processor: CLIPImageProcessorPil
 
@@ -178,12 +179,6 @@ class VisualizedBGE(Backbone):
         left, top = (round((length - side) / 2) for length in pixels.size)
         return to_rgb(pixels.crop((left, top, left + side, top + side)))
 
-    def prepare(
-        self, rows: Sequence[Row], levers: EncodeOptions, read: Callable[..., Iterable[Any]] = map
-    ) -> dict[str, Any]:
-        """Read the rows' pixels; see :meth:`Backbone.prepare`."""
-        return {**super().prepare(rows, levers, read), "prune": levers.pruning}
-
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the encoder and pool each row's first token.
 
@@ -200,7 +195,7 @@ class VisualizedBGE(Backbone):
             features["attention_mask"],
             features.get("pixel_values"),
             features["num_images_per_sample"] > 0,
-            prune=(prune := features.get("prune", False)),
+            prune=(prune := features.get("pruned", False)),
         )
         if not prune:
             features["token_embeddings"] = hidden
@@ -249,11 +244,11 @@ class VisualizedBGE(Backbone):
         vision = _build_vision(
             {name: weights[name] for name in weights if not name.startswith("text.")}, head_dim, text, path
         )
-        segment_tokenizer = SegmentTokenizer(files, tokenizer_class, TEMPLATES[options["template"]])
+        segment_tokenizer = SegmentTokenizer(files, tokenizer_class, TEMPLATES[options["template"]].render)
         return cls(FusedModel(text, vision["tower"], vision["projection"]).eval(), segment_tokenizer, **options)
 
 
-def _keys_and_values(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def _keys_and_values(layer: Any, hidden: Tensor) -> KeysAndValues:
     attention = layer.attention.self
     return (
         split_heads(attention.key(hidden), attention.attention_head_size),

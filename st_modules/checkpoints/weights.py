@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import BaseImageProcessor, PreTrainedModel
+from transformers.utils import logging
 
 from st_modules.checkpoints.locate import read_json
 from st_modules.errors import CheckpointError
@@ -100,15 +102,16 @@ def load_pretrained(
     """
     loader: Any = model_class
     try:
-        model, info = loader.from_pretrained(
-            None if "state_dict" in kwargs else folder,
-            output_loading_info=True,
-            # Listed below by name with the other misfits; without this transformers raises without one.
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            **kwargs,
-        )
+        with _hide_progress_bar():
+            model, info = loader.from_pretrained(
+                None if "state_dict" in kwargs else folder,
+                output_loading_info=True,
+                # Listed below by name with the other misfits; without this transformers raises without one.
+                ignore_mismatched_sizes=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                **kwargs,
+            )
     except Exception as error:
         raise CheckpointError(f"{folder}: the weights cannot be loaded: {error}") from error
     refuse_misfits(
@@ -121,6 +124,16 @@ def load_pretrained(
         },
     )
     return model.eval()
+
+
+@contextmanager
+def _hide_progress_bar() -> Generator[None, None, None]:
+    # transformers shows one for weights that are read from the disk, in the output of every program.
+    previous = logging.set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **{**kwargs, "disable": True}))
+    try:
+        yield
+    finally:
+        logging.set_tqdm_hook(previous)
 
 
 def refuse_misfits(path: Path, *, missing: set[str], unexpected: set[str], misshapen: set[str]) -> None:

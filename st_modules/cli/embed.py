@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from st_modules.cli.shared import BaseWeights, Device, ModelName, Weights, one_line_errors, open_model, stop
-from st_modules.errors import InputError
+from st_modules.errors import name_inputs
 
 if TYPE_CHECKING:
     from st_modules.files.records import Record
@@ -62,7 +60,7 @@ def embed(
             known = ", ".join(model.prompts) or "none"
             stop(f"{model_name} has no instruction named {prompt_name!r}. It has: {known}.", 2)
         encode = {None: model.encode, True: model.encode_query, False: model.encode_document}[query]
-        with _name_records(records):
+        with name_inputs(lambda index: records[index].place):
             vectors = encode(
                 [record.item for record in records],
                 prompt=prompt,
@@ -84,13 +82,3 @@ def _records(texts: Sequence[str], files: Sequence[Path]) -> list[Record]:
     if not records:
         stop("Nothing to embed: pass texts, or --file.", 2)
     return records
-
-
-@contextmanager
-def _name_records(records: Sequence[Record]) -> Iterator[None]:
-    """Say where an item was read instead of its number in the list."""
-    try:
-        yield
-    except InputError as error:
-        message = re.sub(r"^item (\d+)", lambda match: records[int(match[1])].place, str(error))
-        raise InputError(message) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -29,7 +29,7 @@ Device = Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, mps â
 
 
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors() -> Generator[None, None, None]:
     """Say what the user can do about an error on stderr, without a traceback; 2 for a wrong call, 1 for the rest."""
     try:
         yield

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
+
+from st_modules.backbones.base import Row
 
 # Below this many tokens, a batch of its own costs more than a shared beginning saves.
 _SHORTEST_PREFIX = 8
@@ -11,41 +14,62 @@ _SHORTEST_PREFIX = 8
 _CANDIDATES = 8
 
 
-def first_places(keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:
-    """Find out which items of a call are repeated.
+def find_unique(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+    """Find out which rows of a call are repeated: those with the same tokens and the same images.
+
+    Images are read only where two rows have the same tokens, and images of the same size and length.
 
     Args:
-        keys: One for each item; equal items have equal keys.
+        rows: The rows, one for each item.
 
     Returns:
-        The numbers of the items that are met first, and for every item the place of its equal among those.
+        The rows without repetitions, in the order in which they are met, and for every item the place of its row among
+        those.
     """
     places: dict[Hashable, int] = {}
-    numbers = [places.setdefault(key, len(places)) for key in keys]
-    first: list[int] = []
-    for number, place in enumerate(numbers):
-        if place == len(first):
-            first.append(number)
-    return first, numbers
+    numbers = [places.setdefault(key, len(places)) for key in _key_rows(rows)]
+    unique: list[Row] = []
+    for row, place in zip(rows, numbers, strict=True):
+        if place == len(unique):
+            unique.append(row)
+    return unique, numbers
 
 
-def shared_prefix(rows: Sequence[Sequence[int]], constants: Sequence[int]) -> tuple[int, ...]:
-    """Return the beginning that saves the most tokens when it is run once for all rows that have it.
+def _key_rows(rows: Sequence[Row]) -> list[Hashable]:
+    outlines = [(tuple(row.ids), tuple(image.outline for image in row.images)) for row in rows]
+    counts = Counter(outlines)
+    return [
+        (outline, tuple(image.digest() for image in row.images) if counts[outline] > 1 else None)
+        for row, outline in zip(rows, outlines, strict=True)
+    ]
+
+
+def share_prefix(rows: Sequence[Row]) -> list[Row]:
+    """Take away from rows the beginning that saves the most tokens when it is run once for all rows that have it.
 
     Args:
-        rows: Token ids of each row.
-        constants: How many of the first ids of each row may be shared.
+        rows: The rows of a call.
 
     Returns:
-        The ids; empty where nothing is worth it.
+        The rows in the same order; those with the beginning have it as their ``prefix``. All are as they were where
+        nothing is worth it.
     """
-    beginnings = Counter(tuple(ids[:constant]) for ids, constant in zip(rows, constants, strict=True))
+    # One token at least is left to each row, the one that is pooled.
+    shareable = [min(row.constant, len(row.ids) - 1) for row in rows]
+    beginnings = Counter(tuple(row.ids[:count]) for row, count in zip(rows, shareable, strict=True))
     candidates = [ids for ids, _ in beginnings.most_common(_CANDIDATES) if len(ids) >= _SHORTEST_PREFIX]
 
     def count_saved(prefix: tuple[int, ...]) -> int:
         return len(prefix) * sum(count for ids, count in beginnings.items() if ids[: len(prefix)] == prefix)
 
-    return max(candidates, key=count_saved, default=())
+    prefix = max(candidates, key=count_saved, default=())
+    length = len(prefix)
+    return [
+        replace(row, ids=row.ids[length:], length=row.length - length, prefix=prefix)
+        if count >= length and tuple(row.ids[:length]) == prefix
+        else row
+        for row, count in zip(rows, shareable, strict=True)
+    ]
 
 
 def plan_batches(

@@ -1,21 +1,25 @@
-"""Runs the rows of a call: batches under a budget, their images read in several threads."""
+"""Runs a call: items to rows, batches under a budget, their images read in several threads, vectors in order."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from tqdm.autonotebook import tqdm
 
-from st_modules.backbones.base import Backbone, Row
-from st_modules.encode.batching import plan_batches
+from st_modules.backbones.base import Backbone, Row, images_of
+from st_modules.backbones.packing import Packing
+from st_modules.encode.batching import find_unique, plan_batches, share_prefix
 from st_modules.encode.options import EncodeOptions
+from st_modules.inputs.items import Item
+from st_modules.prompts.templates import Side
 
 logger = logging.getLogger(__name__)
 
@@ -23,37 +27,68 @@ _MOST_READERS = 16
 _CPU_TOKENS = 2048
 _LEAST_TOKENS, _MOST_TOKENS = 2048, 16384
 
-Features = dict[str, Any]
+Features: TypeAlias = dict[str, Any]
+MapImages: TypeAlias = Callable[..., Iterable[Any]]
+"""``map``, or one that works in several threads."""
 
 
 class Engine:
-    """Embeds the rows of one call.
+    """Runs calls of ``encode`` on one backbone.
 
     Args:
-        backbone: What prepares batches.
+        backbone: What turns items into rows, and rows into features.
         embed: Runs the whole model on a batch's features, and returns vectors of shape (rows, dimension).
-        max_rows: Most rows in a batch.
-        max_tokens: Most tokens in a batch.
-        ahead: Whether the images of the next batch are read while the model runs.
-        levers: Which ways of saving work are used.
+        device: Where it runs them.
+        options: Which ways of saving work are used.
+        batch_size: Most rows in a batch.
+        max_batch_tokens: Most tokens in a batch; ``None`` is what suits the device.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         embed: Callable[[Features], Tensor],
+        device: torch.device,
+        options: EncodeOptions,
         *,
-        max_rows: int,
-        max_tokens: int,
-        ahead: bool,
-        levers: EncodeOptions,
+        batch_size: int,
+        max_batch_tokens: int | None = None,
     ) -> None:
-        self.backbone = backbone
-        self.embed = embed
-        self.max_rows = max_rows
-        self.max_tokens = max_tokens
-        self.ahead = ahead
-        self.levers = levers
+        self._backbone = backbone
+        self._embed = embed
+        self._options = options
+        self._batch_size = batch_size
+        self._max_tokens = (max_batch_tokens or default_max_tokens(device)) if options.token_budget else sys.maxsize
+        self._ahead = reads_ahead(device)
+        self._packs = options.packing and backbone.packs
+
+    def encode(
+        self, items: Sequence[Item], prompt: str | None, side: Side | None, show_progress_bar: bool = False
+    ) -> list[Tensor]:
+        """Embed the items of one call.
+
+        Args:
+            items: What to embed.
+            prompt: The instruction.
+            side: The side of a search that they are on.
+            show_progress_bar: Whether to show how many are done.
+
+        Returns:
+            One vector an item, in the same order; each of shape (dimension,).
+
+        Raises:
+            InputError: An item does not fit, or an image cannot be read.
+            torch.OutOfMemoryError: The device has too little memory for a single row.
+        """
+        rows = self._backbone.plan(items, prompt, side)
+        self._backbone.report_trimmed(rows)
+        unique, places = find_unique(rows) if self._options.deduplication else (rows, list(range(len(rows))))
+        vectors: dict[int, Tensor] = {}
+        with tqdm(total=len(unique), desc="Items", disable=not show_progress_bar) as bar:
+            for batch, found in self.run(unique):
+                vectors.update(zip(batch, found, strict=True))
+                bar.update(len(batch))
+        return [vectors[place] for place in places]
 
     def run(self, rows: Sequence[Row]) -> Iterator[tuple[list[int], Tensor]]:
         """Yield for each batch the numbers of its rows, and their vectors.
@@ -64,14 +99,15 @@ class Engine:
             ImageError: An image cannot be read.
             torch.OutOfMemoryError: The device has too little memory for a single row.
         """
-        rows = self.backbone.share(rows, self.levers)
-        batches = self._plan(rows, range(len(rows)), self.max_tokens)
+        if self._packs and self._options.shared_prefix:
+            rows = share_prefix(rows)
+        batches = self._plan(rows, range(len(rows)), self._max_tokens)
         halved = False
         while batches:
             done = 0
             for batch, features in self._prepare_batches(rows, batches):
                 try:
-                    vectors = self.embed(features)
+                    vectors = self._embed(features)
                 except torch.OutOfMemoryError:
                     if len(batch) == 1:
                         raise
@@ -97,10 +133,10 @@ class Engine:
             group = [number for number in numbers if rows[number].prefix == prefix]
             planned = plan_batches(
                 [rows[number].length for number in group],
-                self.max_rows,
+                self._batch_size,
                 max_tokens,
-                padded=not self.backbone.packs(self.levers),
-                sort=self.levers.exact_lengths,
+                padded=not self._packs,
+                sort=self._options.exact_lengths,
             )
             batches += [[group[place] for place in batch] for batch in planned]
         return batches
@@ -110,18 +146,28 @@ class Engine:
     ) -> Iterator[tuple[list[int], Features]]:
         """Yield the batches and their features."""
 
-        def prepare(batch: list[int], read: Callable[..., Iterable[Any]] = map) -> Features:
-            return self.backbone.prepare([rows[number] for number in batch], self.levers, read)
+        def prepare(batch: list[int], read: MapImages = map) -> Features:
+            return self._prepare([rows[number] for number in batch], read)
 
-        if not self.levers.parallel_reading or not any(row.images for row in rows):
+        if not self._options.parallel_reading or not any(row.images for row in rows):
             yield from ((batch, prepare(batch)) for batch in batches)
             return
         with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as readers:
             read = partial(prepare, read=readers.map)
-            yield from _one_ahead(read, batches) if self.ahead else ((batch, read(batch)) for batch in batches)
+            yield from _prepare_ahead(read, batches) if self._ahead else ((batch, read(batch)) for batch in batches)
+
+    def _prepare(self, rows: Sequence[Row], read: MapImages) -> Features:
+        """Read the pixels of a batch's rows, and say how the backbone is to run them."""
+        backbone = self._backbone
+        reader = backbone.fast_pixel_features if self._options.fast_vision else backbone.pixel_features
+        features = backbone.collate(rows, read(reader, images_of(rows)))
+        features["pruned"] = self._options.pruning
+        if self._packs:
+            features["packing"] = Packing([len(row.ids) for row in rows], rows[0].prefix)
+        return features
 
 
-def _one_ahead(
+def _prepare_ahead(
     prepare: Callable[[list[int]], Features], batches: Sequence[list[int]]
 ) -> Iterator[tuple[list[int], Features]]:
     """Prepare each batch while the one before it is in use."""
@@ -132,19 +178,6 @@ def _one_ahead(
             if following:
                 waiting.append(ahead.submit(prepare, following))
             yield batch, ready.pop()
-
-
-def content_keys(rows: Sequence[Row]) -> list[Hashable]:
-    """Return keys of which two are equal where two rows have the same tokens and the same images.
-
-    Images are read only where two rows have the same tokens, and images of the same size and length.
-    """
-    outlines = [(tuple(row.ids), tuple(image.outline for image in row.images)) for row in rows]
-    counts = Counter(outlines)
-    return [
-        (outline, tuple(image.digest() for image in row.images) if counts[outline] > 1 else None)
-        for row, outline in zip(rows, outlines, strict=True)
-    ]
 
 
 def reads_ahead(device: torch.device) -> bool:

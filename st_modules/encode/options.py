@@ -1,4 +1,4 @@
-"""The switches of what makes ``encode`` fast, so that each can be tested and timed with and without."""
+"""How ``encode`` saves work: each way can be switched off, to be tested and timed without it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """Which ways of saving work ``encode`` uses. The embeddings are the same with every one on or off.
+    """Which ways of saving work ``encode`` uses; an attribute of a model, ``model.encode_options``.
+
+    Embeddings are the same with each of them on or off, to the precision of the model's arithmetic: they are there to
+    find out what one saves, and to leave one out where it is suspected of an error.
 
     Args:
         deduplication: Equal items of a call are embedded once.
@@ -18,6 +21,10 @@ class EncodeOptions:
         shared_prefix: What rows of a language model begin with in common is run once. Needs ``packing``.
         pruning: The last layer runs for the pooled tokens alone. On a language model it needs ``packing``.
         fast_vision: The patches of Qwen2-VL go in as bytes, and images of one size attend in one call.
+
+    Example:
+        >>> import dataclasses
+        >>> model.encode_options = dataclasses.replace(model.encode_options, packing=False)
     """
 
     deduplication: bool = True

@@ -11,9 +11,6 @@ from mteb.types import PromptType
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
 
-INSTRUCTED_TEMPLATES = frozenset({"gme", "vlm2vec_qwen2vl", "vlm2vec_llava_next", "bge_vl_mllm"})
-"""Layouts of models whose authors use task instructions; the others get one only where the caller names it."""
-
 _COMPOSED = "Find an image that shows the given image with the described change."
 _PROMPT_NAMES = {"it2i": "cir", "it2t": "vqa"}
 """What the catalog calls a model's instruction for a category, where it is not the category's own name."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +14,12 @@ from mteb.types import PromptType
 from tqdm.auto import tqdm
 
 import st_modules
-from st_modules.backbones.base import Backbone
+from st_modules.backbones.base import find_backbone
 from st_modules.catalog import ModelSpec, find_model
-from st_modules.errors import InputError
-from st_modules.evaluate.instructions import INSTRUCTED_TEMPLATES, find_instruction
+from st_modules.errors import name_inputs
+from st_modules.evaluate.instructions import find_instruction
 from st_modules.model import SentenceTransformer
+from st_modules.prompts.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -58,8 +57,8 @@ class MTEBModel(AbsEncoder):
 
     @property
     def _instructed(self) -> bool:
-        first = self.model[0]
-        return isinstance(first, Backbone) and first.template in INSTRUCTED_TEMPLATES
+        backbone = find_backbone(self.model)
+        return backbone is not None and TEMPLATES[backbone.template].task_instructions
 
     def instruction(self, task: TaskMetadata, side: PromptType | None) -> str | None:
         """Return the instruction for one side of a task; ``None`` is the model's default."""
@@ -104,20 +103,10 @@ class MTEBModel(AbsEncoder):
         vectors: list[np.ndarray[Any, Any]] = []
         before = 0
         for items in _groups(tqdm(inputs, desc=what, disable=not shown)):
-            with _name_rows(what, before):
+            with name_inputs(lambda row: f"{what} {row}", offset=before):
                 vectors.append(embed(items, prompt=prompt, show_progress_bar=False, **kwargs))
             before += len(items)
         return np.concatenate(vectors)
-
-
-@contextmanager
-def _name_rows(what: str, before: int) -> Iterator[None]:
-    """Count items from the first of the call instead of from the first of their group."""
-    try:
-        yield
-    except InputError as error:
-        message = re.sub(r"^item (\d+)", lambda match: f"{what} {before + int(match[1])}", str(error))
-        raise InputError(message) from error
 
 
 def _groups(batches: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -165,7 +154,7 @@ def model_meta(spec: ModelSpec, *, revision: str | None = None) -> ModelMeta:
         "framework": ["Sentence Transformers", "PyTorch", "Transformers"],
         "reference": f"https://huggingface.co/{spec.repo_id}" if spec.repo_id else None,
         "similarity_fn_name": ScoringFunction.COSINE,
-        "use_instructions": spec.options.get("template") in INSTRUCTED_TEMPLATES,
+        "use_instructions": TEMPLATES[spec.options["template"]].task_instructions,
         "adapted_from": spec.base_repo_id,
         "modalities": ["text", "image"],
     }

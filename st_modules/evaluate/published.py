@@ -151,7 +151,7 @@ def fetch_images(scores: Sequence[Score]) -> dict[str, Any]:
         ImageError: A picture cannot be fetched.
     """
     urls = {item["image"] for score in scores for item in (score.query, score.document) if "image" in item}
-    return {url: ImageSource(url, label="example picture").load() for url in sorted(urls)}
+    return {url: ImageSource(url, place="example picture").load() for url in sorted(urls)}
 
 
 def measure(model: SentenceTransformer, score: Score, images: Mapping[str, Any]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +137,7 @@ def score(result: TaskResult, metric: str) -> float:
 
 
 @contextmanager
-def _progress_bars_of_datasets(shown: bool) -> Iterator[None]:
+def _progress_bars_of_datasets(shown: bool) -> Generator[None, None, None]:
     change = not shown and datasets.are_progress_bars_disabled() is False
     if change:
         datasets.disable_progress_bars()

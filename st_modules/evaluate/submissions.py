@@ -14,6 +14,7 @@ from st_modules.evaluate.files import BenchmarkDataError, JsonRecord
 from st_modules.evaluate.local_task import LocalTask
 from st_modules.evaluate.metrics import rank
 from st_modules.evaluate.models import MTEBModel
+from st_modules.files.atomic import write_atomically
 
 
 class SubmissionTask(LocalTask):
@@ -72,9 +73,8 @@ def write_submission(model: MTEBModel, task: SubmissionTask, path: Path, encode_
     """
     content = task.submission(_rankings(model, task, encode_kwargs))
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(content), encoding="utf-8")
-    unfinished.replace(path)
+    with write_atomically([path]) as (part,):
+        part.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _rankings(model: MTEBModel, task: SubmissionTask, encode_kwargs: Mapping[str, Any]) -> dict[str, list[str]]:

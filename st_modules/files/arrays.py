@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from st_modules.errors import STModulesError
+from st_modules.files.atomic import write_atomically
 
 Array: TypeAlias = npt.NDArray[np.generic]
 
@@ -71,6 +72,5 @@ def _progress_file(path: Path) -> Path:
 
 
 def _record(progress: Path, filled: int) -> None:
-    part = progress.with_suffix(".part")
-    part.write_text(json.dumps(filled))
-    os.replace(part, progress)
+    with write_atomically([progress]) as (part,):
+        part.write_text(json.dumps(filled))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from st_modules.errors import ImageError, InputError
 from st_modules.inputs.images import ImageSource
@@ -37,7 +37,7 @@ class Record:
     text: str | None
     image: str | list[str] | None
     item: dict[str, Any]
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def read_texts(texts: Sequence[str]) -> list[Record]:
@@ -124,12 +124,13 @@ def _field_problem(fields: object) -> str | None:
     """What is wrong with a JSONL record, apart from its images."""
     if not isinstance(fields, dict):
         return 'not a JSON object; write {"text": ..., "image": ...}'
+    fields = cast("dict[str, Any]", fields)
     text, image, id_ = (fields.get(name) for name in ("text", "image", "id"))
     if text is None and not image:
         return 'neither a "text" nor an "image" field'
     if text is not None and not isinstance(text, str):
         return f'"text" must be a string, not {json.dumps(text)[:40]}'
-    names = image if isinstance(image, list) else [image]
+    names = cast("list[Any]", image) if isinstance(image, list) else [image]
     if image is not None and not all(isinstance(name, str) and name for name in names):
         return f'"image" must be a path, a URL, or a list of them, not {json.dumps(image)[:40]}'
     if "id" in fields and (isinstance(id_, bool) or not isinstance(id_, (str, int))):
@@ -146,7 +147,7 @@ def _image_problem(source: str | Path, place: str) -> str | None:
     if isinstance(source, str) and _REMOTE.match(source):
         return None
     try:
-        _ = ImageSource(source, label=place).size
+        _ = ImageSource(source, place).size
     except ImageError as error:
         return str(error)
     return None

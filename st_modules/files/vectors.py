@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from st_modules._imports import import_extra
 from st_modules.errors import InputError
+from st_modules.files.atomic import write_atomically
 from st_modules.files.records import Record
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def write_vectors(path: Path, vectors: np.ndarray, records: Sequence[Record]) ->
         The files written.
     """
     targets = _targets(path)
-    with _rename_when_complete(targets) as parts:
+    with write_atomically(targets) as parts:
         if path.suffix == ".parquet":
             _write_parquet(parts[0], vectors, records)
         else:
@@ -60,18 +60,6 @@ def write_vectors(path: Path, vectors: np.ndarray, records: Sequence[Record]) ->
 
 def _targets(path: Path) -> list[Path]:
     return [path] if path.suffix == ".parquet" else [path, path.with_suffix(".jsonl")]
-
-
-@contextmanager
-def _rename_when_complete(targets: Sequence[Path]) -> Iterator[list[Path]]:
-    parts = [target.with_name(f".{target.name}.{os.getpid()}.part") for target in targets]
-    try:
-        yield parts
-        for part, target in zip(parts, targets, strict=True):
-            part.replace(target)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
 
 
 def _write_npy(vectors_path: Path, rows_path: Path, vectors: np.ndarray, records: Sequence[Record]) -> None:
@@ -88,10 +76,8 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def _write_parquet(path: Path, vectors: np.ndarray, records: Sequence[Record]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    flat = pa.array(vectors.astype("float32", copy=False).reshape(-1))
+    pa, pq = (import_extra(module, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
+    flat = pa.array(vectors.astype("float32", copy=False).ravel())
     columns = {
         "id": pa.array([str(record.id) for record in records], pa.string()),
         "text": pa.array([record.text for record in records], pa.string()),

@@ -15,7 +15,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -24,7 +24,7 @@ from urllib.request import url2pathname
 
 from PIL import Image, ImageFile
 
-from st_modules.errors import ImageError
+from st_modules.errors import ImageError, Place
 from st_modules.inputs.download import download
 from st_modules.inputs.limits import ImageLimits
 
@@ -48,15 +48,15 @@ class ImageSource:
             encoded image (``bytes``, ``bytearray``, ``io.BytesIO``), a ``PIL.Image.Image`` (its current frame), a
             uint8 numpy array of shape (H, W), (H, W, 3) or (H, W, 4), or a uint8 torch tensor of shape (C, H, W) with
             C in 1, 3, 4. The caller's object is never closed, changed or consumed.
-        label: How error messages call the image, such as "item 3, image 1".
+        place: Where it stands among the inputs, or what error messages are to call it.
         limits: What the image may cost.
 
     Raises:
         ImageError: ``source`` is of a type that cannot be an image.
     """
 
-    def __init__(self, source: object, label: str = "image", limits: ImageLimits | None = None) -> None:
-        self.label = label
+    def __init__(self, source: object, place: Place | str = "image", limits: ImageLimits | None = None) -> None:
+        self.place = place
         self.limits = limits or ImageLimits()
         self._source: Any = source
         self._fetched: bytes | None = None
@@ -104,7 +104,7 @@ class ImageSource:
             logger.warning(
                 "%s: %s: 16-bit values over 255 become white, as in the code of the models' authors. For the picture "
                 "that a viewer shows, scale it to 8 bits first.",
-                self.label,
+                self.place,
                 _describe(self._source),
             )
         return image
@@ -148,17 +148,17 @@ class ImageSource:
         return _check_stream(self._fetched, max_bytes)
 
     @contextmanager
-    def _name_errors(self) -> Iterator[None]:
+    def _name_errors(self) -> Generator[None, None, None]:
         """Turn whatever goes wrong into an ImageError that says where."""
         try:
             yield
         except ImageError as error:
-            raise self._error(str(error)) from error.__cause__
+            raise (self._error(error.problem) if error.place is None else error) from error.__cause__
         except Exception as error:  # Pillow's decoders raise nearly every built-in exception on damaged data
             raise self._error(_problem(error)) from error
 
     def _error(self, problem: str) -> ImageError:
-        return ImageError(f"{self.label}: {_describe(self._source)}: {problem}")
+        return ImageError(f"{_describe(self._source)}: {problem}", self.place)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -190,8 +190,9 @@ def scaled_size(image: ImageSource, side: int) -> tuple[int, int]:
     longer = int(side * long / short)
     if side * longer > image.limits.max_pixels:
         raise ImageError(
-            f"{image.label}: {width}x{height} pixels are too elongated: scaled to a shorter side of {side} pixels they "
-            f"are over the limit of {image.limits.max_pixels}. Crop or resize it."
+            f"{width}x{height} pixels are too elongated: scaled to a shorter side of {side} pixels they are over the "
+            f"limit of {image.limits.max_pixels}. Crop or resize it.",
+            image.place,
         )
     return (side, longer) if width <= height else (longer, side)
 
@@ -207,7 +208,7 @@ def _normalise(source: object) -> object:
     if isinstance(source, str) and (source[:5].lower() == "data:" or _URL.match(source)):
         return source
     if isinstance(source, (str, os.PathLike)):
-        return Path(os.fsdecode(source))
+        return Path(os.fsdecode(cast("str | os.PathLike[str]", source)))
     if isinstance(source, Image.Image) or _is_array(source) or _is_tensor(source):
         return source
     raise ImageError("not an image; pass a path, URL, data URI, bytes, PIL image, uint8 array or uint8 tensor")

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from st_modules.errors import InputError
+from st_modules.errors import InputError, Place
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.limits import ImageLimits
 
 _ITEM_KEYS = frozenset({"text", "image"})
 _MESSAGE_KEYS = frozenset({"role", "content"})
 _IMAGE_KEYS = frozenset({"image", "url", "path", "base64"})
+_NOTHING = "it has neither text nor image; leave it out or give it one"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Item:
     images: tuple[ImageSource, ...]
     instruction: str | None
     index: int
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in the caller's list."""
+        return Place(self.index)
 
 
 def parse_items(inputs: Sequence[object], limits: ImageLimits | None = None) -> list[Item]:
@@ -58,42 +64,52 @@ def parse_items(inputs: Sequence[object], limits: ImageLimits | None = None) -> 
         ImageError: An image is of a type that cannot be an image.
     """
     limits = limits or ImageLimits()
-    return [_parse(value, index, limits) for index, value in enumerate(inputs)]
+    return [_parse(value, Place(index), limits) for index, value in enumerate(inputs)]
 
 
-def check_text(text: str, where: str) -> None:
-    """Raise ``InputError`` if ``text`` has a lone surrogate, which no tokenizer can read; ``where`` says whose text."""
+def check_text(text: str, place: Place | str) -> None:
+    """Raise ``InputError`` if ``text`` has a lone surrogate, which no tokenizer can read; ``place`` says whose text."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{where}: character {error.start} of the text is a lone surrogate (a damaged emoji or a decoding error); "
-            'replace it, for example with text.encode("utf-8", "replace").decode("utf-8")'
+            f"character {error.start} of the text is a lone surrogate (a damaged emoji or a decoding error); "
+            'replace it, for example with text.encode("utf-8", "replace").decode("utf-8")',
+            place,
         ) from error
 
 
-def _parse(value: object, index: int, limits: ImageLimits) -> Item:
-    where = f"item {index}"
+def check_texts(texts: Sequence[object]) -> None:
+    """Raise ``InputError`` where something is no string, or has a lone surrogate; the error has its index."""
+    for index, text in enumerate(texts):
+        if text is None:
+            raise InputError(_NOTHING, Place(index))
+        check_text(_require_string(text, Place(index, '"text"')), Place(index))
+
+
+def _parse(value: Any, place: Place, limits: ImageLimits) -> Item:
     if isinstance(value, Item):
         return value
     if isinstance(value, str):
+        texts, images = ([], [value]) if _names_image(value) else ([value], [])
+        return _make_item(texts, images, None, place, limits)
+    if _is_dict(value):
         return (
-            _item([], [value], None, index, limits) if _names_image(value) else _item([value], [], None, index, limits)
+            _from_dict(value, place, limits)
+            if _MESSAGE_KEYS.isdisjoint(value)
+            else _from_messages([value], place, limits)
         )
-    if isinstance(value, dict) and not _MESSAGE_KEYS.isdisjoint(value):
-        return _from_messages([value], index, limits)
-    if isinstance(value, dict):
-        return _from_dict(value, index, limits)
-    if isinstance(value, list) and value and all(isinstance(message, dict) for message in value):
-        return _from_messages(value, index, limits)
-    if isinstance(value, (list, tuple)):
+    if _is_sequence(value):
+        if isinstance(value, list) and value and all(map(_is_dict, value)):
+            return _from_messages(value, place, limits)
         raise InputError(
-            f"{where}: a {type(value).__name__} of {len(value)} is not one item; encode each by itself, or pass "
-            '{"text": ..., "image": ...} for a text with its image'
+            f"a {type(value).__name__} of {len(value)} is not one item; encode each by itself, or pass "
+            '{"text": ..., "image": ...} for a text with its image',
+            place,
         )
     if value is None:
-        raise InputError(f"{where}: None has nothing to embed; leave it out")
-    return _item([], [value], None, index, limits)
+        raise InputError("None has nothing to embed; leave it out", place)
+    return _make_item([], [value], None, place, limits)
 
 
 def _names_image(text: str) -> bool:
@@ -103,113 +119,120 @@ def _names_image(text: str) -> bool:
     return is_image_url_or_path(text)
 
 
-def _item(texts: list[str], images: list[object], instruction: str | None, index: int, limits: ImageLimits) -> Item:
+def _make_item(
+    texts: Sequence[str], images: Sequence[object], instruction: str | None, place: Place, limits: ImageLimits
+) -> Item:
     """Check the collected parts and put them together."""
-    where = f"item {index}"
     if not texts and not images:
-        raise InputError(f"{where}: it has neither text nor image; leave it out or give it one")
+        raise InputError(_NOTHING, place)
     for text in texts:
-        check_text(text, where)
+        check_text(text, place)
     if instruction is not None:
-        check_text(instruction, f"{where}, system message")
-    labels = [where] if len(images) == 1 else [f"{where}, image {number}" for number in range(len(images))]
-    sources = tuple(ImageSource(image, label, limits) for image, label in zip(images, labels, strict=True))
+        check_text(instruction, place.within("system message"))
+    places = [place] if len(images) == 1 else [place.within(f"image {number}") for number in range(len(images))]
+    sources = tuple(ImageSource(image, each, limits) for image, each in zip(images, places, strict=True))
     # An empty text beside an image says nothing, and models lay out a text that is there.
-    return Item("\n".join(texts) if any(texts) or (texts and not images) else None, sources, instruction, index)
+    return Item("\n".join(texts) if any(texts) or (texts and not images) else None, sources, instruction, place.index)
 
 
-def _from_dict(value: dict[Any, Any], index: int, limits: ImageLimits) -> Item:
-    where = f"item {index}"
-    _check_keys(value, _ITEM_KEYS, where)
+def _from_dict(value: dict[Any, Any], place: Place, limits: ImageLimits) -> Item:
+    _check_keys(value, _ITEM_KEYS, place)
     text, image = value.get("text"), value.get("image")
-    texts = [] if text is None else [_string(text, f'{where}, "text"')]
-    images = list(image) if isinstance(image, (list, tuple)) else [] if image is None else [image]
-    return _item(texts, images, None, index, limits)
+    texts = [] if text is None else [_require_string(text, place.within('"text"'))]
+    images = list(image) if _is_sequence(image) else [] if image is None else [image]
+    return _make_item(texts, images, None, place, limits)
 
 
-def _from_messages(messages: list[dict[Any, Any]], index: int, limits: ImageLimits) -> Item:
-    where = f"item {index}"
+def _from_messages(messages: list[dict[Any, Any]], place: Place, limits: ImageLimits) -> Item:
     for message in messages:
-        _check_keys(message, _MESSAGE_KEYS, f"{where}, message")
+        _check_keys(message, _MESSAGE_KEYS, place.within("message"))
     roles = [message.get("role") for message in messages]
     if roles not in (["user"], ["system", "user"]):
         raise InputError(
-            f"{where}: messages with the roles {roles} are not one item; pass one user message, after at most one "
-            "system message"
+            f"messages with the roles {roles} are not one item; pass one user message, after at most one "
+            "system message",
+            place,
         )
-    texts, images = _contents(messages[-1], f"{where}, user message")
-    instruction = _system_text(messages[0], f"{where}, system message") if len(messages) == 2 else None
-    return _item(texts, images, instruction, index, limits)
+    texts, images = _read_content(messages[-1], place.within("user message"))
+    instruction = _read_system_text(messages[0], place.within("system message")) if len(messages) == 2 else None
+    return _make_item(texts, images, instruction, place, limits)
 
 
-def _system_text(message: dict[Any, Any], where: str) -> str:
-    texts, images = _contents(message, where)
+def _read_system_text(message: dict[Any, Any], place: Place) -> str:
+    texts, images = _read_content(message, place)
     if images or not texts:
-        raise InputError(f"{where}: an instruction is a text and nothing else; move images to the user message")
+        raise InputError("an instruction is a text and nothing else; move images to the user message", place)
     return "\n".join(texts)
 
 
-def _contents(message: dict[Any, Any], where: str) -> tuple[list[str], list[object]]:
+def _read_content(message: dict[Any, Any], place: Place) -> tuple[list[str], list[object]]:
     """The texts and the images of a message, each in order."""
     content = message.get("content")
     if isinstance(content, str):
         return [content], []
-    if not isinstance(content, (list, tuple)):
-        raise InputError(f'{where}: "content" is of type {type(content).__name__}; pass a string or a list of parts')
+    if not _is_sequence(content):
+        raise InputError(f'"content" is of type {type(content).__name__}; pass a string or a list of parts', place)
     texts: list[str] = []
     images: list[object] = []
     for number, part in enumerate(content):
-        kind, value = _part(part, f"{where}, part {number}")
+        here = place.within(f"part {number}")
+        kind, value = _read_part(part, here)
         if kind == "text":
-            texts.append(_string(value, f"{where}, part {number}"))
+            texts.append(_require_string(value, here))
         else:
             images.append(value)
     return texts, images
 
 
-def _part(part: object, where: str) -> tuple[str, object]:
+def _read_part(part: object, place: Place) -> tuple[str, object]:
     """A part of a message as ("text", string) or ("image", source)."""
-    if not isinstance(part, dict):
-        raise InputError(
-            f'{where}: of type {type(part).__name__}; pass {{"type": "text", "text": ...}} or an image part'
-        )
+    if not _is_dict(part):
+        raise InputError(f'of type {type(part).__name__}; pass {{"type": "text", "text": ...}} or an image part', place)
     kind = part.get("type")
     values = {key: value for key, value in part.items() if key != "type" and value is not None}
     if kind == "text":
-        return "text", _only_value(values, {"text"}, where)[1]
+        return "text", _take_only_value(values, {"text"}, place)[1]
     if kind == "image":
-        key, value = _only_value(values, _IMAGE_KEYS, where)
-        return "image", _image_value(key, value, where)
+        key, value = _take_only_value(values, _IMAGE_KEYS, place)
+        return "image", _read_image(key, value, place)
     if kind == "image_url":
-        value = _only_value(values, {"image_url"}, where)[1]
-        return "image", _string(value.get("url") if isinstance(value, dict) else value, where)
-    raise InputError(f'{where}: the type {kind!r} cannot be embedded; known are "text", "image" and "image_url"')
+        value = _take_only_value(values, {"image_url"}, place)[1]
+        return "image", _require_string(value.get("url") if _is_dict(value) else value, place)
+    raise InputError(f'the type {kind!r} cannot be embedded; known are "text", "image" and "image_url"', place)
 
 
-def _image_value(key: str, value: object, where: str) -> object:
+def _read_image(key: str, value: object, place: Place) -> object:
     if key == "path":
-        return Path(_string(value, where))
+        return Path(_require_string(value, place))
     if key == "base64":
-        encoded = _string(value, where)
+        encoded = _require_string(value, place)
         return encoded if encoded.startswith("data:") else f"data:image/*;base64,{encoded}"
     return value
 
 
-def _only_value(values: dict[Any, Any], known: set[str] | frozenset[str], where: str) -> tuple[str, Any]:
+def _take_only_value(values: dict[Any, Any], known: set[str] | frozenset[str], place: Place) -> tuple[str, Any]:
     """The one entry that a part has besides its type."""
-    _check_keys(values, known, where)
+    _check_keys(values, known, place)
     if len(values) != 1:
-        raise InputError(f"{where}: needs exactly one of {sorted(known)}, and has {sorted(values)}")
+        raise InputError(f"needs exactly one of {sorted(known)}, and has {sorted(values)}", place)
     return next(iter(values.items()))
 
 
-def _string(value: object, where: str) -> str:
+def _is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_sequence(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    return isinstance(value, (list, tuple))
+
+
+def _require_string(value: object, place: Place) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{where}: of type {type(value).__name__}; pass a string")
+        raise InputError(f"of type {type(value).__name__}; pass a string", place)
     return value
 
 
-def _check_keys(value: dict[Any, Any], known: set[str] | frozenset[str], where: str) -> None:
+def _check_keys(value: dict[Any, Any], known: set[str] | frozenset[str], place: Place) -> None:
     unknown = sorted(str(key) for key in value.keys() - known)
     if unknown:
-        raise InputError(f"{where}: unknown keys {unknown}; known are {sorted(known)}")
+        raise InputError(f"unknown keys {unknown}; known are {sorted(known)}", place)

@@ -24,8 +24,8 @@ class DynamicBatcher:
     """Runs a function over lists off the event loop, and calls that wait at the same time together.
 
     A call that finds nothing under way waits ``delay`` seconds for company; calls that come while others run need no
-    delay to gather. One thread runs at a time, and none when nothing waits. It serves any number of event loops and
-    threads.
+    delay to come together. One thread runs at a time, and none when nothing waits. It serves any number of event loops
+    and threads.
 
     Args:
         run: Maps a list of items and the options of the calls to one result an item, in the same order.
@@ -48,7 +48,7 @@ class DynamicBatcher:
             delay: Seconds to wait for other calls.
 
         Raises:
-            Exception: What ``run`` raised over these items alone. Calls that were gathered with a failing one are run
+            Exception: What ``run`` raised over these items alone. Calls that ran together with a failing one are run
                 again without it.
         """
         call = _Call(list(items), options)

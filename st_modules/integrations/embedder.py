@@ -6,16 +6,17 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, get_args
 
 import numpy as np
 import sentence_transformers
 from typing_extensions import Self
 
+from st_modules.backbones.base import find_backbone
+from st_modules.inputs.items import check_texts
 from st_modules.integrations.dynamic_batching import DynamicBatcher
 from st_modules.model import SentenceTransformer
-
-Side: TypeAlias = Literal["query", "document"]
+from st_modules.prompts.templates import Side
 
 
 class Embedder:
@@ -34,7 +35,9 @@ class Embedder:
                 f"A model of type {type(model).__name__}: pass the name of a model, or a loaded SentenceTransformer."
             )
         self.model = model
-        self._gatherers = {side: DynamicBatcher(partial(self._run, side)) for side in ("query", "document")}
+        self._batchers: dict[Side, DynamicBatcher] = {
+            side: DynamicBatcher(partial(self._run, side)) for side in get_args(Side)
+        }
 
     @classmethod
     def load(
@@ -99,9 +102,7 @@ class Embedder:
         if not items:
             return []
         encode = self.model.encode_query if side == "query" else self.model.encode_document
-        # A list that begins with a message would be read as one conversation.
-        inputs = [[item] if isinstance(item, dict) and "role" in item else item for item in items]
-        embeddings = encode(inputs, **{**options, "convert_to_numpy": True, "convert_to_tensor": False})
+        embeddings = encode(self.parse(items), **{**options, "convert_to_numpy": True, "convert_to_tensor": False})
         return np.asarray(embeddings, dtype=np.float32).tolist()
 
     def parse(self, items: Sequence[Any]) -> list[Any]:
@@ -117,7 +118,21 @@ class Embedder:
         Raises:
             InputError: Something is no item.
         """
-        return self.model.parse(items) if isinstance(self.model, SentenceTransformer) else list(items)
+        if isinstance(self.model, SentenceTransformer):
+            return self.model.parse(items)
+        # A list that begins with a message would be read as one conversation.
+        return [[item] if isinstance(item, dict) and "role" in item else item for item in items]
+
+    def check_texts(self, texts: Sequence[Any]) -> None:
+        """Check texts before anything is embedded, where a host library hands them on in batches of its own.
+
+        Args:
+            texts: The texts.
+
+        Raises:
+            InputError: Something is no text, or one that no tokenizer can read.
+        """
+        check_texts(texts)
 
     async def aembed(
         self, items: Sequence[Any], side: Side, *, delay: float = 0.0, **options: Any
@@ -136,12 +151,10 @@ class Embedder:
         Raises:
             InputError: An item of this call cannot be embedded; other calls get their embeddings.
         """
-        return await self._gatherers[side](items, options, delay) if items else []
+        return await self._batchers[side](items, options, delay) if items else []
 
     def check_instruction(self, side: Side, instruction: str | None) -> None:
         """Raise where an instruction would change nothing: the model reads none on that side.
-
-        It is found out by embedding one text with two different instructions.
 
         Args:
             side: ``"query"`` or ``"document"``.
@@ -150,10 +163,9 @@ class Embedder:
         Raises:
             ValueError: The model reads no instruction on the side.
         """
-        if instruction is None:
-            return
-        first, second = (self.embed([{"text": "text"}], side, prompt=prompt) for prompt in ("first", "second"))
-        if first == second:
+        backbone = find_backbone(self.model)
+        # Other models get their instructions from sentence-transformers, which writes them before every text.
+        if instruction is not None and backbone and not backbone.reads_instruction(side):
             raise ValueError(
                 f"The model reads no instruction on the {side} side, so {instruction!r} would change nothing there. "
                 "Leave it out."

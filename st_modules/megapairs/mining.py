@@ -42,16 +42,16 @@ class Duplicates:
     """Tells which pictures are (nearly) the same.
 
     Args:
-        contents: Shape (n,): equal numbers where the files have equal contents.
+        classes: Shape (n,): equal numbers where the files are equal.
         visual: The unit vectors, of shape (n, d), of each visual encoder, and the upper bound of its band.
     """
 
-    contents: Numbers
+    classes: Numbers
     visual: Sequence[tuple[Floats, float]]
 
     def of(self, number: int, others: Numbers) -> Mask:
-        """Which of ``others`` have the contents of picture ``number``, or are over the bound of any visual encoder."""
-        same = (self.contents[others] == self.contents[number]) | (others == number)
+        """Which of ``others`` are the same file as picture ``number``, or are over the bound of any visual encoder."""
+        same = (self.classes[others] == self.classes[number]) | (others == number)
         for vectors, upper in self.visual:
             same |= vectors[others].astype(np.float32) @ vectors[number].astype(np.float32) > upper
         return same

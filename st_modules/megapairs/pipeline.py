@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,6 +21,7 @@ from tqdm.autonotebook import tqdm
 from st_modules._imports import require
 from st_modules.errors import InputError
 from st_modules.files.arrays import ArrayFile
+from st_modules.files.atomic import write_atomically
 from st_modules.files.lines import LineFile
 from st_modules.files.locks import lock_folder
 from st_modules.files.records import JSONL_SUFFIXES
@@ -179,9 +180,9 @@ class _Run:
     skipped: list[dict[str, str]] = field(default_factory=list)
 
     def run(self) -> Summary:
-        collection, contents = self._scan()
+        collection, digests = self._scan()
         encoders = self.recipe.encoders
-        paths = [self._vectors_path(collection, contents, encoder) for encoder in encoders]
+        paths = [self._vectors_path(collection, digests, encoder) for encoder in encoders]
         _check_names(encoder for encoder, path in zip(encoders, paths, strict=True) if not is_complete(path))
         vectors = [self._embed(collection, *pair) for pair in zip(encoders, paths, strict=True)]
         found = [self._neighbours(collection, *pair) for pair in zip(encoders, vectors, strict=True)]
@@ -190,7 +191,7 @@ class _Run:
             for encoder, file in zip(encoders, vectors, strict=True)
             if encoder.reads == "visual"
         ]
-        _, classes = np.unique(contents, return_inverse=True)
+        _, classes = np.unique(digests, return_inverse=True)
         miner = Miner(
             [picture.name for picture in collection.pictures],
             [file.rows for file in found],
@@ -210,20 +211,20 @@ class _Run:
         if file.count < len(everything):
             _check_names(self.recipe.encoders)
         with self._bar("Reading", len(everything)) as report:
-            contents = scan_pictures(everything, file, report)
-        good = [number for number, content in enumerate(contents) if not content.problem]
+            scanned = scan_pictures(everything, file, report)
+        good = [number for number, picture in enumerate(scanned) if not picture.problem]
         self.skipped = [
-            {"picture": picture.name, "reason": "unreadable", "detail": content.problem}
-            for picture, content in zip(everything.pictures, contents, strict=True)
-            if content.problem
+            {"picture": picture.name, "reason": "unreadable", "detail": found.problem}
+            for picture, found in zip(everything.pictures, scanned, strict=True)
+            if found.problem
         ]
         if len(good) < 2:
-            raise InputError(f"{everything.root}: {len(good)} of {len(contents)} pictures can be read; pairs need two.")
+            raise InputError(f"{everything.root}: {len(good)} of {len(scanned)} pictures can be read; pairs need two.")
         collection = Collection(everything.root, tuple(everything.pictures[number] for number in good))
-        return collection, [contents[number].digest for number in good]
+        return collection, [scanned[number].digest for number in good]
 
-    def _vectors_path(self, collection: Collection, contents: Sequence[str], encoder: Encoder) -> Path:
-        rows = (f"{digest} {picture.caption}" for digest, picture in zip(contents, collection.pictures, strict=True))
+    def _vectors_path(self, collection: Collection, digests: Sequence[str], encoder: Encoder) -> Path:
+        rows = (f"{digest} {picture.caption}" for digest, picture in zip(digests, collection.pictures, strict=True))
         key = _key(encoder.label, str(self.recipe.float16), *rows)
         return self.work / f"vectors-{_slug(encoder)}-{key}.npy"
 
@@ -282,7 +283,7 @@ class _Run:
                 f"{self.everything.root}: no triplets. {left_out.count} pairs were left out (the reasons are in "
                 f"{left_out.path}); where there are none, no two pictures are within a band: widen the bands."
             )
-        with _rename_when_complete(self.out) as part:
+        with write_atomically([self.out]) as (part,):
             if self.out.suffix.lower() == ".parquet":
                 write_parquet(read_triplets(triplets.path), part)
             else:
@@ -292,12 +293,12 @@ class _Run:
         if not lines:
             report.unlink(missing_ok=True)
             return (self.out,)
-        with _rename_when_complete(report) as part, part.open("w", encoding="utf-8") as stream:
+        with write_atomically([report]) as (part,), part.open("w", encoding="utf-8") as stream:
             stream.writelines(line + "\n" for line in lines)
         return self.out, report
 
     @contextmanager
-    def _bar(self, title: str, total: int) -> Iterator[Report]:
+    def _bar(self, title: str, total: int) -> Generator[Report, None, None]:
         with tqdm(total=total, desc=title, disable=not self.show_progress_bar) as bar:
             yield lambda done: bar.update(done - bar.n)
 
@@ -339,13 +340,3 @@ def _state(file: Path) -> str:
 
 def _slug(encoder: Encoder) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{encoder.reads}-{encoder.name}")[-60:]
-
-
-@contextmanager
-def _rename_when_complete(target: Path) -> Iterator[Path]:
-    part = target.with_name(f".{target.name}.part")
-    try:
-        yield part
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)

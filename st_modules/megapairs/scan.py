@@ -1,4 +1,4 @@
-"""A first scan at every picture: whether it can be read, and whether another one has the same contents."""
+"""A first look at every picture: whether it can be read, and whether another file is equal to it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _scan(path: Path) -> ScannedPicture:
         source.load()
         return ScannedPicture(digest=source.digest().hex()[:32])
     except ImageError as error:
-        return ScannedPicture(problem=str(error).partition(": ")[2])
+        return ScannedPicture(problem=error.problem)
 
 
 def _read(file: LineFile) -> Iterator[ScannedPicture]:

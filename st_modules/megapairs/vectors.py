@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from st_modules.errors import InputError, STModulesError
+from st_modules.errors import STModulesError, name_inputs
 from st_modules.files.arrays import ArrayFile
 from st_modules.megapairs.encoders import Encoder
 from st_modules.megapairs.pictures import Collection
@@ -91,7 +89,7 @@ def _unit_vectors(collection: Collection, encoder: Encoder, model: Any, numbers:
 
 def _encode(collection: Collection, encoder: Encoder, model: Any, numbers: Sequence[int]) -> Floats:
     items = [encoder.item(collection.pictures[number], collection.path(number)) for number in numbers]
-    with _name_pictures(collection, numbers):
+    with name_inputs(lambda place: collection.pictures[numbers[place]].name):
         vectors = np.asarray(model.encode(items, convert_to_numpy=True, show_progress_bar=False), dtype=np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
@@ -99,13 +97,3 @@ def _encode(collection: Collection, encoder: Encoder, model: Any, numbers: Seque
         name = collection.pictures[numbers[bad[0]]].name
         raise STModulesError(f"{encoder.label}: its vector of {name} has no direction (it is zero, or not finite).")
     return vectors / lengths
-
-
-@contextmanager
-def _name_pictures(collection: Collection, numbers: Sequence[int]) -> Iterator[None]:
-    """Name a picture where an error has its place in a list."""
-    try:
-        yield
-    except InputError as error:
-        names = [collection.pictures[number].name for number in numbers]
-        raise InputError(re.sub(r"^item (\d+)", lambda match: names[int(match[1])], str(error))) from error

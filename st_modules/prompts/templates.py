@@ -1,4 +1,4 @@
-"""How each upstream lays out an item and its instruction, as segments: one small function per recipe.
+"""How each upstream lays out an item and its instruction, as segments, and which sides read an instruction.
 
 Control tokens are inserted by id and user text is encoded as plain text, so a segment boundary is always a
 control token: text cut anywhere else could tokenise differently from the whole string.
@@ -16,7 +16,8 @@ from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
 
-Task: TypeAlias = Literal["query", "document"] | None
+Side: TypeAlias = Literal["query", "document"]
+"""The two sides of a search; what is on neither has ``None``."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,40 @@ class Image:
 
 
 Segment: TypeAlias = Start | End | Special | Text | Image
-Template: TypeAlias = Callable[[Item, str | None, Task], list[Segment]]
+Render: TypeAlias = Callable[[Item, str | None, Side | None], list[Segment]]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A layout, and what it does with an instruction.
+
+    Attributes:
+        render: From an item, its instruction and its side to segments.
+        instructed_sides: The sides on which the layout reads an instruction; ``None`` among them is neither side.
+        needs_text: Whether it reads one only beside a text.
+        task_instructions: Whether the model's authors use it with an instruction for each task. The others get one
+            only where a user names it.
+    """
+
+    render: Render
+    instructed_sides: frozenset[Side | None]
+    needs_text: bool = False
+    task_instructions: bool = False
+
+    def reads_instruction(self, side: Side | None, has_text: bool = True) -> bool:
+        """Whether an instruction changes the layout of an item on a side."""
+        return side in self.instructed_sides and (has_text or not self.needs_text)
+
+
+_EVERY_SIDE: frozenset[Side | None] = frozenset({"query", "document", None})
+_NOT_DOCUMENTS: frozenset[Side | None] = frozenset({"query", None})
+_NO_SIDE: frozenset[Side | None] = frozenset()
 
 QWEN2_DEFAULT_SYSTEM = "You are a helpful assistant."
 VLM2VEC_IMAGE_INSTRUCTION = "Represent the given image."
 
 
-def gme(item: Item, instruction: str | None, task: Task) -> list[Segment]:
+def render_gme(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """GME-Qwen2-VL: a chat turn with the instruction as its system text, images before the text.
 
     The instruction counts on the query side only; a document always gets the default one, as in the authors'
@@ -81,52 +109,52 @@ def gme(item: Item, instruction: str | None, task: Task) -> list[Segment]:
     Args:
         item: What to embed.
         instruction: The task instruction; ``None`` and the empty string mean the default.
-        task: ``"document"`` ignores the instruction.
+        side: ``"document"`` ignores the instruction.
 
     Returns:
         The segments, ending in the ``<|endoftext|>`` whose hidden state is the embedding.
     """
-    system = QWEN2_DEFAULT_SYSTEM if task == "document" or not instruction else instruction
+    system = QWEN2_DEFAULT_SYSTEM if side == "document" or not instruction else instruction
     text = item.text or ""
     user: list[Segment] = [Text("user\n", text)]
     if item.images:
-        blocks = [segment for image in item.images for segment in _qwen2_image(image)]
+        blocks = [segment for image in item.images for segment in _wrap_qwen2_image(image)]
         user = [Text("user\n"), *blocks, Text("", text)]
-    return _qwen2_turn(system, user)
+    return _wrap_qwen2_turn(system, user)
 
 
-def dse_qwen2(item: Item, instruction: str | None, task: Task) -> list[Segment]:
+def render_dse_qwen2(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """DSE-Qwen2: a chat turn about one picture; a text stands beside a black stand-in picture of four tokens.
 
     The layout of the model card (``MrLight/dse-qwen2-2b-mrl-v1``). Only a query side makes a text a query. There is
     no place for an instruction.
     """
     _refuse_instruction(item, instruction, "DSE-Qwen2")
-    image = _only_image(item)
+    image = _take_only_image(item)
     if image is None:
-        text = Text("Query: " if task == "query" else "Document: ", item.text or "")
+        text = Text("Query: " if side == "query" else "Document: ", item.text or "")
     else:
         text = Text("", item.text) if item.text else Text("What is shown in this image?")
     stand_in = ImageSource(PILImage.new("RGB", (56, 56)), "stand-in picture")
-    return _qwen2_turn(QWEN2_DEFAULT_SYSTEM, [Text("user\n"), *_qwen2_image(image or stand_in), text])
+    return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, [Text("user\n"), *_wrap_qwen2_image(image or stand_in), text])
 
 
-def vlm2vec_qwen2vl(item: Item, instruction: str | None, task: Task) -> list[Segment]:
+def render_vlm2vec_qwen2vl(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """VLM2Vec on Qwen2-VL: ``<|image_pad|> instruction text``, without a chat layout or a closing token.
 
     The layout of the model card's usage. The instruction counts on both sides, since the authors' candidates have
     one too; an image with neither text nor instruction gets the authors' ``Represent the given image.``
     """
-    return _vlm2vec(item, instruction, "<|image_pad|>")
+    return _render_vlm2vec(item, instruction, "<|image_pad|>")
 
 
-def vlm2vec_llava_next(item: Item, instruction: str | None, task: Task) -> list[Segment]:
+def render_vlm2vec_llava_next(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """VLM2Vec on LLaVA-NeXT: as on Qwen2-VL, with this backbone's image token and the tokenizer's ``<s>``."""
-    return [Start(), *_vlm2vec(item, instruction, "<image>")]
+    return [Start(), *_render_vlm2vec(item, instruction, "<image>")]
 
 
-def _vlm2vec(item: Item, instruction: str | None, image_token: str) -> list[Segment]:
-    image = _only_image(item)
+def _render_vlm2vec(item: Item, instruction: str | None, image_token: str) -> list[Segment]:
+    image = _take_only_image(item)
     if image is None:
         return [Text(f"{instruction} " if instruction and item.text else instruction or "", item.text or "")]
     if not item.text:
@@ -134,16 +162,16 @@ def _vlm2vec(item: Item, instruction: str | None, image_token: str) -> list[Segm
     return [Image(image_token, image), Text(f" {instruction} " if instruction else " ", item.text)]
 
 
-def bge_vl_mllm(item: Item, instruction: str | None, task: Task) -> list[Segment]:
+def render_bge_vl_mllm(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """BGE-VL-MLLM: ``[INST] … [/INST]`` with the image after the text, and the instruction on the query side.
 
     ``prepare_text_input`` of the model repositories, uneven spaces included. Without a side, an item with an
     instruction is a query and one without is a document.
     """
-    image = _only_image(item)
+    image = _take_only_image(item)
     head: list[Segment] = []
     before = "[INST]  "
-    if task == "query" or (task is None and instruction):
+    if side == "query" or (side is None and instruction):
         asked = Text(f" {instruction} " if instruction else "  ")
         head = [Text("[INST] \n "), Special("<instruct>"), asked, Special("<query>")]
         # The authors write two spaces after <query> where there is an instruction, and one where there is none.
@@ -154,14 +182,14 @@ def bge_vl_mllm(item: Item, instruction: str | None, task: Task) -> list[Segment
     return [Start(), *head, Text(before, item.text or "", after), Image("<image>", image), Text(" [/INST]")]
 
 
-def e5_v(item: Item, instruction: str | None, task: Task) -> list[Segment]:
+def render_e5_v(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """E5-V: a chat turn that asks for one word about a sentence, an image, or an image changed by a text.
 
     The first two are those of the authors' ``retrieval.py``; for an image with a text, where they have one for each
     benchmark, this is the one that MTEB evaluates the model with. None has a place for an instruction.
     """
     _refuse_instruction(item, instruction, "E5-V")
-    image, text = _only_image(item), item.text or ""
+    image, text = _take_only_image(item), item.text or ""
     body: list[Segment]
     if image is None:
         body = [Text("\n\n", text, "\nSummary above sentence in one word: ")]
@@ -184,24 +212,24 @@ def e5_v(item: Item, instruction: str | None, task: Task) -> list[Segment]:
     ]
 
 
-def clip(item: Item, instruction: str | None, task: Task) -> list[Segment]:
+def render_clip(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """BGE-VL-CLIP: the text alone, which CLIP embeds apart from the image; a prompt goes before the text."""
-    image = _only_image(item)
+    image = _take_only_image(item)
     images: list[Segment] = [] if image is None else [Image(None, image)]
     if item.text is None:
         return images
     return [*images, Start(), Text(instruction or "", item.text), End()]
 
 
-def visualized_bge(item: Item, instruction: str | None, task: Task) -> list[Segment]:
+def render_visualized_bge(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """Visualized-BGE: image tokens between the first token and the text; a prompt goes before the text."""
-    image = _only_image(item)
+    image = _take_only_image(item)
     images = [] if image is None else [Image("", image)]
     before = "" if item.text is None else instruction or ""
     return [Start(), *images, Text(before, item.text or ""), End()]
 
 
-def _qwen2_turn(system: str, user: list[Segment]) -> list[Segment]:
+def _wrap_qwen2_turn(system: str, user: list[Segment]) -> list[Segment]:
     """Qwen2-VL's chat layout up to the answer, and the token that its embedders pool."""
     return [
         Special("<|im_start|>"),
@@ -218,30 +246,30 @@ def _qwen2_turn(system: str, user: list[Segment]) -> list[Segment]:
     ]
 
 
-def _qwen2_image(image: ImageSource) -> list[Segment]:
+def _wrap_qwen2_image(image: ImageSource) -> list[Segment]:
     return [Special("<|vision_start|>"), Image("<|image_pad|>", image), Special("<|vision_end|>")]
 
 
-def _only_image(item: Item) -> ImageSource | None:
+def _take_only_image(item: Item) -> ImageSource | None:
     if len(item.images) > 1:
         raise InputError(
-            f"item {item.index}: {len(item.images)} images, and this model takes one. Embed each image by itself."
+            f"{len(item.images)} images, and this model takes one. Embed each image by itself.", item.place
         )
     return item.images[0] if item.images else None
 
 
 def _refuse_instruction(item: Item, instruction: str | None, model: str) -> None:
     if instruction:
-        raise InputError(f"item {item.index}: {model} takes no instruction. Leave the prompt out.")
+        raise InputError(f"{model} takes no instruction. Leave the prompt out.", item.place)
 
 
 TEMPLATES: dict[str, Template] = {
-    "gme": gme,
-    "dse_qwen2": dse_qwen2,
-    "vlm2vec_qwen2vl": vlm2vec_qwen2vl,
-    "vlm2vec_llava_next": vlm2vec_llava_next,
-    "bge_vl_mllm": bge_vl_mllm,
-    "e5_v": e5_v,
-    "clip": clip,
-    "visualized_bge": visualized_bge,
+    "gme": Template(render_gme, _NOT_DOCUMENTS, task_instructions=True),
+    "dse_qwen2": Template(render_dse_qwen2, _NO_SIDE),
+    "vlm2vec_qwen2vl": Template(render_vlm2vec_qwen2vl, _EVERY_SIDE, task_instructions=True),
+    "vlm2vec_llava_next": Template(render_vlm2vec_llava_next, _EVERY_SIDE, task_instructions=True),
+    "bge_vl_mllm": Template(render_bge_vl_mllm, _NOT_DOCUMENTS, task_instructions=True),
+    "e5_v": Template(render_e5_v, _NO_SIDE),
+    "clip": Template(render_clip, _EVERY_SIDE, needs_text=True),
+    "visualized_bge": Template(render_visualized_bge, _EVERY_SIDE, needs_text=True),
 }

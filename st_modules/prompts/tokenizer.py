@@ -7,16 +7,16 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast, get_args
 
 from tokenizers.models import Unigram
 from tokenizers.pre_tokenizers import Metaspace
 from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from st_modules.errors import CheckpointError, InputError
+from st_modules.errors import CheckpointError, InputError, Place
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
-from st_modules.prompts.templates import End, Image, Segment, Special, Start, Template, Text
+from st_modules.prompts.templates import End, Image, Render, Segment, Side, Special, Start, Text
 
 _TOKENIZER_FILE = "tokenizer.json"
 
@@ -39,7 +39,7 @@ class TokenizedRow:
 
 
 class SegmentTokenizer:
-    """Encodes segments with tokenizers that differ in one option.
+    """Turns segments into token ids with tokenizers that differ in one option.
 
     ``split_special_tokens`` must not be toggled on a shared tokenizer, since the setting lives in its Rust
     half and leaks between threads: hence one instance that knows control tokens and one that reads them as
@@ -49,14 +49,14 @@ class SegmentTokenizer:
         folder: Folder with the tokenizer's files.
         fallback: Tokenizer class for a folder without ``tokenizer.json``. Where that file exists it is used as
             it is: a named class would rebuild its pre-tokenizer from the class's own defaults.
-        template: Layout of the rows; the tokenizer must have each of its control tokens, and must read a row piece by
+        render: Layout of the rows; the tokenizer must have each of its control tokens, and must read a row piece by
             piece as it reads the whole string.
 
     Raises:
         CheckpointError: The files are missing, or do not fit the template.
     """
 
-    def __init__(self, folder: Path, fallback: type[PreTrainedTokenizerBase], template: Template) -> None:
+    def __init__(self, folder: Path, fallback: type[PreTrainedTokenizerBase], render: Render) -> None:
         tokenizer_class = _tokenizer_class(folder, fallback)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder)
@@ -72,7 +72,7 @@ class SegmentTokenizer:
             ) from error
         self.pad_id: int = self.tokenizer.pad_token_id or 0
         self.start_ids, self.end_ids = _edges(self.tokenizer)
-        samples = _samples(template)
+        samples = _render_samples(render)
         vocabulary = self.tokenizer.get_vocab()
         tokens = list(dict.fromkeys(token for row in samples for token in map(_control_token, row) if token))
         if missing := [token for token in tokens if token not in vocabulary]:
@@ -90,15 +90,15 @@ class SegmentTokenizer:
         self,
         rows: Sequence[Sequence[Segment]],
         image_tokens: Sequence[Sequence[int]],
-        labels: Sequence[str],
+        places: Sequence[Place | str],
         max_lengths: Sequence[int],
     ) -> list[TokenizedRow]:
-        """Encode rows of segments.
+        """Tokenise rows of segments.
 
         Args:
             rows: One list of segments an item.
             image_tokens: For each item, the number of tokens of each of its images.
-            labels: What an error calls each item, for example ``"item 3"``.
+            places: Where each item stands, for errors.
             max_lengths: Most tokens of each row; a longer row loses the end of its user text.
 
         Returns:
@@ -108,16 +108,16 @@ class SegmentTokenizer:
             InputError: The images and the instruction of an item exceed its limit by themselves.
         """
         pieces = {piece for row in rows for piece in [*_pieces(row), *_openings(row)]}
-        ids = dict(zip(pieces, self._encode(pieces), strict=True))
-        encoded: list[TokenizedRow] = []
-        for row, counts, label, max_length in zip(rows, image_tokens, labels, max_lengths, strict=True):
+        ids = dict(zip(pieces, self._tokenise(pieces), strict=True))
+        tokenized: list[TokenizedRow] = []
+        for row, counts, place, max_length in zip(rows, image_tokens, places, max_lengths, strict=True):
             parts = self._parts(row, counts, ids)
             excess = sum(map(len, parts)) - max_length
             if excess > 0:
-                self._trim(row, parts, excess, label, max_length)
+                self._trim(row, parts, excess, place, max_length)
             joined = [token_id for part in parts for token_id in part]
-            encoded.append(TokenizedRow(joined, excess > 0, _constant(row, parts, ids)))
-        return encoded
+            tokenized.append(TokenizedRow(joined, excess > 0, _constant(row, parts, ids)))
+        return tokenized
 
     def _parts(
         self, row: Sequence[Segment], image_tokens: Sequence[int], ids: Mapping[Piece, list[int]]
@@ -141,7 +141,9 @@ class SegmentTokenizer:
                     parts.append(ids[next(texts)])
         return parts
 
-    def _trim(self, row: Sequence[Segment], parts: list[list[int]], excess: int, label: str, max_length: int) -> None:
+    def _trim(
+        self, row: Sequence[Segment], parts: list[list[int]], excess: int, place: Place | str, max_length: int
+    ) -> None:
         """Shorten the user's text in ``parts`` until the row fits."""
         for number, segment in enumerate(row):
             if isinstance(segment, Text) and segment.user:
@@ -155,11 +157,12 @@ class SegmentTokenizer:
         what = f"its {images} image tokens and its instruction are" if images else "its instruction is"
         advice = "Pass fewer or smaller images, shorten" if images else "Shorten"
         raise InputError(
-            f"{label}: {what} over max_length={max_length} without any text. {advice} the instruction, or raise "
-            "max_length where the model allows it."
+            f"{what} over max_length={max_length} without any text. {advice} the instruction, or raise max_length "
+            "where the model allows it.",
+            place,
         )
 
-    def _encode(self, pieces: Collection[Piece]) -> list[list[int]]:
+    def _tokenise(self, pieces: Collection[Piece]) -> list[list[int]]:
         ids: dict[Piece, list[int]] = {}
         for first in (True, False):
             group = [piece for piece in pieces if piece[0] == first]
@@ -180,8 +183,8 @@ class SegmentTokenizer:
             written = [segment for segment in row if isinstance(segment, Text) or _control_token(segment)]
             counts = [1 for segment in written if isinstance(segment, Image)]
             string = _string(written)
-            (encoded,) = self([written], [counts], ["sample"], [sys.maxsize])
-            if encoded.ids != _ids(self.tokenizer, [string])[0]:
+            (row_alone,) = self([written], [counts], ["sample"], [sys.maxsize])
+            if row_alone.ids != _ids(self.tokenizer, [string])[0]:
                 raise CheckpointError(
                     f"{folder}: the tokenizer reads {string!r} otherwise than piece by piece between its control "
                     "tokens. Use the tokenizer files of the model's repository."
@@ -199,11 +202,11 @@ def _tokenizer_class(folder: Path, fallback: type[PreTrainedTokenizerBase]) -> A
     return fallback
 
 
-def _samples(template: Template) -> list[list[Segment]]:
-    """Rows that have every control token of a template between them."""
+def _render_samples(render: Render) -> list[list[Segment]]:
+    """Rows that have every control token of a layout between them."""
     image = (ImageSource(b"", "sample"),)
     items = [Item("a b", (), None, 0), Item(None, image, None, 0), Item("a b", image, None, 0)]
-    return [template(item, None, task) for item in items for task in ("query", "document")]
+    return [render(item, None, side) for item in items for side in get_args(Side)]
 
 
 def _edges(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
@@ -289,7 +292,7 @@ def _read_as_text(tokenizer: PreTrainedTokenizerBase, control_tokens: Sequence[s
     # their image token.
     unmarked = [
         AddedToken(token.content, normalized=token.normalized, special=True)
-        for token in tokenizer.added_tokens_decoder.values()
+        for token in cast("dict[int, Any]", tokenizer.added_tokens_decoder).values()
         if token.content in control_tokens and not token.special
     ]
     if unmarked:

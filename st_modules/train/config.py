@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import yaml
 from pydantic import Field, StrictBool, StrictInt
 from pydantic.dataclasses import dataclass
 
+from st_modules.prompts.templates import Side
+from st_modules.train.collator import NO_SIDE
 from st_modules.train.lora import LoraSettings
 from st_modules.train.losses import LossSettings
 from st_modules.train.validation import STRICT, ConfigError, Count, NonNegative, UserPath, build
 
 __all__ = ["ConfigError", "ModelSettings", "SourceSettings", "TrainConfig", "TrainingSettings", "read_config"]
 
-Side = Literal["query", "document", "none"]
+ColumnSide: TypeAlias = Literal[Side, "none"]
+"""The side that a column is on; ``none`` for neither, as for ``encode``."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -106,7 +109,7 @@ class SourceSettings:
     negatives: StrictInt = Field(default=1, ge=0)
     limit: Count | None = None
     prompts: dict[str, str] = Field(default_factory=dict)
-    sides: dict[str, Side] = Field(default_factory=dict)
+    sides: dict[str, ColumnSide] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
         given = [name for name in ("file", "folder", "dataset", "megapairs") if getattr(self, name) is not None]
@@ -121,6 +124,11 @@ class SourceSettings:
         for option in ("prompts", "sides"):
             if unknown := sorted(getattr(self, option).keys() - set(self.column_names)):
                 raise ValueError(f"{option}: no column {unknown[0]!r}; there are {', '.join(self.column_names)}.")
+
+    def side(self, column: str) -> Side | None:
+        """Return the side that a column is on."""
+        side = self.sides.get(column, "query" if column == "anchor" else "document")
+        return None if side == NO_SIDE else side
 
     @property
     def column_names(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import sentence_transformers
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
@@ -16,11 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from st_modules.backbones.base import Backbone
-from st_modules.backbones.clip import CLIP
-from st_modules.backbones.llava_next import LlavaNext
-from st_modules.backbones.qwen2_vl import Qwen2VL
-from st_modules.backbones.visualized_bge import VisualizedBGE
+from st_modules.backbones.base import Backbone, find_backbone
 from st_modules.checkpoints.lora import merge_layer, read_adapter
 from st_modules.checkpoints.weights import refuse_other_weights
 from st_modules.errors import CheckpointError
@@ -28,26 +24,6 @@ from st_modules.train.validation import STRICT, Count, NonNegative
 
 _PREFIX = "base_model.model."
 """What PEFT writes before the names of an adapter's weights."""
-
-
-class Towers(NamedTuple):
-    """Names of a backbone's parts.
-
-    Attributes:
-        language: The language model, or the text tower.
-        vision: The vision tower.
-    """
-
-    language: str
-    vision: str
-
-
-_TOWERS: dict[type[Backbone], Towers] = {
-    Qwen2VL: Towers("language_model", "visual"),
-    LlavaNext: Towers("language_model", "vision_tower"),
-    CLIP: Towers("text_model", "vision_model"),
-    VisualizedBGE: Towers("text", "tower"),
-}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -197,7 +173,7 @@ def freeze_vision(model: sentence_transformers.SentenceTransformer) -> None:
         ValueError: The model is not of the catalog.
     """
     backbone = backbone_of(model)
-    backbone.model.get_submodule(_TOWERS[type(backbone)].vision).requires_grad_(False)
+    backbone.model.get_submodule(backbone.towers.vision).requires_grad_(False)
 
 
 def checkpoint_activations(model: sentence_transformers.SentenceTransformer) -> None:
@@ -228,9 +204,9 @@ def backbone_of(model: sentence_transformers.SentenceTransformer) -> Backbone:
     Raises:
         ValueError: It is another model.
     """
-    backbone = model[0]
-    if not isinstance(backbone, Backbone) or type(backbone) not in _TOWERS:
-        raise ValueError(f"{type(backbone).__name__}: not a model of the catalog; `st-modules list` shows those.")
+    backbone = find_backbone(model)
+    if backbone is None:
+        raise ValueError(f"{type(model[0]).__name__}: not a model of the catalog; `st-modules list` shows those.")
     return backbone
 
 
@@ -247,7 +223,7 @@ def _refuse_second(backbone: Backbone) -> None:
 
 def _targets(backbone: Backbone, settings: LoraSettings) -> list[str]:
     """Names of the linear layers that are adapted."""
-    towers = _TOWERS[type(backbone)]
+    towers = backbone.towers
     roots = (towers.language, towers.vision) if settings.vision else (towers.language,)
     names = [
         f"{root}.{name}"

@@ -252,12 +252,7 @@ def _check_first_rows(trainer: Trainer, data: dict[str, Dataset], sources: tuple
 
 def _warn_of_ignored_prompts(backbone: Backbone, row: dict[str, Any], source: SourceSettings) -> None:
     for name, prompt in source.prompts.items():
-        side = source.sides.get(name, "query" if name == "anchor" else "document")
-        tokens = [
-            backbone.preprocess([row[name]], prompt=each, task=None if side == "none" else side)["input_ids"]
-            for each in (prompt, None)
-        ]
-        if tokens[0].equal(tokens[1]):
+        if prompt and not backbone.reads_instruction(source.side(name), has_text="text" in row[name]):
             logger.warning("%s: this model reads no instruction on column %r, as in inference.", source.name, name)
 
 

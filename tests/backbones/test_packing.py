@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from st_modules.backbones.packing import PackedRows, PrefixCache, packed_attention
+from st_modules.backbones.packing import PackedRows, PrefixCache, attend_packed
 
 HEADS, KEY_HEADS, HEAD_DIM, SCALE = 4, 2, 8, 0.3
 
@@ -36,7 +36,7 @@ def test_rows_attend_to_themselves_and_to_the_shared_beginning(prefix: int, leng
     key, value = torch.randn(2, 1, KEY_HEADS, sum(lengths), HEAD_DIM)
     shared = torch.randn(2, 1, KEY_HEADS, prefix, HEAD_DIM)
     states = [(torch.zeros(0), torch.zeros(0)), (shared[0], shared[1])] if prefix else []
-    found, weights = packed_attention(Layer(), query, key, value, None, PackedRows(lengths, states), scaling=SCALE)
+    found, weights = attend_packed(Layer(), query, key, value, None, PackedRows(lengths, states), scaling=SCALE)
     assert weights is None
     assert found.shape == (1, sum(lengths), HEADS, HEAD_DIM)
     # Each row apart, behind what is shared.
@@ -60,7 +60,7 @@ def test_a_batch_that_is_not_packed_gets_the_attention_of_transformers() -> None
     mask = torch.ones(2, 1, 6, 6, dtype=torch.bool).tril()
     mask[1, :, :, 0] = False
     mask[1, :, 0, 0] = True
-    found, _ = packed_attention(layer, query, key, value, mask, scaling=SCALE)
+    found, _ = attend_packed(layer, query, key, value, mask, scaling=SCALE)
     scores = (query @ key.transpose(2, 3) * SCALE).masked_fill(~mask, -torch.inf)
     assert (found - (scores.softmax(-1) @ value).transpose(1, 2)).abs().max() <= 1e-6
 

@@ -4,7 +4,12 @@ import random
 
 import pytest
 
-from st_modules.encode.batching import first_places, plan_batches, shared_prefix
+from st_modules.backbones.base import Row
+from st_modules.encode.batching import find_unique, plan_batches, share_prefix
+
+
+def make_row(ids: list[int], constant: int = 0) -> Row:
+    return Row(ids=ids, images=(), trimmed=False, length=len(ids), constant=constant)
 
 
 def tokens(lengths: list[int], padded: bool) -> int:
@@ -56,10 +61,10 @@ def test_one_very_long_row_has_a_batch_of_its_own() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_every_item_has_the_place_of_its_first_equal(seed: int) -> None:
     random_state = random.Random(seed)
-    keys = [random_state.choice("abcdefg") for _ in range(random_state.randint(0, 30))]
-    first, places = first_places(keys)
-    assert [keys[number] for number in first] == list(dict.fromkeys(keys))
-    assert [keys[first[place]] for place in places] == keys
+    keys = [random_state.randint(1, 7) for _ in range(random_state.randint(0, 30))]
+    unique, places = find_unique([make_row([key]) for key in keys])
+    assert [row.ids[0] for row in unique] == list(dict.fromkeys(keys))
+    assert [unique[place].ids[0] for place in places] == keys
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -76,11 +81,20 @@ def test_the_shared_beginning_saves_the_most_tokens(seed: int) -> None:
             for row, constant in zip(rows, constants, strict=True)
         )
 
-    found = shared_prefix(rows, constants)
+    shared = share_prefix([make_row(ids, constant) for ids, constant in zip(rows, constants, strict=True)])
+    found = max((row.prefix for row in shared), key=len)
+    assert [[*row.prefix, *row.ids] for row in shared] == rows
+    assert [row.length for row in shared] == [len(row.ids) for row in shared]
     possible = {tuple(row[:constant]) for row, constant in zip(rows, constants, strict=True)}
     assert saved(found) == max([saved(prefix) for prefix in possible if len(prefix) >= 8], default=0)
 
 
 def test_rows_without_a_beginning_share_nothing() -> None:
-    assert shared_prefix([[1, 2, 3], [1, 2, 3]], [0, 0]) == ()
-    assert shared_prefix([], []) == ()
+    rows = [make_row([1, 2, 3]), make_row([1, 2, 3])]
+    assert share_prefix(rows) == rows
+    assert share_prefix([]) == []
+
+
+def test_a_row_that_is_all_beginning_keeps_its_last_token() -> None:
+    rows = [make_row([5] * 20, constant=20), make_row([5] * 30, constant=30)]
+    assert min(len(row.ids) for row in share_prefix(rows)) >= 1

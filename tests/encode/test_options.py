@@ -20,14 +20,12 @@ from peft import LoraConfig
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-import st_modules.model
-from st_modules import ImageError, SentenceTransformer
+from st_modules import EncodeOptions, ImageError, SentenceTransformer
 from st_modules.backbones.packing import PACKED_ATTENTION
 from st_modules.backbones.pruning import PRUNED_ATTENTION
 from st_modules.backbones.qwen2_vl_vision import cut_patches
 from st_modules.encode import engine
-from st_modules.encode.engine import reads_ahead
-from st_modules.encode.options import EncodeOptions
+from st_modules.encode.batching import share_prefix
 from st_modules.inputs.images import ImageSource
 from tests.helpers.references import GOLDEN, TOLERANCE, Reference, mixed, reference
 
@@ -71,7 +69,7 @@ def model(row: str) -> SentenceTransformer:
 def test_embeddings_are_the_originals_with_every_setting(
     row: str, model: SentenceTransformer, setting: str, batch_size: int, max_batch_tokens: int | None
 ) -> None:
-    model._levers, model.max_batch_tokens = SETTINGS[setting], max_batch_tokens
+    model.encode_options, model.max_batch_tokens = SETTINGS[setting], max_batch_tokens
     for case in mixed(list(reference(row).cases.values())):
         assert np.abs(case.embed(model, batch_size) - case.expected).max() <= TOLERANCE
 
@@ -85,13 +83,13 @@ def gme() -> SentenceTransformer:
 def batches(gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
     """The batches of rows that are prepared, as they come."""
     found: list[list[Any]] = []
-    prepare = gme[0].prepare
+    collate = gme[0].collate
 
     def spy(rows: Any, *args: Any) -> Any:
         found.append(list(rows))
-        return prepare(rows, *args)
+        return collate(rows, *args)
 
-    monkeypatch.setattr(gme[0], "prepare", spy)
+    monkeypatch.setattr(gme[0], "collate", spy)
     return found
 
 
@@ -121,7 +119,7 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
 
 
 def test_no_token_of_padding_goes_through_the_model(gme: SentenceTransformer, passes: list[int]) -> None:
-    gme._levers = dataclasses.replace(EncodeOptions(), shared_prefix=False)
+    gme.encode_options = dataclasses.replace(EncodeOptions(), shared_prefix=False)
     inputs = [*texts(20), *PICTURES]
     gme.encode(inputs)
     assert sum(passes) == sum(tokens(gme, inputs))
@@ -131,7 +129,7 @@ def test_what_rows_begin_with_goes_through_the_model_once_for_all_calls(
     gme: SentenceTransformer, passes: list[int]
 ) -> None:
     inputs, prompt = texts(20), "Find a picture of this animal."
-    rows = gme[0].share(gme[0].plan(gme.parse(inputs), prompt), EncodeOptions())
+    rows = share_prefix(gme[0].plan(gme.parse(inputs), prompt))
     shared, own = len(rows[0].prefix), sum(len(row.ids) for row in rows)
     assert shared >= len(gme.tokenizer(prompt)["input_ids"])
     gme.encode(inputs, prompt=prompt)
@@ -147,7 +145,7 @@ def test_rows_with_another_beginning_are_embedded_beside(gme: SentenceTransforme
     ]
     inputs: list[Any] = [*messages, *texts(5), *PICTURES]
     found = gme.encode(inputs, prompt="Another instruction.")
-    gme._levers = OFF
+    gme.encode_options = OFF
     assert np.abs(found - gme.encode(inputs, prompt="Another instruction.")).max() <= TOLERANCE
 
 
@@ -156,7 +154,7 @@ def test_a_text_that_is_one_with_the_instructions_last_token_is_embedded_right(p
     model = reference("vlm2vec-qwen2vl-2b").load("vlm2vec-qwen2vl-2b")
     inputs = [f"{start}{text}" for start in ("", " ", "\n", ":", "s") for text in texts(6)]
     found = model.encode(inputs, prompt=prompt)
-    model._levers = OFF
+    model.encode_options = OFF
     assert np.abs(found - model.encode(inputs, prompt=prompt)).max() <= TOLERANCE
 
 
@@ -217,7 +215,7 @@ def test_equal_items_are_embedded_once(gme: SentenceTransformer, batches: list[l
     found = gme.encode(inputs)
     assert sum(map(len, batches)) == 4
     assert np.array_equal(found[[0, 1, 2, 6]], found[[3, 4, 5, 7]])
-    gme._levers = OFF
+    gme.encode_options = OFF
     assert np.abs(found - gme.encode(inputs)).max() <= TOLERANCE
 
 
@@ -254,12 +252,12 @@ def test_images_without_a_like_are_not_compared(gme: SentenceTransformer, monkey
 @pytest.fixture
 def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images are read one batch ahead, as they are beside an accelerator."""
-    monkeypatch.setattr(st_modules.model, "reads_ahead", lambda device: True)
+    monkeypatch.setattr(engine, "reads_ahead", lambda device: True)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 def test_images_are_read_ahead_beside_an_accelerator(device: str) -> None:
-    assert reads_ahead(torch.device(device)) == (device != "cpu")
+    assert engine.reads_ahead(torch.device(device)) == (device != "cpu")
 
 
 @pytest.mark.usefixtures("ahead")
@@ -299,7 +297,7 @@ def alive(gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> list[int
     present: set[int] = set()
     found: list[int] = []
     numbers = itertools.count()
-    prepare = gme[0].prepare
+    collate = gme[0].collate
 
     class Tracked(dict[str, Any]):
         def __init__(self, features: dict[str, Any]) -> None:
@@ -311,11 +309,11 @@ def alive(gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> list[int
 
     def spy(*args: Any) -> Any:
         found.append(len(present) + 1)
-        features = Tracked(prepare(*args))
+        features = Tracked(collate(*args))
         present.add(features.number)
         return features
 
-    monkeypatch.setattr(gme[0], "prepare", spy)
+    monkeypatch.setattr(gme[0], "collate", spy)
     return found
 
 
@@ -323,13 +321,13 @@ def alive(gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> list[int
 def test_the_pixels_of_two_batches_are_alive_at_most_when_read_ahead(
     gme: SentenceTransformer, alive: list[int]
 ) -> None:
-    gme._levers = dataclasses.replace(EncodeOptions(), deduplication=False)
+    gme.encode_options = dataclasses.replace(EncodeOptions(), deduplication=False)
     gme.encode(PICTURES * 4, batch_size=1)
     assert max(alive) == 2
 
 
 def test_the_pixels_of_one_batch_are_alive_at_most(gme: SentenceTransformer, alive: list[int]) -> None:
-    gme._levers = dataclasses.replace(EncodeOptions(), deduplication=False)
+    gme.encode_options = dataclasses.replace(EncodeOptions(), deduplication=False)
     gme.encode(PICTURES * 4, batch_size=1)
     assert max(alive) == 1
 
@@ -360,7 +358,7 @@ def test_no_more_pictures_are_decoded_at_once_than_there_are_readers(
 def test_an_unreadable_image_of_a_later_batch_is_named(
     gme: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads_ahead: bool
 ) -> None:
-    monkeypatch.setattr(st_modules.model, "reads_ahead", lambda device: reads_ahead)
+    monkeypatch.setattr(engine, "reads_ahead", lambda device: reads_ahead)
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(PICTURES[0].read_bytes()[:-200])
     with pytest.raises(ImageError, match=r"item 5: .*damaged\.png"):
@@ -402,7 +400,7 @@ def test_a_batch_for_which_memory_runs_out_is_retried_in_halves(
 def test_a_batch_for_which_memory_ran_out_is_let_go_of_before_it_is_retried(
     gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch, alive: list[int]
 ) -> None:
-    gme._levers = dataclasses.replace(EncodeOptions(), parallel_reading=False)
+    gme.encode_options = dataclasses.replace(EncodeOptions(), parallel_reading=False)
     monkeypatch.setattr(gme[0], "forward", ScarceMemory(gme, 100))
     gme.encode([*texts(20), *PICTURES])
     assert max(alive) == 1
@@ -435,8 +433,8 @@ def test_patches_as_bytes_are_those_of_the_stock_processor(size: tuple[int, int]
 
 
 def test_attention_that_is_not_plain_is_not_packed() -> None:
-    assert not reference("gme-2b").load("gme-2b", "eager")[0].packs(EncodeOptions())
-    assert reference("gme-2b").load("gme-2b")[0].packs(EncodeOptions())
+    assert not reference("gme-2b").load("gme-2b", "eager")[0].packs
+    assert reference("gme-2b").load("gme-2b")[0].packs
 
 
 @pytest.mark.parametrize("name", ["bge-vl-base", "bge-visualized-base", "bge-visualized-m3"])
@@ -462,9 +460,9 @@ def test_a_window_that_slides_is_not_packed() -> None:
         device="cpu",
         config_kwargs={"text_config": {**text_config(reference(name)), "sliding_window": 4}},
     )
-    assert not model[0].packs(EncodeOptions())
+    assert not model[0].packs
     found = model.encode(texts(6, longest=30))
-    model._levers = OFF
+    model.encode_options = OFF
     assert np.abs(found - model.encode(texts(6, longest=30))).max() <= TOLERANCE
 
 
@@ -506,7 +504,7 @@ def test_what_is_embedded_after_a_training_step_follows_it(gme: SentenceTransfor
     gradients(gme)
     optimizer.step()
     after = gme.encode(texts(4), prompt="Find it.")
-    gme._levers = OFF
+    gme.encode_options = OFF
     assert np.abs(after - gme.encode(texts(4), prompt="Find it.")).max() <= TOLERANCE
     assert np.abs(after - before).max() > 1e-2
 
@@ -517,9 +515,9 @@ def test_what_is_embedded_follows_the_adapter_that_is_switched_on(gme: SentenceT
     for switch in ("enable_adapters", "disable_adapters", "enable_adapters"):
         getattr(gme[0].model, switch)()
         for inputs in (texts(4), PICTURES):
-            gme._levers = EncodeOptions()
+            gme.encode_options = EncodeOptions()
             found = gme.encode(inputs, prompt="Find it.")
-            gme._levers = OFF
+            gme.encode_options = OFF
             assert np.abs(found - gme.encode(inputs, prompt="Find it.")).max() <= TOLERANCE
     assert np.abs(gme.encode(texts(4), prompt="Find it.") - plain).max() > 1e-3
 
@@ -528,4 +526,4 @@ def test_a_saved_model_says_nothing_of_how_it_was_run(gme: SentenceTransformer, 
     gme.encode(texts(2))
     gme.save_pretrained(str(tmp_path))
     assert PACKED_ATTENTION not in (tmp_path / "config.json").read_text(encoding="utf-8")
-    assert SentenceTransformer(str(tmp_path), device="cpu")[0].packs(EncodeOptions())
+    assert SentenceTransformer(str(tmp_path), device="cpu")[0].packs

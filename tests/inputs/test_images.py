@@ -90,7 +90,7 @@ def test_every_form_has_its_size_as_width_and_height(source: object) -> None:
 
 def test_every_form_can_be_pickled(source: object) -> None:
     copy = pickle.loads(pickle.dumps(ImageSource(source, "item 4")))
-    assert (copy.label, np.array_equal(np.asarray(copy.load()), PIXELS)) == ("item 4", True)
+    assert (copy.place, np.array_equal(np.asarray(copy.load()), PIXELS)) == ("item 4", True)
 
 
 @pytest.mark.parametrize(

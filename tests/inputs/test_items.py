@@ -266,7 +266,7 @@ def test_a_list_with_none_among_its_images_is_refused() -> None:
 
 
 def test_an_only_image_is_named_by_its_item_alone() -> None:
-    assert [source.label for source in parsed({"image": png(1)}).images] == ["item 0"]
+    assert [str(source.place) for source in parsed({"image": png(1)}).images] == ["item 0"]
 
 
 # Text that no tokenizer can read

@@ -127,7 +127,7 @@ def test_an_instruction_that_would_change_nothing_is_refused(name: str, side: An
 
 
 def test_a_model_without_any_place_for_an_instruction_says_so() -> None:
-    with pytest.raises(InputError, match="E5-V takes no instruction"):
+    with pytest.raises(ValueError, match="reads no instruction on the query side"):
         Embedder(reference("e5-v").load("e5-v")).check_instruction("query", "Find a picture.")
 
 

@@ -71,12 +71,12 @@ def test_retrieved_nodes_hold_their_image_and_text(
         index_of(Setting(STORES[name](tmp_path), embedding, gallery, tmp_path)), similarity_top_k=6
     )
     found = {uuid.UUID(node.node.node_id).int: node.node for node in retriever.retrieve(TEXT)}
-    assert node_item(found[0]) == {"text": None, "image": gallery.paths[0]}
-    assert node_item(found[1]) == {"text": None, "image": gallery.paths[1]}
-    assert node_item(found[2]) == {"text": None, "image": f"data:image/*;base64,{gallery.base64(2)}"}
-    assert node_item(found[3]) == {"text": ""}
-    assert node_item(found[HEART]) == {"text": CAPTIONS[HEART], "image": gallery.paths[HEART]}
-    assert node_item(found[5]) == {"text": TEXT}
+    assert node_item(found[0], 0) == {"text": None, "image": gallery.paths[0]}
+    assert node_item(found[1], 0) == {"text": None, "image": gallery.paths[1]}
+    assert node_item(found[2], 0) == {"text": None, "image": f"data:image/*;base64,{gallery.base64(2)}"}
+    assert node_item(found[3], 0) == {"text": ""}
+    assert node_item(found[HEART], 0) == {"text": CAPTIONS[HEART], "image": gallery.paths[HEART]}
+    assert node_item(found[5], 0) == {"text": TEXT}
 
 
 def test_cores_retriever_leaves_the_image_of_a_query_out(

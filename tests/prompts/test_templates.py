@@ -11,13 +11,13 @@ from st_modules.inputs.items import Item
 from st_modules.prompts.templates import (
     TEMPLATES,
     Segment,
+    Side,
     Special,
-    Task,
     Text,
-    bge_vl_mllm,
-    gme,
-    vlm2vec_llava_next,
-    vlm2vec_qwen2vl,
+    render_bge_vl_mllm,
+    render_gme,
+    render_vlm2vec_llava_next,
+    render_vlm2vec_qwen2vl,
 )
 from tests.helpers.paths import GOLDEN
 
@@ -38,51 +38,53 @@ def item(text: str | None = None, images: int = 0) -> Item:
 
 
 @pytest.mark.parametrize("instruction", [None, ""])
-@pytest.mark.parametrize("task", [None, "query", "document"])
-def test_no_instruction_is_the_authors_default(instruction: str | None, task: str | None) -> None:
-    assert written(gme(item("hello"), instruction, task)) == (
+@pytest.mark.parametrize("side", [None, "query", "document"])
+def test_no_instruction_is_the_authors_default(instruction: str | None, side: Side | None) -> None:
+    assert written(render_gme(item("hello"), instruction, side)) == (
         f"<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nhello{TAIL}"
     )
 
 
 @pytest.mark.parametrize(
-    ("task", "system"), [(None, "Find it."), ("query", "Find it."), ("document", "You are a helpful assistant.")]
+    ("side", "system"), [(None, "Find it."), ("query", "Find it."), ("document", "You are a helpful assistant.")]
 )
-def test_an_instruction_counts_on_the_query_side_only(task: str | None, system: str) -> None:
-    assert written(gme(item("hello"), "Find it.", task)).startswith(f"<|im_start|>system\n{system}<|im_end|>")
+def test_an_instruction_counts_on_the_query_side_only(side: Side | None, system: str) -> None:
+    assert written(render_gme(item("hello"), "Find it.", side)).startswith(f"<|im_start|>system\n{system}<|im_end|>")
 
 
 @pytest.mark.parametrize("images", [1, 2, 3])
 @pytest.mark.parametrize("text", [None, "", "hello"])
 def test_images_come_before_the_text_one_block_each(images: int, text: str | None) -> None:
-    user = written(gme(item(text, images), None, None)).partition("user\n")[2]
+    user = written(render_gme(item(text, images), None, None)).partition("user\n")[2]
     assert user == PAD * images + (text or "") + TAIL
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@pytest.mark.parametrize("task", [None, "query", "document"])
+@pytest.mark.parametrize("side", [None, "query", "document"])
 @pytest.mark.parametrize("thing", [item("hello"), item(None, 1), item("hello", 1)], ids=["text", "image", "both"])
-def test_text_is_never_beside_text_so_that_it_is_cut_at_control_tokens_only(name: str, task: Task, thing: Item) -> None:
-    segments = TEMPLATES[name](thing, None, task)
+def test_text_is_never_beside_text_so_that_it_is_cut_at_control_tokens_only(
+    name: str, side: Side | None, thing: Item
+) -> None:
+    segments = TEMPLATES[name].render(thing, None, side)
     for left, right in zip(segments, segments[1:], strict=False):
         assert not (isinstance(left, Text) and isinstance(right, Text))
 
 
 def test_the_last_segment_is_the_pooled_token() -> None:
-    assert gme(item("hello", 1), None, None)[-1] == Special("<|endoftext|>")
+    assert render_gme(item("hello", 1), None, None)[-1] == Special("<|endoftext|>")
 
 
 @pytest.mark.parametrize("name", [name for name in TEMPLATES if name != "gme"])
 def test_more_images_than_the_model_takes_are_refused_by_position(name: str) -> None:
     images = tuple(ImageSource(b"") for _ in range(2))
     with pytest.raises(InputError, match="item 3: 2 images"):
-        TEMPLATES[name](Item("hello", images, None, 3), None, None)
+        TEMPLATES[name].render(Item("hello", images, None, 3), None, None)
 
 
 @pytest.mark.parametrize("name", ["e5_v", "dse_qwen2"])
 def test_an_instruction_that_a_layout_has_no_place_for_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="item 0: .*no instruction"):
-        TEMPLATES[name](item("hello"), "Find it.", "query")
+        TEMPLATES[name].render(item("hello"), "Find it.", "query")
 
 
 BGE_VL_CASES = [
@@ -97,7 +99,7 @@ BGE_VL_CASES = [
 )
 def test_bge_vl_mllm_writes_what_the_authors_prompt_builder_writes(case: dict[str, Any], number: int) -> None:
     given = case["items"][number]
-    segments = bge_vl_mllm(item(given.get("text"), int("image" in given)), case["instruction"], case["kind"])
+    segments = render_bge_vl_mllm(item(given.get("text"), int("image" in given)), case["instruction"], case["kind"])
     assert written(segments) == case["rendered"][number]
 
 
@@ -110,16 +112,16 @@ def test_bge_vl_mllm_writes_what_the_authors_prompt_builder_writes(case: dict[st
     ],
 )
 def test_bge_vl_mllm_queries_that_no_golden_has(thing: Item, instruction: str | None, expected: str) -> None:
-    assert written(bge_vl_mllm(thing, instruction, "query")) == expected
+    assert written(render_bge_vl_mllm(thing, instruction, "query")) == expected
 
 
 def test_bge_vl_mllm_without_a_side_is_a_query_where_there_is_an_instruction() -> None:
-    assert bge_vl_mllm(item("hello"), None, None) == bge_vl_mllm(item("hello"), None, "document")
-    assert bge_vl_mllm(item("hello"), "Do.", None) == bge_vl_mllm(item("hello"), "Do.", "query")
-    assert bge_vl_mllm(item("hello"), "Do.", "document") == bge_vl_mllm(item("hello"), None, "document")
+    assert render_bge_vl_mllm(item("hello"), None, None) == render_bge_vl_mllm(item("hello"), None, "document")
+    assert render_bge_vl_mllm(item("hello"), "Do.", None) == render_bge_vl_mllm(item("hello"), "Do.", "query")
+    assert render_bge_vl_mllm(item("hello"), "Do.", "document") == render_bge_vl_mllm(item("hello"), None, "document")
 
 
-@pytest.mark.parametrize("task", [None, "query", "document"])
+@pytest.mark.parametrize("side", [None, "query", "document"])
 @pytest.mark.parametrize(
     ("thing", "instruction", "expected"),
     [
@@ -133,7 +135,26 @@ def test_bge_vl_mllm_without_a_side_is_a_query_where_there_is_an_instruction() -
     ],
 )
 def test_vlm2vec_joins_image_instruction_and_text_by_single_spaces(
-    thing: Item, instruction: str | None, expected: str, task: Task
+    thing: Item, instruction: str | None, expected: str, side: Side | None
 ) -> None:
-    assert written(vlm2vec_qwen2vl(thing, instruction, task)) == expected
-    assert written(vlm2vec_llava_next(thing, instruction, task)) == expected.replace("<|image_pad|>", "<image>")
+    assert written(render_vlm2vec_qwen2vl(thing, instruction, side)) == expected
+    assert written(render_vlm2vec_llava_next(thing, instruction, side)) == expected.replace("<|image_pad|>", "<image>")
+
+
+SIDES: tuple[Side | None, ...] = ("query", "document", None)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("thing", [item("hello"), item(None, 1), item("hello", 1)], ids=["text", "image", "both"])
+def test_a_template_says_where_it_reads_an_instruction(name: str, side: Side | None, thing: Item) -> None:
+    template = TEMPLATES[name]
+
+    def render(instruction: str) -> list[Segment]:
+        try:
+            return template.render(thing, instruction, side)
+        except InputError:  # a layout without any place for an instruction refuses one
+            return []
+
+    changes = render("Do.") != render("Look.")
+    assert template.reads_instruction(side, has_text=thing.text is not None) == changes

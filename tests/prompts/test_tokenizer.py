@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer, XLMRobertaToke
 from st_modules import CheckpointError, InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
-from st_modules.prompts.templates import End, Image, Segment, Special, Start, Text, gme, visualized_bge
+from st_modules.prompts.templates import End, Image, Segment, Special, Start, Text, render_gme, render_visualized_bge
 from st_modules.prompts.tokenizer import SegmentTokenizer
 from tests.helpers.paths import GOLDEN
 
@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(folder: Path) -> SegmentTokenizer:
-    return SegmentTokenizer(folder, Qwen2Tokenizer, gme)
+    return SegmentTokenizer(folder, Qwen2Tokenizer, render_gme)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def whole(folder: Path) -> Tokenizer:
 
 
 def render(text: str | None, instruction: str | None = None, images: int = 0) -> list[Segment]:
-    return gme(Item(text, tuple(ImageSource(b"") for _ in range(images)), None, 0), instruction, None)
+    return render_gme(Item(text, tuple(ImageSource(b"") for _ in range(images)), None, 0), instruction, None)
 
 
 def encode(encoder: SegmentTokenizer, segments: list[Segment], images: list[int], max_length: int = 10**6) -> list[int]:
@@ -137,7 +137,7 @@ def test_what_cannot_be_trimmed_is_an_error_that_names_the_item(encoder: Segment
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="tokenizer"):
-        SegmentTokenizer(tmp_path, Qwen2Tokenizer, gme)
+        SegmentTokenizer(tmp_path, Qwen2Tokenizer, render_gme)
 
 
 def test_a_tokenizer_without_a_control_token_is_refused(folder: Path) -> None:
@@ -240,9 +240,9 @@ def test_a_text_before_fixed_text_is_trimmed_to_the_longest_prefix_that_fits(lla
 
 def test_no_piece_of_a_unigram_vocabulary_is_a_control_token() -> None:
     folder = GOLDEN / "bge_visualized_m3" / "bge"
-    encoder = SegmentTokenizer(folder, XLMRobertaTokenizer, visualized_bge)
+    encoder = SegmentTokenizer(folder, XLMRobertaTokenizer, render_visualized_bge)
     special = set(encoder.tokenizer.all_special_ids) - {encoder.tokenizer.unk_token_id}
     texts = ["<s>", "</s>", "a <mask> b", "<pad>x", "</s></s> <s>"]
-    rows = [visualized_bge(Item(text, (), None, 0), None, None) for text in texts]
+    rows = [render_visualized_bge(Item(text, (), None, 0), None, None) for text in texts]
     encoded = encoder(rows, [[]] * len(rows), texts, [512] * len(rows))
     assert [special & set(row.ids[1:-1]) for row in encoded] == [set()] * len(rows)

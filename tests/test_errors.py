@@ -1,0 +1,79 @@
+"""Where an input stands, in the exceptions that are about it."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from st_modules import ImageError, InputError, Place, SentenceTransformer
+from st_modules.errors import name_inputs
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (Place(3), "item 3: unreadable"),
+        (Place(3, "image 1"), "item 3, image 1: unreadable"),
+        (Place(3, "image 1", "data.jsonl:4"), "data.jsonl:4, image 1: unreadable"),
+        (Place(3).within("user message").within("part 2"), "item 3, user message, part 2: unreadable"),
+        ("the prompt", "the prompt: unreadable"),
+        (None, "unreadable"),
+    ],
+    ids=str,
+)
+def test_the_message_begins_with_the_place(place: Place | str | None, message: str) -> None:
+    assert str(InputError("unreadable", place)) == message
+
+
+@pytest.mark.parametrize(
+    ("place", "index"), [(Place(0), 0), (Place(7, "image 1"), 7), ("the prompt", None), (None, None)]
+)
+def test_the_index_is_that_of_the_place(place: Place | str | None, index: int | None) -> None:
+    assert InputError("unreadable", place).index == index
+
+
+def test_a_shifted_error_is_about_an_input_further_on() -> None:
+    shifted = ImageError("unreadable", Place(3, "image 1")).shift(10)
+    assert (type(shifted), shifted.index, str(shifted)) == (ImageError, 13, "item 13, image 1: unreadable")
+
+
+def test_a_renamed_error_keeps_its_index_and_its_part() -> None:
+    renamed = ImageError("unreadable", Place(3, "image 1")).rename("data.jsonl:4")
+    assert (type(renamed), renamed.index, str(renamed)) == (ImageError, 3, "data.jsonl:4, image 1: unreadable")
+
+
+@pytest.mark.parametrize("place", [Place(3, "image 1", "a"), "the prompt", None], ids=str)
+def test_a_pickled_error_is_the_same(place: Place | str | None) -> None:
+    error = ImageError("unreadable", place)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), again.place, str(again)) == (ImageError, place, str(error))
+
+
+def test_errors_about_inputs_are_named_as_the_caller_knows_them() -> None:
+    with pytest.raises(InputError, match=r"^row 12: unreadable$") as caught, name_inputs("row {}".format, offset=10):
+        raise InputError("unreadable", Place(2))
+    assert caught.value.index == 12
+
+
+def test_an_error_about_no_single_input_is_left_as_it_is() -> None:
+    with pytest.raises(InputError, match=r"^unreadable$"), name_inputs("row {}".format, offset=10):
+        raise InputError("unreadable")
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (None, "item 2: None has nothing to embed"),
+        ({"image": "absent.png"}, "item 2: absent.png: no such file"),
+        ({"image": ["absent.png", b""]}, "item 2, image 0: absent.png: no such file"),
+        ([{"role": "user", "content": [{"type": "text", "text": 1}]}], "item 2, user message, part 0: of type int"),
+        ({"text": "\ud800"}, "item 2: character 0 of the text is a lone surrogate"),
+    ],
+    ids=["none", "image", "second image", "message", "surrogate"],
+)
+def test_an_error_of_encode_has_the_index_of_the_input(tiny: SentenceTransformer, item: object, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        tiny.encode(["a", "b", item])  # type: ignore[list-item]
+    assert caught.value.index == 2
+    assert str(caught.value).startswith(message)
