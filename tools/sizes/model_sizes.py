@@ -139,7 +139,7 @@ def row(spec: ModelSpec, images: list[ImageSource]) -> str:
 
 
 def main() -> None:
-    images = [ImageSource(Image.new("1", size)) for size in product(SIDES, repeat=2)]
+    images = [ImageSource(Image.new("1", size)) for size in product(SIDES, SIDES)]
     print("| name | parameters | GiB at bfloat16 | dimension | tokens of an image | longest input |")
     print("|---|---|---|---|---|---|")
     for spec in list_models():

@@ -59,7 +59,7 @@ SCENES = [
     if (scene := Scene(shape, colour, "large", 1, "center", background)).is_visible
 ]
 LEARNING_RATE = 4e-4
-IMAGE_TOKENS = {"min_image_tokens": 4, "max_image_tokens": 6}
+IMAGE_TOKENS: dict[str, Any] = {"min_image_tokens": 4, "max_image_tokens": 6}
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,8 @@ class Questions:
 
 
 def _instruction(before: Scene, after: Scene) -> str:
-    pictures = (Picture(repr(scene), caption(scene)) for scene in (before, after))
-    (written,) = CaptionTemplates(count=1).write([PicturePair(*pictures, Path())])
+    query, target = (Picture(repr(scene), caption(scene)) for scene in (before, after))
+    (written,) = CaptionTemplates(count=1).write([PicturePair(query, target, Path())])
     return written.texts[0]
 
 

@@ -28,7 +28,8 @@ PROMPTS = {
 
 FAMILY = 8
 PLAIN_CAPTIONS = 0.3
-SCENES = [Scene(*values) for values in itertools.product(*VALUES.values())]
+_SCENE_VALUES: Iterator[Any] = itertools.product(*VALUES.values())
+SCENES = [Scene(*values) for values in _SCENE_VALUES]
 NUMBERS = {scene: number for number, scene in enumerate(SCENES)}
 LABEL = List(Value("int64"), length=len(VALUES))
 ITEM = {"text": Value("string"), "scene": Value("int32"), "seed": Value("int64")}

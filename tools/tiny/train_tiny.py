@@ -117,7 +117,9 @@ class InOrder(DefaultBatchSampler):
     """Batches of consecutive rows: a data set's order is what makes its batches."""
 
     def __init__(self, dataset: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(SequentialSampler(dataset), *args, **kwargs)
+        # It takes a sampler as well as a data set, which its types do not say.
+        sampler: Any = SequentialSampler(dataset)
+        super().__init__(sampler, *args, **kwargs)
 
 
 class Trainer(SentenceTransformerTrainer):
@@ -159,12 +161,14 @@ class RankingAndAttributes(nn.Module):
             model, scale=SCALE, directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"
         )
         dimension = model.get_embedding_dimension()
+        assert dimension is not None
         self.directions = nn.ParameterList(0.05 * torch.randn(len(values), dimension) for values in VALUES.values())
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None) -> Tensor:
         """Return the loss of a batch; `labels` of shape (rows, attributes) are the scenes', None leaves them out."""
         embeddings = [self.model(features)["sentence_embedding"] for features in sentence_features]
-        loss = self.ranking.compute_loss_from_embeddings(embeddings, None)
+        no_labels: Any = None  # their types ask for labels, which this loss does not read
+        loss = self.ranking.compute_loss_from_embeddings(embeddings, no_labels)
         return loss if labels is None else loss + self.weight * self._classification(embeddings[:2], labels)
 
     def _classification(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
@@ -189,16 +193,16 @@ def build_tokenizer(folder: Path, seed: int) -> Qwen2Tokenizer:
     bpe = Qwen2Tokenizer(vocab={}, merges=[]).backend_tokenizer
     bpe.train_from_iterator(texts, learner)
     learned = json.loads(bpe.to_str())["model"]
+    merges: Any = [tuple(pair) for pair in learned["merges"]]  # as the backend has them, not as the types say
     tokenizer = Qwen2Tokenizer(
         vocab={token: number for token, number in learned["vocab"].items() if token not in CONTROL_TOKENS},
-        merges=[tuple(pair) for pair in learned["merges"]],
+        merges=merges,
         eos_token="<|im_end|>",
         padding_side="right",
         model_max_length=TEXT["max_position_embeddings"],
     )
-    tokenizer.add_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS], special_tokens=True
-    )
+    control: list[Any] = [AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS]
+    tokenizer.add_tokens(control, special_tokens=True)
     tokenizer.save_pretrained(folder)
     return tokenizer
 
@@ -206,7 +210,7 @@ def build_tokenizer(folder: Path, seed: int) -> Qwen2Tokenizer:
 def initialise(folder: Path, seed: int) -> SentenceTransformer:
     """Write an untrained checkpoint in the upstream's layout to `folder`, and load it."""
     tokenizer = build_tokenizer(folder, seed)
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in CONTROL_TOKENS}
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in CONTROL_TOKENS}
     special = {"bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]}
     config = Qwen2VLConfig(
         text_config={**TEXT, **special, "vocab_size": len(tokenizer)},
