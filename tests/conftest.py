@@ -59,7 +59,7 @@ def tiny() -> SentenceTransformer:
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
     """What LlamaIndex's instrumentation tells during a test."""
-    from llama_index.core.instrumentation import get_dispatcher
+    from llama_index_instrumentation import get_dispatcher
 
     from tests.helpers.recorder import Recorder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 
@@ -72,8 +73,8 @@ def test_an_error_about_no_single_input_is_left_as_it_is() -> None:
     ],
     ids=["none", "image", "second image", "message", "surrogate"],
 )
-def test_an_error_of_encode_has_the_index_of_the_input(tiny: SentenceTransformer, item: object, message: str) -> None:
+def test_an_error_of_encode_has_the_index_of_the_input(tiny: SentenceTransformer, item: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
-        tiny.encode(["a", "b", item])  # type: ignore[list-item]
+        tiny.encode(["a", "b", item])
     assert caught.value.index == 2
     assert str(caught.value).startswith(message)

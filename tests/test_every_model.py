@@ -121,7 +121,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_control_tokens_in_a_text_stay_text(row: str, model: SentenceTransformer, text: str) -> None:
-    encoder = model[0].segment_tokenizer
+    encoder: Any = model[0].segment_tokenizer
     control = torch.tensor([*encoder.control_ids.values(), *encoder.start_ids, *encoder.end_ids])
     images: dict[str, dict[str, Any]] = {"text": {}, "both": {"image": reference(row).images / "small.png"}}
 

@@ -130,7 +130,8 @@ def test_the_right_page_is_handed_to_langchains_chat_model(example: Any, tmp_pat
     question = pages.caption(pages.SCENES[number - 1])
     assert chain.invoke(question) == "yes"
     ((message,),) = chat_model.told
-    asked, page, picture = message.content_blocks
+    blocks: list[Any] = message.content_blocks
+    asked, page, picture = blocks
     assert asked["text"] == f"Answer from these pages: {question}"
     assert page["text"] == f"Page {number}: {question}"
     assert base64.b64decode(picture["base64"]) == (tmp_path / f"page-{number}.png").read_bytes()

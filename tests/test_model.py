@@ -14,6 +14,7 @@ import pytest
 import sentence_transformers
 import torch
 from PIL import Image
+from sentence_transformers.sentence_transformer.modules import Normalize
 
 from st_modules import ImageError, InputError, SentenceTransformer, UnknownModelError
 from tests.helpers.paths import GOLDEN
@@ -51,7 +52,8 @@ def test_it_is_a_sentence_transformer(model: SentenceTransformer) -> None:
     assert isinstance(model, sentence_transformers.SentenceTransformer)
     assert model.get_embedding_dimension() == 64
     assert model.max_seq_length == 1800
-    assert [modality for modality in ("text", "image", ("image", "text")) if not model.supports(modality)] == []
+    modalities: list[Any] = ["text", "image", ("image", "text")]
+    assert [modality for modality in modalities if not model.supports(modality)] == []
 
 
 def test_a_mixed_list_gives_what_one_by_one_gives(model: SentenceTransformer, embeddings: np.ndarray) -> None:
@@ -71,7 +73,7 @@ def test_order_and_batch_size_do_not_matter(
 
 
 def test_sentence_transformers_own_loop_gives_the_same(model: SentenceTransformer, embeddings: np.ndarray) -> None:
-    rows = model.encode(ITEMS, output_value=None)
+    rows: Any = model.encode(ITEMS, output_value=None)
     assert close([row["sentence_embedding"] for row in rows], embeddings)
     tokens = model.encode(ITEMS, output_value="token_embeddings")
     assert close([torch.nn.functional.normalize(row[-1], dim=0) for row in tokens], embeddings)
@@ -161,7 +163,8 @@ def test_control_tokens_in_text_are_text(model: SentenceTransformer) -> None:
     hostile = ["a<|im_end|>b", "<|image_pad|>", "<|endoftext|>", "<|vision_start|><|image_pad|><|vision_end|>"]
     vectors = model.encode([*hostile, {"text": hostile[3], "image": SQUARE}], prompt="<|image_pad|> <|im_end|>")
     assert np.isfinite(vectors).all()
-    pad = model[0].segment_tokenizer.control_ids["<|image_pad|>"]
+    tokenizer: Any = model[0].segment_tokenizer
+    pad = tokenizer.control_ids["<|image_pad|>"]
     assert not (model.preprocess(hostile, prompt=hostile[3])["input_ids"] == pad).any()
 
 
@@ -372,9 +375,9 @@ def test_options_that_would_be_ignored_are_refused(model: SentenceTransformer, t
 
 def test_options_for_the_catalogs_models_are_refused_for_others(tmp_path: Path) -> None:
     folder = tmp_path / "other"
-    sentence_transformers.SentenceTransformer(
-        modules=[sentence_transformers.sentence_transformer.modules.Normalize()]
-    ).save_pretrained(str(folder), create_model_card=False)
+    sentence_transformers.SentenceTransformer(modules=[Normalize()]).save_pretrained(
+        str(folder), create_model_card=False
+    )
     assert isinstance(SentenceTransformer(str(folder)), sentence_transformers.SentenceTransformer)
     with pytest.raises(ValueError, match="max_length"):
         SentenceTransformer(str(folder), max_length=9)

@@ -4,14 +4,18 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import sentence_transformers
+from sentence_transformers.sentence_transformer.modules import Normalize
 
 import st_modules
 from tests.helpers.paths import GOLDEN
 
 CHECKPOINT = GOLDEN / "gme" / "checkpoint"
+GOLDEN_WEIGHTS: dict[str, Any] = {"weights": CHECKPOINT}
+"""An argument that the plain class has only once it is registered."""
 PLAIN = sentence_transformers.SentenceTransformer
 
 
@@ -23,14 +27,14 @@ def registered() -> Iterator[None]:
 
 
 def test_the_plain_class_loads_the_catalogs_names_once_registered(registered: None) -> None:
-    model = PLAIN("gme-2b", weights=CHECKPOINT, device="cpu")
+    model = PLAIN("gme-2b", **GOLDEN_WEIGHTS, device="cpu")
     own = st_modules.SentenceTransformer("gme-2b", weights=CHECKPOINT, device="cpu")
     assert type(model) is st_modules.SentenceTransformer
     assert (model.encode("a") == own.encode("a")).all()
 
 
 def test_other_models_are_built_as_before_once_registered(registered: None) -> None:
-    model = PLAIN(modules=[sentence_transformers.sentence_transformer.modules.Normalize()])
+    model = PLAIN(modules=[Normalize()])
     assert type(model) is PLAIN
 
 
@@ -52,7 +56,7 @@ def test_subclasses_of_others_are_untouched_once_registered(registered: None) ->
         pass
 
     with pytest.raises(TypeError, match="weights"):
-        Theirs("gme-2b", weights=CHECKPOINT)
+        Theirs("gme-2b", **GOLDEN_WEIGHTS)
 
 
 def test_importing_the_package_changes_nothing_in_sentence_transformers() -> None:

@@ -65,7 +65,8 @@ class Stock:
     """CLIP as transformers has it, one item at a time, without padding."""
 
     def __init__(self) -> None:
-        self.model = CLIPModel.from_pretrained(CHECKPOINT, dtype=torch.float32, attn_implementation="eager").eval()
+        loaded: Any = CLIPModel.from_pretrained(CHECKPOINT, dtype=torch.float32, attn_implementation="eager")
+        self.model = loaded.eval()
         self.tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
@@ -90,6 +91,7 @@ class Stock:
         return self.model.get_image_features(pixel_values=pixels).pooler_output[0].numpy()
 
     def vector(self, item: Any, prompt: str = "") -> np.ndarray:
+        fields: dict[str, Any]
         fields = item if isinstance(item, dict) else {"text" if isinstance(item, str) else "image": item}
         raw = np.zeros(self.model.config.projection_dim)
         if "text" in fields:
@@ -122,7 +124,7 @@ def copy_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def row_ids(model: SentenceTransformer, item: Any, **options: Any) -> list[int]:
+def row_ids(model: sentence_transformers.SentenceTransformer, item: Any, **options: Any) -> list[int]:
     features = model.preprocess([item], **options)
     return features["input_ids"][0][features["attention_mask"][0].bool()].tolist()
 
@@ -287,7 +289,7 @@ def test_control_tokens_in_text_stay_text(
     ids = row_ids(model, {"text": text, "image": image})
     assert (ids[0], ids[-1]) == (stock.start, stock.end)
     assert not {stock.start, stock.end} & set(ids[1:-1])
-    pieces = "".join(map(stock.tokenizer.id_to_token, ids[1:-1]))
+    pieces = "".join(str(stock.tokenizer.id_to_token(number)) for number in ids[1:-1])
     assert pieces.replace("</w>", "") == text.lower().replace(" ", "")
 
 
@@ -321,7 +323,7 @@ def test_a_long_text_is_cut_behind_the_whole_prompt(model: SentenceTransformer, 
 @pytest.mark.parametrize("option", ["min_image_tokens", "max_image_tokens"])
 def test_image_token_options_are_refused(option: str) -> None:
     with pytest.raises(ValueError, match=option):
-        load(**{option: 16})
+        load(CHECKPOINT, **{option: 16})
 
 
 def test_image_token_options_are_refused_for_a_saved_model(saved: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +20,9 @@ CHECKPOINT = GOLDEN / "gme" / "checkpoint"
 @pytest.fixture(scope="module")
 def backbone() -> Qwen2VL:
     model = SentenceTransformer("gme-2b", weights=CHECKPOINT, device="cpu", min_image_tokens=4, max_image_tokens=80)
-    return model[0]
+    backbone = model[0]
+    assert isinstance(backbone, Qwen2VL)
+    return backbone
 
 
 @pytest.mark.parametrize(
@@ -83,4 +87,5 @@ def test_the_bounds_of_the_constructor_hold(bounds: tuple[int, int], size: tuple
     model = SentenceTransformer(
         "gme-2b", weights=CHECKPOINT, device="cpu", min_image_tokens=bounds[0], max_image_tokens=bounds[1]
     )
-    assert bounds[0] * 0.9 <= model[0].image_tokens(ImageSource(Image.new("RGB", size))) <= bounds[1]
+    backbone: Any = model[0]
+    assert bounds[0] * 0.9 <= backbone.image_tokens(ImageSource(Image.new("RGB", size))) <= bounds[1]

@@ -262,6 +262,7 @@ def test_dse_scales_a_picture_down_to_2560_tokens_as_stock_does(workshop: Worksh
         over = large.convert("RGB").resize((1568, 1400))
     over.save(tmp_path / "over.png")
     stock = workshop.stock("dse")
+    assert isinstance(stock, StockDSE)
     features = workshop.model("dse").preprocess([{"image": tmp_path / "over.png"}])
     pixels = stock.image_processor(over, return_tensors="pt")
     assert torch.equal(features["image_grid_thw"], pixels["image_grid_thw"])

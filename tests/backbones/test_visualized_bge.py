@@ -234,6 +234,7 @@ class Stock:
         return torch.nn.functional.normalize(hidden[0, 0], dim=0).numpy()
 
     def vector(self, item: Any, prompt: str = "") -> np.ndarray:
+        fields: dict[str, Any]
         fields = item if isinstance(item, dict) else {"text" if isinstance(item, str) else "image": item}
         text = prompt + fields["text"] if "text" in fields else ""
         return self.fused(text, fields["image"]) if fields.get("image") else self.text(text)
@@ -846,10 +847,11 @@ def test_the_rotary_table_is_its_definition(grid: int, head_dim: int) -> None:
 )
 def test_attention_is_an_explicit_softmax(shape: EVA02Shape, number: int) -> None:
     tower, weights = random_tower(shape)
-    assert len(tower.blocks) == shape.layers
+    blocks: list[Any] = list(tower.blocks)
+    assert len(blocks) == shape.layers
     hidden = np.random.default_rng(0).standard_normal((2, 1 + shape.grid**2, shape.width))
     with torch.inference_mode():
-        found = tower.blocks[number].attn(torch.from_numpy(hidden).float(), tower.cos, tower.sin)
+        found = blocks[number].attn(torch.from_numpy(hidden).float(), tower.cos, tower.sin)
     assert close(found, [slow_attention(weights, f"blocks.{number}", shape.heads, image) for image in hidden])
 
 

@@ -137,8 +137,13 @@ def merged_by_hand(adapter: Weights, scale: Callable[[str], float]) -> Weights:
     return rename(weights, BASE_LAYOUTS["headless, as Qwen2VLModel saves"])
 
 
+def stock_model(model: SentenceTransformer) -> Any:
+    """The model of transformers that the first module runs."""
+    return model[0].model
+
+
 def weights_distance(model: SentenceTransformer, expected: Weights) -> float:
-    found = model[0].model.state_dict()
+    found = stock_model(model).state_dict()
     assert found.keys() == expected.keys()
     return max((found[name] - weight).abs().max().item() for name, weight in expected.items())
 
@@ -190,7 +195,7 @@ def test_an_adapter_saved_by_torch_gives_the_golden_vectors(tmp_path: Path, nami
     "how", [{"prompt": "Represent the given image with the following question:"}, {"prompt_name": "vqa"}]
 )
 def test_the_instruction_as_a_prompt_gives_the_golden_vectors(
-    golden_model: SentenceTransformer, how: dict[str, str]
+    golden_model: SentenceTransformer, how: dict[str, Any]
 ) -> None:
     items = [
         {"image": VLM2VEC / "images" / f"{name}.png", "text": "What is in the image"} for name in ("small", "wide")
@@ -288,7 +293,7 @@ def test_the_merge_is_rounded_once_from_float32(tmp_path: Path, dtype: torch.dty
     model = load(write_adapter(tmp_path / "adapter", weights, use_dora=False), model_kwargs={"dtype": dtype})
     rounded = torch.bfloat16 if dtype == "bfloat16" else dtype
     expected = {name: weight.to(rounded) for name, weight in merged_by_hand(weights, lambda module: 16 / 4).items()}
-    found = model[0].model.state_dict()
+    found = stock_model(model).state_dict()
     assert found.keys() == expected.keys()
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
@@ -425,15 +430,15 @@ def test_the_stored_weights_are_merged_whatever_precision_the_configuration_name
     model = load(write_adapter(tmp_path / "adapter", LORA, use_dora=False), base, model_kwargs={"dtype": wanted})
     down, up = (LORA[f"{QUERY}lora_{part}.weight"] for part in "AB")
     expected = (BASE[f"{LAYER}.weight"].to(stored).float() + 4 * (up @ down)).to(wanted)
-    assert torch.equal(model[0].model.language_model.layers[1].self_attn.q_proj.weight, expected)
+    assert torch.equal(stock_model(model).language_model.layers[1].self_attn.q_proj.weight, expected)
 
 
 def test_rotary_frequencies_stay_in_float32(golden_model: SentenceTransformer) -> None:
     half = load(VLM2VEC / "checkpoint", model_kwargs={"dtype": torch.bfloat16})
-    buffers = {name: buffer for name, buffer in half[0].model.named_buffers() if "inv_freq" in name}
+    buffers = {name: buffer for name, buffer in stock_model(half).named_buffers() if "inv_freq" in name}
     assert len(buffers) >= 2
     assert {buffer.dtype for buffer in buffers.values()} == {torch.float32}
-    assert {parameter.dtype for parameter in half[0].model.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in stock_model(half).parameters()} == {torch.bfloat16}
 
 
 def test_a_quantised_base_is_refused() -> None:
@@ -442,7 +447,8 @@ def test_a_quantised_base_is_refused() -> None:
 
 
 def test_a_merged_model_can_be_trained(golden_model: SentenceTransformer) -> None:
-    assert [name for name, parameter in golden_model[0].model.named_parameters() if not parameter.requires_grad] == []
+    parameters = stock_model(golden_model).named_parameters()
+    assert [name for name, parameter in parameters if not parameter.requires_grad] == []
 
 
 @pytest.mark.parametrize("size", [0, 1000])
@@ -636,7 +642,7 @@ def test_a_model_merged_elsewhere_gives_the_golden_vectors(tmp_path: Path) -> No
 
 def image_tokens(model: SentenceTransformer) -> int:
     features = model.preprocess([{"image": VLM2VEC / "images" / "large.png"}])
-    return int((features["input_ids"] == model[0].model.config.image_token_id).sum())
+    return int((features["input_ids"] == stock_model(model).config.image_token_id).sum())
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from tests.helpers.evaluation import ranks, similarities
 from tests.helpers.paths import GOLDEN
 from tests.helpers.references import reference
 
+# By value: before Python 3.11 there is no StrEnum, and the members of one are read as strings.
+QUERY, DOCUMENT = PromptType("query"), PromptType("document")
 CHECKPOINT = GOLDEN / "gme" / "checkpoint"
 FAMILIES = (
     "gme-2b",
@@ -69,7 +71,7 @@ def test_tiny_gets_the_scores_of_a_brute_force_search(
 ) -> None:
     outcome = run(wrap_model(tiny, "tiny"), tmp_path, entry(task, scenes=12))
     assert outcome.errors == {}
-    prompt = tiny.prompts.get(task.metadata.category)
+    prompt = tiny.prompts.get(str(task.metadata.category))
     found = expected(tiny, task(12), prompt)
     assert outcome.scores[task.metadata.name] == pytest.approx(found, abs=1e-5)
     assert found["ndcg_at_10"] > 0.9
@@ -84,7 +86,7 @@ def test_a_model_of_every_family_gets_the_scores_of_a_brute_force_search(name: s
 
 
 def test_a_mixed_corpus_has_the_three_kinds_of_documents() -> None:
-    rows = DrawingsMixed(6).subsets()["default"]["corpus"]
+    rows: Any = DrawingsMixed(6).subsets()["default"]["corpus"]
     kinds = {(bool(row["text"]), row["image"] is not None) for row in rows}
     assert kinds == {(True, False), (False, True), (True, True)}
 
@@ -102,6 +104,7 @@ def test_drawings_are_the_same_each_time(task: type[Drawings]) -> None:
 def test_results_are_files_of_mteb(tiny: SentenceTransformer, tmp_path: Path) -> None:
     model = wrap_model(tiny, "tiny")
     outcome = run(model, tmp_path, entry(DrawingsT2I))
+    assert model.mteb_model_meta is not None
     kept = mteb.ResultCache(tmp_path).load_task_result("DrawingsT2I", model.mteb_model_meta)
     assert kept is not None
     assert kept.get_score() == outcome.scores["DrawingsT2I"]["ndcg_at_10"]
@@ -176,8 +179,8 @@ def vectors_of(model: MTEBModel, table: Dataset, side: PromptType) -> Any:
 
 def test_many_rows_keep_their_order(tiny: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models_module, "ROWS_IN_MEMORY", 3)
-    corpus = DrawingsMixed(7).subsets()["default"]["corpus"]
-    found = vectors_of(wrap_model(tiny, "tiny"), corpus, PromptType.document)
+    corpus: Any = DrawingsMixed(7).subsets()["default"]["corpus"]
+    found = vectors_of(wrap_model(tiny, "tiny"), corpus, DOCUMENT)
     whole = tiny.encode_document([{k: row[k] for k in ("text", "image") if row[k] not in (None, "")} for row in corpus])
     assert found == pytest.approx(whole, abs=1e-5)
 
@@ -187,7 +190,7 @@ def test_no_more_pictures_are_held_than_said(tiny: SentenceTransformer, monkeypa
     sizes: list[int] = []
     model = wrap_model(tiny, "tiny")
     monkeypatch.setattr(model, "model", _Recorder(tiny, sizes=sizes))
-    vectors_of(model, DrawingsMixed(7).subsets()["default"]["corpus"], PromptType.document)
+    vectors_of(model, DrawingsMixed(7).subsets()["default"]["corpus"], DOCUMENT)
     assert sizes == [2, 2, 2, 1]
 
 
@@ -197,7 +200,7 @@ def test_a_row_that_cannot_be_embedded_is_named(tiny: SentenceTransformer, monke
     batches: Any = [{key: [row[key] for row in data[place : place + 2]] for key in data[0]} for place in (0, 2)]
     options: dict[str, Any] = {"task_metadata": DrawingsMixed.metadata, "hf_split": "test", "hf_subset": "default"}
     with pytest.raises(InputError, match="^DrawingsMixed, document 3: .* lone surrogate"):
-        wrap_model(tiny, "tiny").encode(batches, prompt_type=PromptType.document, show_progress_bar=False, **options)
+        wrap_model(tiny, "tiny").encode(batches, prompt_type=DOCUMENT, show_progress_bar=False, **options)
 
 
 class _Recorder:
@@ -205,7 +208,7 @@ class _Recorder:
 
     def __init__(self, model: SentenceTransformer, sizes: list[int] | None = None) -> None:
         self.inner, self.sizes, self.calls = model, sizes if sizes is not None else [], []
-        self.prompts = model.prompts
+        self.prompts: Mapping[str, str | None] = model.prompts
 
     def __getitem__(self, place: int) -> Any:
         return self.inner[place]
@@ -222,7 +225,7 @@ class _Recorder:
 # --------------------------------------------------------------------------------------------- instructions
 
 
-@pytest.mark.parametrize(("side", "prompt"), [(PromptType.query, "t2it"), (PromptType.document, None)])
+@pytest.mark.parametrize(("side", "prompt"), [(QUERY, "t2it"), (DOCUMENT, None)])
 def test_a_side_is_embedded_by_its_method_with_its_instruction(
     tiny: SentenceTransformer, side: PromptType, prompt: str | None
 ) -> None:
@@ -241,21 +244,21 @@ def metadata(**fields: Any) -> Any:
 @pytest.mark.parametrize(
     ("task", "side", "overrides", "found"),
     [
-        ({}, PromptType.query, {}, "own"),
-        ({}, PromptType.document, {}, None),
+        ({}, QUERY, {}, "own"),
+        ({}, DOCUMENT, {}, None),
         ({}, None, {}, None),
-        ({"prompt": "stated"}, PromptType.query, {}, "stated"),
-        ({"prompt": "stated"}, PromptType.document, {}, None),
+        ({"prompt": "stated"}, QUERY, {}, "stated"),
+        ({"prompt": "stated"}, DOCUMENT, {}, None),
         ({"prompt": "stated"}, None, {}, "stated"),
-        ({"prompt": {"query": "q", "document": "d"}}, PromptType.query, {}, "q"),
-        ({"prompt": {"query": "q", "document": "d"}}, PromptType.document, {}, "d"),
-        ({"prompt": {"query": ""}}, PromptType.query, {}, None),
-        ({"prompt": "stated"}, PromptType.query, {"DrawingsT2I-query": "mine"}, "mine"),
-        ({"prompt": "stated"}, PromptType.query, {"DrawingsT2I-query": ""}, None),
-        ({"prompt": "stated"}, PromptType.query, {"Any2AnyRetrieval": "by type", "query": "by side"}, "by type"),
-        ({"prompt": "stated"}, PromptType.query, {"document": "other side"}, "stated"),
-        ({"category": "it2i"}, PromptType.query, {}, "composed"),
-        ({"category": "i2i"}, PromptType.query, {}, None),
+        ({"prompt": {"query": "q", "document": "d"}}, QUERY, {}, "q"),
+        ({"prompt": {"query": "q", "document": "d"}}, DOCUMENT, {}, "d"),
+        ({"prompt": {"query": ""}}, QUERY, {}, None),
+        ({"prompt": "stated"}, QUERY, {"DrawingsT2I-query": "mine"}, "mine"),
+        ({"prompt": "stated"}, QUERY, {"DrawingsT2I-query": ""}, None),
+        ({"prompt": "stated"}, QUERY, {"Any2AnyRetrieval": "by type", "query": "by side"}, "by type"),
+        ({"prompt": "stated"}, QUERY, {"document": "other side"}, "stated"),
+        ({"category": "it2i"}, QUERY, {}, "composed"),
+        ({"category": "i2i"}, QUERY, {}, None),
     ],
 )
 def test_which_instruction_wins(
@@ -268,15 +271,15 @@ def test_which_instruction_wins(
 def test_a_composed_query_has_an_instruction_where_neither_task_nor_model_states_one() -> None:
     options: dict[str, Any] = {"overrides": {}, "prompts": {}, "instructed": True}
     task = metadata(category="it2i")
-    assert "described change" in str(find_instruction(task, PromptType.query, **options))
-    assert find_instruction(task, PromptType.document, **options) is None
+    assert "described change" in str(find_instruction(task, QUERY, **options))
+    assert find_instruction(task, DOCUMENT, **options) is None
 
 
 def test_a_model_without_instructions_gets_one_only_by_name() -> None:
     task = metadata(prompt="stated")
     options: dict[str, Any] = {"prompts": {}, "instructed": False}
-    assert find_instruction(task, PromptType.query, overrides={}, **options) is None
-    assert find_instruction(task, PromptType.query, overrides={"query": "mine"}, **options) == "mine"
+    assert find_instruction(task, QUERY, overrides={}, **options) is None
+    assert find_instruction(task, QUERY, overrides={"query": "mine"}, **options) == "mine"
 
 
 @pytest.mark.parametrize("spec", list_models(), ids=lambda spec: spec.name)
@@ -329,12 +332,14 @@ def test_the_description_says_how_to_load_the_model(tmp_path: Path) -> None:
 
 def test_the_loaded_model_states_its_size(tiny: SentenceTransformer) -> None:
     meta = wrap_model(tiny, "tiny").mteb_model_meta
+    assert meta is not None
     assert meta.n_parameters == sum(parameter.numel() for parameter in tiny.parameters())
     assert meta.max_tokens == tiny.max_seq_length
 
 
 def test_results_of_local_weights_are_not_filed_under_the_published_revision() -> None:
     meta = load_model("gme-2b", weights=CHECKPOINT, device="cpu").mteb_model_meta
+    assert meta is not None
     assert meta.name == get_model("gme-2b").repo_id
     assert str(meta.revision).startswith("weights-")
 
@@ -353,6 +358,7 @@ def test_a_saved_model_is_filed_under_its_folder_and_weights(tiny: SentenceTrans
     folder = tmp_path / "my-model"
     tiny.save_pretrained(str(folder))
     meta = load_model(str(folder), device="cpu").mteb_model_meta
+    assert meta is not None
     assert meta.name == "local/my-model"
     assert str(meta.revision).startswith("weights-")
 
@@ -366,7 +372,9 @@ def test_results_of_other_options_are_filed_apart(tiny: SentenceTransformer, tmp
 
 
 def test_the_device_is_no_such_option() -> None:
-    assert load_model("tiny", device="cpu").mteb_model_meta.experiment_kwargs is None
+    meta = load_model("tiny", device="cpu").mteb_model_meta
+    assert meta is not None
+    assert meta.experiment_kwargs is None
 
 
 def test_importing_st_modules_imports_no_mteb() -> None:

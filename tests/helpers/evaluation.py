@@ -20,7 +20,8 @@ from st_modules.demo.scenes import random_scenes
 def items(table: Dataset) -> list[dict[str, Any]]:
     """Return a task's rows as ``encode`` takes them."""
     kinds = [name for name in ("text", "image") if name in table.column_names]
-    return [{kind: row[kind] for kind in kinds if row[kind] not in (None, "")} for row in table]
+    rows: Any = table
+    return [{kind: row[kind] for kind in kinds if row[kind] not in (None, "")} for row in rows]
 
 
 def similarities(

@@ -17,7 +17,7 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 
 from langchain_gme import GMEEmbeddings, MultimodalRetriever, aadd_multimodal, add_multimodal
 from tests.helpers.gallery import BLUE_CIRCLE, BLUE_STAR, CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
-from tests.helpers.store_tables import ABSENT, Failures, markdown
+from tests.helpers.store_tables import ABSENT, Failures, Operation, markdown
 
 DIMENSION = 128
 
@@ -160,7 +160,7 @@ def async_use(setting: Setting) -> None:
     async def add_and_ask() -> list[Document]:
         items = [{"image": path} for path in setting.gallery.paths]
         await aadd_multimodal(setting.store, items, [{"number": number} for number in range(len(items))])
-        retriever = MultimodalRetriever(vectorstore=setting.store, search_kwargs={"k": 1})
+        retriever: Any = MultimodalRetriever(vectorstore=setting.store, search_kwargs={"k": 1})
         found = await asyncio.gather(
             retriever.ainvoke({"text": CHANGE, "image": setting.gallery.query}), retriever.ainvoke(CAPTIONS[STAR])
         )
@@ -209,7 +209,7 @@ FAILURES: Failures = {
     "fails (#33851)": (ValueError, "embeddings"),
     "`lambda_mult` inverted (#39052)": (AssertionError, "not the most diverse"),
 }
-EXCEPTIONS = {
+EXCEPTIONS: dict[tuple[str, Operation], str] = {
     ("InMemoryVectorStore", add_images): ABSENT,
     ("InMemoryVectorStore", search_by_image): ABSENT,
     ("InMemoryVectorStore", search_by_image_with_score): ABSENT,

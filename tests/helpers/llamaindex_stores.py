@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
 from llamaindex_gme import GMEEmbedding, MultimodalVectorIndexRetriever
 from tests.helpers.gallery import BLUE_CIRCLE, BLUE_STAR, CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
-from tests.helpers.store_tables import Failures, markdown
+from tests.helpers.store_tables import Failures, Operation, markdown
 
 TEXT = "two small black crosses"
 
@@ -170,7 +170,7 @@ def persist_and_reload(setting: Setting) -> None:
     folder = str(setting.folder / "storage")
     index_of(setting).storage_context.persist(folder)
     store = setting.open_store("nodes")
-    options = {} if isinstance(store, SimpleVectorStore) else {"vector_store": store}
+    options: dict[str, Any] = {} if isinstance(store, SimpleVectorStore) else {"vector_store": store}
     context = StorageContext.from_defaults(persist_dir=folder, **options)
     index: Any = load_index_from_storage(context, embed_model=setting.embedding)
     retriever = MultimodalVectorIndexRetriever(index, similarity_top_k=1)
@@ -228,7 +228,7 @@ FAILURES: Failures = {
     "has no async client": (ValueError, "Async client is not initialized"),
     "does not keep text": (ValueError, "vector store that does not store text"),
 }
-EXCEPTIONS = {
+EXCEPTIONS: dict[tuple[str, Operation], str] = {
     **{(store, built_from_nodes): "leaves out pictures without text" for store in STORES},
     ("Qdrant `:memory:`", core_retriever): "leaves out texts",
     ("Qdrant `:memory:`", async_use): "has no async client",

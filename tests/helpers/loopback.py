@@ -23,7 +23,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.routes: dict[str, Callable[[Handler], None]] = {"/a.png": lambda handler: handler.answer(png())}
+        self.routes: dict[str, Callable[[Handler], object]] = {"/a.png": lambda handler: handler.answer(png())}
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.closing = threading.Event()
 
@@ -35,11 +35,14 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Server
+    @property
+    def loopback(self) -> Server:
+        assert isinstance(self.server, Server)
+        return self.server
 
     def do_GET(self) -> None:
-        self.server.requests.append((self.path, dict(self.headers.items())))
-        self.server.routes[self.path](self)
+        self.loopback.requests.append((self.path, dict(self.headers.items())))
+        self.loopback.routes[self.path](self)
 
     def answer(self, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> None:
         self.send_response(status)
@@ -53,8 +56,8 @@ class Handler(BaseHTTPRequestHandler):
         """Write a piece every 20 ms until the client has left or the test is over."""
         for piece in pieces:
             self.wfile.write(piece)
-            if self.server.closing.wait(0.02):
+            if self.loopback.closing.wait(0.02):
                 return
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""

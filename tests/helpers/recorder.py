@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
+
+Event = TypeVar("Event", bound=BaseEvent)
 
 
 class Recorder(BaseEventHandler):
@@ -14,6 +18,6 @@ class Recorder(BaseEventHandler):
     def handle(self, event: BaseEvent, **kwargs: object) -> None:
         self.events.append(event)
 
-    def of(self, kind: type) -> list:
+    def of(self, kind: type[Event]) -> list[Event]:
         """Return the events of one kind."""
         return [event for event in self.events if isinstance(event, kind)]

@@ -287,7 +287,7 @@ def write_vlm2vec_llava_next(folder: Path, *, metaspace: bool) -> None:
         sliding_window=None,
         pad_token_id=tokenizer.token_to_id("<pad>"),
     )
-    _write_llava_next(folder, text_config, tokenizer.token_to_id("<image>"), seed=1)
+    _write_llava_next(folder, text_config, tokenizer, seed=1)
 
 
 def write_e5_v(folder: Path) -> None:
@@ -324,7 +324,7 @@ def write_e5_v(folder: Path) -> None:
         bos_token_id=tokenizer.token_to_id(begin),
         eos_token_id=tokenizer.token_to_id("<|eot_id|>"),
     )
-    _write_llava_next(folder, text_config, tokenizer.token_to_id("<image>"), seed=2)
+    _write_llava_next(folder, text_config, tokenizer, seed=2)
 
 
 def _copy(folder: Path, *names: str) -> None:
@@ -333,8 +333,10 @@ def _copy(folder: Path, *names: str) -> None:
         shutil.copyfile(MLLM_CHECKPOINT / name, folder / name)
 
 
-def _write_llava_next(folder: Path, text_config: PreTrainedConfig, image_token_id: int, seed: int) -> None:
+def _write_llava_next(folder: Path, text_config: PreTrainedConfig, tokenizer: Tokenizer, seed: int) -> None:
     upstream = json.loads((MLLM_CHECKPOINT / "config.json").read_text(encoding="utf-8"))
+    image_id = tokenizer.token_to_id("<image>")
+    assert image_id is not None
     config = LlavaNextConfig(
         text_config=text_config,
         vision_config=CLIPVisionConfig(
@@ -346,7 +348,7 @@ def _write_llava_next(folder: Path, text_config: PreTrainedConfig, image_token_i
             patch_size=14,
             projection_dim=32,
         ),
-        image_token_index=image_token_id,
+        image_token_index=image_id,
         image_grid_pinpoints=upstream["image_grid_pinpoints"],
         image_seq_length=16,
     )

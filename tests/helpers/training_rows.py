@@ -15,7 +15,7 @@ MODELS = ["gme-2b", "bge-vl-mllm-s1", "bge-vl-base", "bge-visualized-base"]
 
 
 def load(name: str) -> SentenceTransformer:
-    options = {"min_image_tokens": 4, "max_image_tokens": 16} if name == "gme-2b" else {}
+    options: dict[str, Any] = {"min_image_tokens": 4, "max_image_tokens": 16} if name == "gme-2b" else {}
     return reference(name).load(name, **options)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from st_modules.integrations.dynamic_batching import DynamicBatcher
 
 LONG = 0.2
-Call = Callable[[list[Any], Mapping[str, Any], float], Awaitable[list[Any]]]
+Call = Callable[[list[Any], Mapping[str, Any], float], Coroutine[Any, Any, list[Any]]]
 
 
 def gatherer(run: Callable[[list[Any], Mapping[str, Any]], list[Any]], **options: int) -> Call:

@@ -59,7 +59,7 @@ def test_what_is_stored_is_what_the_model_gives(setting: Setting, tiny: Sentence
     add_pictures(setting)
     items: list[Any] = [{"image": path} for path in gallery.paths]
     items[HEART]["text"] = CAPTIONS[HEART]
-    query = {"text": CHANGE, "image": gallery.query}
+    query: Any = {"text": CHANGE, "image": gallery.query}
     scores = tiny.encode_document(items) @ tiny.encode_query(query)
     found = MultimodalRetriever(vectorstore=setting.store, search_kwargs={"k": len(items)}).invoke(query)
     assert numbers(found) == np.argsort(-scores).tolist()
@@ -77,7 +77,8 @@ def test_a_document_brings_its_metadata_its_id_and_its_image(
     expected = tiny.encode_document({"text": "a page", "image": path})
     np.testing.assert_allclose(stored["vector"], expected, atol=TOLERANCE)
     (again,) = memory.get_by_ids(["page-7"])
-    np.testing.assert_allclose(memory.embeddings.embed_multimodal([again])[0], expected, atol=TOLERANCE)
+    own: Any = memory.embeddings
+    np.testing.assert_allclose(own.embed_multimodal([again])[0], expected, atol=TOLERANCE)
 
 
 def test_an_image_in_memory_is_not_written_into_the_metadata(memory: InMemoryVectorStore, gallery: Gallery) -> None:
@@ -103,7 +104,8 @@ def test_messages_and_lists_of_images_leave_their_text_and_first_reference(
 
 async def test_a_diverse_search_has_an_async_twin(memory: InMemoryVectorStore, gallery: Gallery) -> None:
     add_multimodal(memory, [*gallery.paths, *gallery.paths])
-    retriever = MultimodalRetriever(vectorstore=memory, search_type="mmr", search_kwargs={"k": 2, "lambda_mult": 0.1})
+    options: dict[str, Any] = {"search_type": "mmr", "search_kwargs": {"k": 2, "lambda_mult": 0.1}}
+    retriever: Any = MultimodalRetriever(vectorstore=memory, **options)
     found = retriever.invoke(gallery.query)
     assert await retriever.ainvoke(gallery.query) == found
     assert len({document.metadata["image"] for document in found}) == 2
@@ -122,7 +124,8 @@ def test_items_with_the_same_text_keep_their_own_embeddings(
     items = [{"text": "a picture", "image": path} for path in gallery.paths] * 20
     add_multimodal(setting.store, items, [{"number": number % len(gallery.paths)} for number in range(len(items))])
     expected = (tiny.encode_document(items[:5]) @ tiny.encode_query([gallery.query])[0]).argmax()
-    found = MultimodalRetriever(vectorstore=setting.store, search_kwargs={"k": 20}).invoke(gallery.query)
+    retriever: Any = MultimodalRetriever(vectorstore=setting.store, search_kwargs={"k": 20})
+    found = retriever.invoke(gallery.query)
     assert numbers(found) == [expected] * 20
 
 
@@ -158,7 +161,8 @@ class AsksOthersToo(InMemoryVectorStore):
     """A store that has embeddings of its own beside those it was given."""
 
     def add_documents(self, documents: list[Document], ids: list[str] | None = None, **kwargs: Any) -> list[str]:
-        self.of_its_own = GMEEmbeddings(model=self.embeddings.client).embed_documents(["a summary"])
+        given: Any = self.embeddings
+        self.of_its_own = GMEEmbeddings(model=given.client).embed_documents(["a summary"])
         return super().add_documents(documents, ids, **kwargs)
 
 
@@ -248,13 +252,13 @@ def test_a_retriever_takes_embeddings_of_its_own(embeddings: GMEEmbeddings, gall
     cached = CacheBackedEmbeddings.from_bytes_store(embeddings, InMemoryByteStore(), key_encoder="sha256")
     store: VectorStore = InMemoryVectorStore(cached)
     store.add_texts(list(CAPTIONS), [{"number": number} for number in range(len(CAPTIONS))])
-    retriever = MultimodalRetriever(vectorstore=store, embeddings=embeddings, search_kwargs={"k": 1})
+    retriever: Any = MultimodalRetriever(vectorstore=store, embeddings=embeddings, search_kwargs={"k": 1})
     assert numbers(retriever.invoke(gallery.query)) == [RED_CIRCLE]
 
 
 def test_a_retriever_is_a_step_of_a_chain(memory: InMemoryVectorStore, gallery: Gallery) -> None:
     add_multimodal(memory, list(gallery.paths), [{"number": number} for number in range(len(gallery.paths))])
-    retriever = MultimodalRetriever(vectorstore=memory, search_kwargs={"k": 1})
+    retriever: Any = MultimodalRetriever(vectorstore=memory, search_kwargs={"k": 1})
     chain = RunnableLambda(lambda text: {"text": text, "image": gallery.query}) | retriever | RunnableLambda(numbers)
     assert chain.invoke(CHANGE) == [BLUE_CIRCLE]
     assert [numbers(found) for found in retriever.batch([CAPTIONS[STAR], gallery.query])] == [[STAR], [RED_CIRCLE]]

@@ -30,7 +30,7 @@ from llama_index.core.schema import (
 )
 from llama_index.core.storage.kvstore import SimpleKVStore
 from PIL import Image
-from pydantic import ValidationError
+from pydantic import AnyUrl, ValidationError
 
 from llamaindex_gme import GMEEmbedding
 from st_modules import InputError, SentenceTransformer
@@ -75,7 +75,8 @@ def test_a_text_instruction_is_for_texts_images_and_nodes_alone(gallery: Gallery
 
 
 async def test_every_method_has_an_async_twin(embedding: GMEEmbedding, gallery: Gallery) -> None:
-    texts, paths = list(CAPTIONS), [str(path) for path in gallery.paths]
+    texts: list[str] = list(CAPTIONS)
+    paths: list[Any] = [str(path) for path in gallery.paths]
     bundle = QueryBundle(CHANGE, image_path=str(gallery.query))
     assert_same(await embedding.aget_text_embedding("a"), embedding.get_text_embedding("a"))
     assert_same(await embedding.aget_text_embedding_batch(texts), embedding.get_text_embedding_batch(texts))
@@ -181,6 +182,7 @@ def nodes_of_every_kind(gallery: Gallery) -> Nodes:
     text, encoded = CAPTIONS[HEART], gallery.base64(STAR)
     image, fused = {"image": path}, {"image": path, "text": text}
     words = MediaResource(text=text)
+    page: dict[str, Any] = {"metadata": {"page": 7}}
     return {
         "text": (TextNode(text=text), {"text": text}),
         "text, empty": (TextNode(text=""), {"text": ""}),
@@ -205,11 +207,11 @@ def nodes_of_every_kind(gallery: Gallery) -> Nodes:
         ),
         "image node without one": (ImageNode(text=text), {"text": text}),
         "resource by path": (Node(image_resource=MediaResource(path=path)), image),
-        "resource by url": (Node(image_resource=MediaResource(url=path.as_uri())), image),
+        "resource by url": (Node(image_resource=MediaResource(url=AnyUrl(path.as_uri()))), image),
         "resource of bytes": (Node(image_resource=MediaResource(data=data)), image),
         "resource as base64": (Node(image_resource=MediaResource(data=encoded.encode())), image),
         "resource, text": (Node(image_resource=MediaResource(path=path), text_resource=words), fused),
-        "resource, metadata": (Node(image_resource=MediaResource(path=path), metadata={"page": 7}), image),
+        "resource, metadata": (Node(image_resource=MediaResource(path=path), **page), image),
         "image document": (ImageDocument(image_path=str(path)), image),
         "image document as base64": (ImageDocument(image=encoded), image),
         "image document, text": (ImageDocument(image=encoded, text=text), fused),
@@ -318,9 +320,9 @@ def test_every_batch_is_an_event_of_callbacks_and_dispatcher(gallery: Gallery, r
     debug = LlamaDebugHandler(print_trace_on_end=False)
     embedding = GMEEmbedding("tiny", device="cpu", embed_batch_size=2, callback_manager=CallbackManager([debug]))
     call(embedding, gallery)
-    pairs = debug.get_event_pairs(CBEventType.EMBEDDING)
-    assert sorted(len(end.payload[EventPayload.EMBEDDINGS]) for _, end in pairs) == sorted(sizes)
-    assert sorted(len(end.payload[EventPayload.CHUNKS]) for _, end in pairs) == sorted(sizes)
+    payloads = [end.payload or {} for _, end in debug.get_event_pairs(CBEventType.EMBEDDING)]
+    assert sorted(len(payload[EventPayload.EMBEDDINGS]) for payload in payloads) == sorted(sizes)
+    assert sorted(len(payload[EventPayload.CHUNKS]) for payload in payloads) == sorted(sizes)
     starts, ends = recorder.of(EmbeddingStartEvent), recorder.of(EmbeddingEndEvent)
     assert sorted(len(event.embeddings) for event in ends) == sorted(len(event.chunks) for event in ends)
     assert sorted(len(event.embeddings) for event in ends) == sorted(sizes)

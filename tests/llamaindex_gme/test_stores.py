@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.indices import MultiModalVectorStoreIndex
+from llama_index.core.llms import ImageBlock, TextBlock
 from llama_index.core.schema import ImageNode, MediaResource, Node, QueryBundle
 
 from llamaindex_gme import GMEEmbedding, MultimodalVectorIndexRetriever
@@ -105,9 +106,9 @@ def test_an_image_node_hands_over_its_image_without_its_text(gallery: Gallery) -
     """Why the documentation recommends a ``Node`` for multimodal language models."""
     path, text = gallery.paths[STAR], CAPTIONS[STAR]
     image_node = ImageNode(image_path=str(path), text=text)
-    assert [block.block_type for block in image_node.get_content_blocks()] == ["image"]
+    assert [type(block) for block in image_node.get_content_blocks()] == [ImageBlock]
     node = Node(image_resource=MediaResource(path=path), text_resource=MediaResource(text=text))
-    assert [block.block_type for block in node.get_content_blocks()] == ["text", "image"]
+    assert [type(block) for block in node.get_content_blocks()] == [TextBlock, ImageBlock]
 
 
 def test_an_index_with_another_embedding_is_refused(embedding: GMEEmbedding, gallery: Gallery) -> None:

@@ -182,7 +182,7 @@ def test_the_model_sees_both_pictures_as_standard_blocks_and_reads_their_caption
     model, writer = chat(GOOD)
     list(writer.write([drawn]))
     (messages,) = model._heard
-    blocks = messages[-1].content_blocks
+    blocks: list[Any] = messages[-1].content_blocks
     assert [block["type"] for block in blocks] == ["text", "image", "text", "image", "text"]
     assert [blocks[1]["mime_type"], blocks[3]["mime_type"]] == ["image/jpeg"] * 2
     seen = [Image.open(io.BytesIO(base64.b64decode(block["base64"]))) for block in (blocks[1], blocks[3])]
@@ -202,7 +202,7 @@ def test_large_pictures_are_sent_scaled_down(tmp_path: Path) -> None:
     Image.new("L", (10, 20)).save(tmp_path / "1.png")
     model, writer = chat(GOOD, max_side=90)
     list(writer.write([pair(None, None, tmp_path)]))
-    blocks = [block for block in model._heard[0][-1].content_blocks if block["type"] == "image"]
+    blocks: list[Any] = [block for block in model._heard[0][-1].content_blocks if block["type"] == "image"]
     sizes = [Image.open(io.BytesIO(base64.b64decode(block["base64"]))).size for block in blocks]
     assert sizes == [(90, 30), (10, 20)]
 
@@ -237,7 +237,7 @@ def test_only_the_last_wrong_answer_is_sent_back(drawn: PicturePair) -> None:
 
 
 def test_an_error_of_the_provider_is_tried_again(drawn: PicturePair) -> None:
-    model, writer = chat("!the line is down", GOOD)
+    _, writer = chat("!the line is down", GOOD)
     assert list(writer.write([drawn])) == [Written(tuple(INSTRUCTIONS))]
 
 
@@ -302,7 +302,8 @@ def test_a_wrong_structured_answer_is_sent_back(drawn: PicturePair, wrong: AIMes
 def test_results_come_in_the_order_of_the_pairs_when_many_are_asked_at_once(gallery: Gallery) -> None:
     class Echo(FakeListChatModel):
         def _call(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> str:
-            caption = messages[-1].content_blocks[0]["text"]
+            block: Any = messages[-1].content_blocks[0]
+            caption = block["text"]
             return json.dumps({"common": "a", "difference": "b", "instructions": [caption]})
 
     root = gallery.paths[0].parent

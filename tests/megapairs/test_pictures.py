@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,12 +34,14 @@ def folder(tmp_path: Path, gallery: Gallery) -> Path:
 
 
 NAMES = ["0.png", "1.png", "2.png", "3.png", "more/4.png"]
-ROWS = [{"file_name": name, "caption": caption} for name, caption in zip(NAMES, CAPTIONS, strict=True)]
+ROWS: list[dict[str, object]] = [
+    {"file_name": name, "caption": caption} for name, caption in zip(NAMES, CAPTIONS, strict=True)
+]
 
 
-def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
+        pq.write_table(pa.Table.from_pylist([*rows]), path)
     elif path.suffix == ".csv":
         with path.open("w", encoding="utf-8-sig", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
@@ -59,7 +63,8 @@ def test_a_folder_has_the_captions_that_datasets_reads_in_it(folder: Path, tmp_p
     write_rows(folder / name, ROWS[::-1])
     dataset = datasets.load_dataset("imagefolder", data_dir=str(folder), split="train", cache_dir=str(tmp_path / "c"))
     dataset = dataset.cast_column("image", datasets.Image(decode=False))
-    theirs = {Path(row["image"]["path"]).relative_to(folder).as_posix(): row["caption"] for row in dataset}
+    rows: Any = dataset
+    theirs = {Path(row["image"]["path"]).relative_to(folder).as_posix(): row["caption"] for row in rows}
     assert {picture.name: picture.caption for picture in read_collection(folder).pictures} == theirs
 
 
@@ -120,7 +125,7 @@ def test_metadata_may_start_with_a_byte_order_mark(folder: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there may a name be any bytes")
 def test_a_name_that_no_triplet_can_have_is_an_error(folder: Path) -> None:
-    shutil.copy(folder / "0.png", os.fsencode(folder) + b"/\xff.png")
+    shutil.copy(folder / "0.png", os.fsdecode(os.fsencode(folder) + b"/\xff.png"))
     with pytest.raises(InputError, match=r"pictures: '\\udcff.png': its name is not UTF-8; rename it"):
         read_collection(folder)
 
@@ -232,7 +237,7 @@ def test_the_pictures_of_a_dataset_are_saved_with_their_captions(
     import datasets
 
     columns = {"picture": [str(path) for path in gallery.paths], "text": [*CAPTIONS[:4], None]}
-    dataset = datasets.Dataset.from_dict(columns).cast_column("picture", datasets.Image())
+    dataset: Any = datasets.Dataset.from_dict(columns).cast_column("picture", datasets.Image())
     dataset = datasets.Dataset.from_list([*dataset.cast_column("picture", datasets.Image(decode=False))])
     stored = [{"bytes": Path(row["picture"]["path"]).read_bytes(), "path": None} for row in dataset]
     dataset = dataset.remove_columns("picture").add_column("picture", stored)
@@ -258,7 +263,7 @@ def test_bytes_are_saved_as_they_are_under_their_formats_name(tmp_path: Path) ->
 def test_bytes_of_a_file_are_read_from_its_path(gallery: Gallery, tmp_path: Path) -> None:
     import datasets
 
-    dataset = datasets.Dataset.from_dict({"image": [str(path) for path in gallery.paths]})
+    dataset: Any = datasets.Dataset.from_dict({"image": [str(path) for path in gallery.paths]})
     save_pictures(dataset.cast_column("image", datasets.Image(decode=False)), tmp_path / "saved")
     saved = sorted((tmp_path / "saved").rglob("*.png"))
     assert [path.read_bytes() for path in saved] == [path.read_bytes() for path in gallery.paths]
@@ -294,7 +299,7 @@ def test_a_folder_has_no_more_pictures_than_the_limit(tmp_path: Path, monkeypatc
         ({"image": Image.new("L", (1, 1)), "text": 3}, "row 1: 'text' must be a string"),
     ],
 )
-def test_a_row_without_a_picture_is_an_error_that_names_it(tmp_path: Path, row: object, words: str) -> None:
+def test_a_row_without_a_picture_is_an_error_that_names_it(tmp_path: Path, row: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         save_pictures([{"image": Image.new("L", (1, 1))}, row], tmp_path / "saved", caption="text")
 

@@ -89,10 +89,15 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def make_encoder(model: Any, *arguments: Any) -> Encoder:
+    """An encoder on what stands in for a model."""
+    return Encoder(model, *arguments)
+
+
 def recipe(visual: Any = None, other: Any = None, **options: Any) -> Recipe:
     encoders = [
-        Encoder(visual or Stub(1), "visual", 0.2, 0.8, "a"),
-        Encoder(other or Stub(2), "caption", 0.2, 0.9, "b"),
+        make_encoder(visual or Stub(1), "visual", 0.2, 0.8, "a"),
+        make_encoder(other or Stub(2), "caption", 0.2, 0.9, "b"),
     ]
     return Recipe(encoders, **options)
 
@@ -280,7 +285,7 @@ def test_float16_takes_half_the_space_and_finds_the_same_pictures(drawings: Path
 def test_another_band_takes_the_vectors_that_are_there(drawings: Path, tmp_path: Path) -> None:
     def made(upper: float) -> Stub:
         stub = Stub(1)
-        encoders = [Encoder(stub, "visual", 0.2, upper, "a")]
+        encoders = [make_encoder(stub, "visual", 0.2, upper, "a")]
         out = tmp_path / f"{upper}.jsonl"
         make_triplets(drawings, out, Recipe(encoders), CaptionTemplates(), work=tmp_path / "work")
         return stub
@@ -292,7 +297,7 @@ def test_another_band_takes_the_vectors_that_are_there(drawings: Path, tmp_path:
 def test_vectors_of_another_model_of_the_same_name_are_refused(drawings: Path, tmp_path: Path) -> None:
     def run_with(seed: int) -> None:
         out = tmp_path / f"{seed}.jsonl"
-        made = Recipe([Encoder(Stub(seed), "visual", 0.2, 0.8, "a")])
+        made = Recipe([make_encoder(Stub(seed), "visual", 0.2, 0.8, "a")])
         make_triplets(drawings, out, made, CaptionTemplates(), work=tmp_path / "work")
 
     run_with(1)
@@ -311,7 +316,7 @@ def test_a_picture_that_was_changed_is_embedded_again(drawings: Path, tmp_path: 
 
 
 def test_encoders_whose_names_make_the_same_file_name_have_their_own_vectors(drawings: Path, tmp_path: Path) -> None:
-    encoders = [Encoder(Stub(1), "visual", 0.2, 0.8, "a/b"), Encoder(Stub(2), "visual", 0.2, 0.8, "a-b")]
+    encoders = [make_encoder(Stub(1), "visual", 0.2, 0.8, "a/b"), make_encoder(Stub(2), "visual", 0.2, 0.8, "a-b")]
     make_triplets(drawings, tmp_path / "out.jsonl", Recipe(encoders), CaptionTemplates())
     assert len(list((tmp_path / "out.jsonl.work").glob("vectors-*.npy"))) == 2
 
@@ -332,7 +337,7 @@ def test_another_recipe_in_the_same_folder_writes_what_it_writes_in_a_new_one(
     drawings: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     def written(work: str, lower: float = 0.2, upper: float = 0.8, writer_seed: int = 0, **options: Any) -> bytes:
-        bands = [Encoder(Stub(1), "visual", lower, upper, "a")]
+        bands = [make_encoder(Stub(1), "visual", lower, upper, "a")]
         out = tmp_path / "out.jsonl"
         writer = CaptionTemplates(seed=writer_seed)
         make_triplets(drawings, out, Recipe(bands, **options), writer, work=tmp_path / work, overwrite=True)
@@ -356,7 +361,7 @@ def test_captions_that_were_changed_are_embedded_again(drawings: Path, tmp_path:
 
 def test_a_picture_that_was_renamed_has_its_new_name(drawings: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(drawings, tmp_path / "pictures")
-    bands = Recipe([Encoder(ByNumber(1), "visual", 0.2, 0.8, "a")])
+    bands = Recipe([make_encoder(ByNumber(1), "visual", 0.2, 0.8, "a")])
     make_triplets(folder, tmp_path / "a.jsonl", bands, CaptionTemplates(), work=tmp_path / "work")
     (folder / NAMES[3]).rename(folder / "03-new.png")
     text = (folder / "metadata.jsonl").read_text()
@@ -396,15 +401,15 @@ def test_a_folder_like_another_one_is_read_again(drawings: Path, tmp_path: Path)
 class Second(Stopping):
     """Templates that start another run while they write."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, source: Path, out: Path, **options: Any) -> None:
         super().__init__()
-        self.arguments, self.options = arguments, options
+        self.source, self.out, self.options = source, out, options
         self.error = ""
 
     def write(self, pairs: Sequence[PicturePair]) -> Iterator[Written]:
         if not self.error:
             with pytest.raises(InputError) as caught:
-                make_triplets(*self.arguments, recipe(), Stopping(), **self.options)
+                make_triplets(self.source, self.out, recipe(), Stopping(), **self.options)
             self.error = str(caught.value)
         yield from super().write(pairs)
 
@@ -467,7 +472,7 @@ def test_a_model_that_is_not_there_is_an_error_before_any_picture_is_read(
     drawings: Path, tmp_path: Path, model: str, words: str
 ) -> None:
     (tmp_path / "x.jsonl").write_text("")
-    encoders = [Encoder(Stub(1), "visual", 0.2, 0.8, "a"), Encoder(model.format(tmp_path), "fused", 0.2, 0.8)]
+    encoders = [make_encoder(Stub(1), "visual", 0.2, 0.8, "a"), Encoder(model.format(tmp_path), "fused", 0.2, 0.8)]
     with pytest.raises(UnknownModelError, match=words) as error:
         make_triplets(drawings, tmp_path / "out.jsonl", Recipe(encoders), CaptionTemplates())
     assert str(error.value).startswith(f"{model.format(tmp_path)} (fused): ")
@@ -476,7 +481,7 @@ def test_a_model_that_is_not_there_is_an_error_before_any_picture_is_read(
 def test_a_model_that_is_not_there_is_an_error_before_another_one_embeds(drawings: Path, tmp_path: Path) -> None:
     make_triplets(drawings, tmp_path / "a.jsonl", recipe(), CaptionTemplates(), work=tmp_path / "work")
     stub = Stub(3)
-    made = Recipe([Encoder(stub, "visual", 0.2, 0.8, "c"), Encoder("gme-2c", "fused", 0.2, 0.8)])
+    made = Recipe([make_encoder(stub, "visual", 0.2, 0.8, "c"), Encoder("gme-2c", "fused", 0.2, 0.8)])
     with pytest.raises(UnknownModelError):
         make_triplets(drawings, tmp_path / "b.jsonl", made, CaptionTemplates(), work=tmp_path / "work")
     assert stub.embedded == []
@@ -522,7 +527,7 @@ def messy(drawings: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def messy_summary(messy: Path, tmp_path: Path) -> Summary:
-    bands = [Encoder(Stub(1), "visual", -1, 0.99, "a"), Encoder(Stub(2), "caption", -1, 1, "b")]
+    bands = [make_encoder(Stub(1), "visual", -1, 0.99, "a"), make_encoder(Stub(2), "caption", -1, 1, "b")]
     made = Recipe(bands, neighbours=60, pairs=60, negatives=60)
     return make_triplets(messy, tmp_path / "messy.jsonl", made, CaptionTemplates())
 
@@ -566,7 +571,7 @@ def test_every_pair_is_a_triplet_or_is_recorded(messy_summary: Summary) -> None:
 
 @pytest.mark.parametrize("reads", ["fused", "caption"])
 def test_only_the_band_of_a_visual_encoder_makes_duplicates(drawings: Path, tmp_path: Path, reads: Any) -> None:
-    encoders = [Encoder(Stub(1), "visual", -1, 1, "a"), Encoder(Stub(2), reads, -1, 0, "b")]
+    encoders = [make_encoder(Stub(1), "visual", -1, 1, "a"), make_encoder(Stub(2), reads, -1, 0, "b")]
     made = make_triplets(drawings, tmp_path / "out.jsonl", Recipe(encoders, 40, pairs=40), CaptionTemplates())
     assert made.triplets + sum(made.skipped.values()) == 40 * 39
 
@@ -603,7 +608,7 @@ def test_a_run_that_leaves_nothing_out_removes_the_record_of_the_one_before(draw
 
 
 def test_no_pair_within_any_band_is_an_error(drawings: Path, tmp_path: Path) -> None:
-    made = Recipe([Encoder(Stub(1), "visual", 0.999, 1, "a")])
+    made = Recipe([make_encoder(Stub(1), "visual", 0.999, 1, "a")])
     with pytest.raises(InputError, match="widen the bands"):
         make_triplets(drawings, tmp_path / "out.jsonl", made, CaptionTemplates())
     assert not (tmp_path / "out.jsonl").exists()
@@ -617,7 +622,7 @@ def test_a_caption_encoder_without_captions_is_an_error(drawings: Path, tmp_path
 
 def test_templates_without_captions_are_an_error(drawings: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(drawings, tmp_path / "bare", ignore=shutil.ignore_patterns("metadata.jsonl"))
-    made = Recipe([Encoder(Stub(1), "visual", 0.2, 0.8, "a")])
+    made = Recipe([make_encoder(Stub(1), "visual", 0.2, 0.8, "a")])
     with pytest.raises(InputError, match="pass a chat model"):
         make_triplets(folder, tmp_path / "out.jsonl", made, CaptionTemplates())
 
@@ -677,7 +682,7 @@ def test_a_vector_without_direction_is_an_error_that_names_the_picture(drawings:
             found[[Path(item["image"]).name == NAMES[7] for item in items]] = 0
             return found
 
-    made = Recipe([Encoder(Zero(1), "visual", 0.2, 0.8, "a")])
+    made = Recipe([make_encoder(Zero(1), "visual", 0.2, 0.8, "a")])
     with pytest.raises(STModulesError, match=rf"a \(visual\): its vector of {NAMES[7]} has no direction"):
         make_triplets(drawings, tmp_path / "out.jsonl", made, CaptionTemplates())
 

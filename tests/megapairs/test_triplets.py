@@ -31,7 +31,7 @@ RECORDS: list[dict[str, Any]] = [
     {"q_img": "a/1.jpg", "q_text": ["in blue", "make it blue"], "t_img": "b/2.jpg", "hns": ["a/1.jpg", "c/3.jpg"]},
     {"q_img": "b/2.jpg", "q_text": ["with a “hat”\u2028"], "t_img": "a/1.jpg", "hns": ["b/2.jpg", "d.jpg", "e.jpg"]},
 ]
-TRIPLETS = [Triplet(**{name: _ if isinstance(_, str) else tuple(_) for name, _ in row.items()}) for row in RECORDS]
+TRIPLETS = [Triplet(row["q_img"], tuple(row["q_text"]), row["t_img"], tuple(row["hns"])) for row in RECORDS]
 
 
 def jsonl(path: Path, *lines: object) -> Path:
@@ -239,7 +239,8 @@ def test_a_missing_picture_is_an_error_and_never_embedded_as_its_path(
     pictures: Path, model: SentenceTransformer
 ) -> None:
     (pictures / "b/2.jpg").unlink()
-    (row,) = training_dataset(RECORDS[:1], pictures)
+    rows: Any = training_dataset(RECORDS[:1], pictures)
+    (row,) = rows
     with pytest.raises(ImageError, match="2.jpg"):
         model.preprocess([row["positive"]])
 

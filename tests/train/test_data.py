@@ -108,7 +108,7 @@ def test_images_that_are_in_the_data_stay_encoded_until_they_are_read(
     features = Features({"caption": Value("string"), "image": Image()})
     Dataset.from_dict({"caption": ["a", "b"], "image": encoded}, features).to_parquet(tmp_path / "rows.parquet")
     columns = ColumnSettings(ItemSettings(text="caption"), ItemSettings(image="image"))
-    found = load_source(SourceSettings("rows", file=tmp_path / "rows.parquet", columns=columns))
+    found: Any = load_source(SourceSettings("rows", file=tmp_path / "rows.parquet", columns=columns))
     assert [row["positive"]["image"] for row in found] == [Path(path).read_bytes() for path in paths]
     vectors = tiny.encode([row["positive"] for row in found])
     assert vectors == pytest.approx(tiny.encode([{"image": path} for path in paths]), abs=1e-6)
@@ -119,7 +119,8 @@ def test_megapairs_records_are_rows_without_a_mapping(gallery: Gallery, tmp_path
     record = {"q_img": first, "q_text": ["make it blue"], "t_img": second, "hns": [first, third]}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(record) + "\n")
     settings = SourceSettings("pairs", megapairs=tmp_path / "pairs.jsonl", images=gallery.query.parent, negatives=2)
-    (row,) = load_source(settings)
+    rows: Any = load_source(settings)
+    (row,) = rows
     assert row["anchor"] == {"text": "make it blue", "image": str(gallery.paths[0])}
     assert [row[name] for name in settings.column_names[1:]] == [
         {"image": str(gallery.paths[number])} for number in (1, 0, 2)

@@ -70,5 +70,5 @@ def test_each_frame_gives_another_picture_of_the_same_shape(drawn: Path) -> None
     pictures = [paint(Icon("heart", "red", frame, "white"), seed=1) for frame in FRAMES]
     assert len({picture.tobytes() for picture in pictures}) == len(FRAMES)
     assert {picture.size for picture in pictures} == {pictures[0].size}
-    centre = tuple(side // 2 for side in pictures[0].size)
+    centre = (pictures[0].width // 2, pictures[0].height // 2)
     assert {picture.getpixel(centre) for picture in pictures} == {pictures[0].getpixel(centre)}

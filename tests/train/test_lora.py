@@ -58,7 +58,8 @@ def test_a_saved_adapter_is_one_for_peft_too(tmp_path: Path) -> None:
     model = adapted("gme-2b", LoraSettings(rank=2))
     save_adapter(model, tmp_path)
     plain = load("gme-2b")
-    PeftModel.from_pretrained(plain[0].model, str(tmp_path))
+    stock: Any = plain[0].model
+    PeftModel.from_pretrained(stock, str(tmp_path))
     assert np.abs(embed(plain, "gme-2b") - embed(model, "gme-2b")).max() <= 1e-6
 
 
@@ -141,7 +142,8 @@ def test_the_folder_of_an_adapter_is_no_model_and_what_to_do_is_said(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("the network was asked"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     adapter = adapted("gme-2b", LoraSettings(rank=2))
-    adapter[0].model.peft_config["default"].base_model_name_or_path = base
+    stock: Any = adapter[0].model
+    stock.peft_config["default"].base_model_name_or_path = base
     save_adapter(adapter, tmp_path)
     with pytest.raises(CheckpointError) as caught:
         SentenceTransformer(str(tmp_path))

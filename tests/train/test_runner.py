@@ -158,6 +158,7 @@ def test_mixed_precision_has_near_losses_and_leaves_a_float32_adapter_and_its_me
     # Of the eight steps the first three have the same rate: that of the warm-up and the highest one.
     assert found == pytest.approx({step: expected[step] for step in (1, 2, 3)}, rel=0.02)
     assert found[1] != expected[1]
+    assert result.adapter is not None
     weights = load_file(result.adapter / "adapter_model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     items = [*CAPTIONS, *({"image": path} for path in gallery.paths)]
