@@ -155,7 +155,8 @@ class DecoderBackbone(Backbone):
     def _run_prefix(self, prefix: tuple[int, ...]) -> KeysAndValues:
         ids = torch.tensor([prefix], device=self.model.device)
         positions = torch.arange(len(prefix), device=self.model.device)[None]
-        cache = self.model(input_ids=ids, position_ids=positions, use_cache=True).past_key_values
+        # By its place: from transformers 5.24 on, what was called past_key_values is called cache.
+        cache = self.model(input_ids=ids, position_ids=positions, use_cache=True)[1]
         return [(layer.keys, layer.values) for layer in cache.layers]
 
     def visual_inputs(self, features: dict[str, Any]) -> dict[str, Any]:
