@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -511,9 +512,12 @@ def test_what_is_embedded_after_a_training_step_follows_it(gme: SentenceTransfor
 
 def test_what_is_embedded_follows_the_adapter_that_is_switched_on(gme: SentenceTransformer) -> None:
     plain = gme.encode(texts(4), prompt="Find it.")
-    gme[0].model.add_adapter(LoraConfig(target_modules=["q_proj", "proj", "qkv"], init_lora_weights=False))
-    for switch in ("enable_adapters", "disable_adapters", "enable_adapters"):
-        getattr(gme[0].model, switch)()
+    config = LoraConfig(target_modules=["q_proj", "proj", "qkv"], init_lora_weights=False)
+    inject_adapter_in_model(config, gme[0].model)
+    layers = [module for module in gme[0].modules() if isinstance(module, LoraLayer)]
+    for enabled in (True, False, True):
+        for layer in layers:
+            layer.enable_adapters(enabled)
         for inputs in (texts(4), PICTURES):
             gme.encode_options = EncodeOptions()
             found = gme.encode(inputs, prompt="Find it.")
