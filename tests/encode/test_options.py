@@ -84,7 +84,7 @@ def gme() -> SentenceTransformer:
 def batches(gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> list[list[Any]]:
     """The batches of rows that are prepared, as they come."""
     found: list[list[Any]] = []
-    collate = gme[0].collate
+    collate: Any = gme[0].collate
 
     def spy(rows: Any, *args: Any) -> Any:
         found.append(list(rows))
@@ -98,14 +98,16 @@ def batches(gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> list[l
 def passes(gme: SentenceTransformer) -> Iterator[list[int]]:
     """How many tokens go through the language model, pass by pass."""
     found: list[int] = []
-    layer = gme[0].model.language_model.layers[0]
+    stock: Any = gme[0].model
+    layer = stock.language_model.layers[0]
     handle = layer.register_forward_pre_hook(lambda _, args: found.append(args[0].shape[0] * args[0].shape[1]))
     yield found
     handle.remove()
 
 
 def tokens(model: SentenceTransformer, inputs: list[Any], prompt: str | None = None) -> list[int]:
-    return [len(row.ids) for row in model[0].plan(model.parse(inputs), prompt)]
+    backbone: Any = model[0]
+    return [len(row.ids) for row in backbone.plan(model.parse(inputs), prompt)]
 
 
 def texts(count: int, longest: int = 40) -> list[str]:
@@ -130,7 +132,8 @@ def test_what_rows_begin_with_goes_through_the_model_once_for_all_calls(
     gme: SentenceTransformer, passes: list[int]
 ) -> None:
     inputs, prompt = texts(20), "Find a picture of this animal."
-    rows = share_prefix(gme[0].plan(gme.parse(inputs), prompt))
+    backbone: Any = gme[0]
+    rows = share_prefix(backbone.plan(gme.parse(inputs), prompt))
     shared, own = len(rows[0].prefix), sum(len(row.ids) for row in rows)
     assert shared >= len(gme.tokenizer(prompt)["input_ids"])
     gme.encode(inputs, prompt=prompt)
@@ -163,7 +166,8 @@ def test_an_instruction_is_shared_but_for_the_token_that_may_be_one_with_the_tex
     model = reference("vlm2vec-qwen2vl-2b").load("vlm2vec-qwen2vl-2b")
     prompt = "Represent the given image with the following question:"
     instruction = model.tokenizer(f"{prompt} ")["input_ids"]
-    rows = model[0].plan(model.parse(["man", "cat", "dog", "is it", "the"]), prompt)
+    backbone: Any = model[0]
+    rows = backbone.plan(model.parse(["man", "cat", "dog", "is it", "the"]), prompt)
     assert any(row.ids[: len(instruction)] != instruction for row in rows)
     assert [row.constant for row in rows] == [len(instruction) - 1] * len(rows)
 
@@ -275,7 +279,8 @@ def test_the_next_batchs_images_are_read_while_the_model_runs(
     reads, passes = itertools.count(), itertools.count()
     begun = [threading.Event() for _ in PICTURES]
     met: list[bool] = []
-    byte_features, forward = gme[0].byte_features, gme[0].forward
+    backbone: Any = gme[0]
+    byte_features, forward = backbone.byte_features, backbone.forward
 
     def read(image: Any) -> Any:
         begun[next(reads)].set()
@@ -298,7 +303,7 @@ def alive(gme: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> list[int
     present: set[int] = set()
     found: list[int] = []
     numbers = itertools.count()
-    collate = gme[0].collate
+    collate: Any = gme[0].collate
 
     class Tracked(dict[str, Any]):
         def __init__(self, features: dict[str, Any]) -> None:
@@ -339,7 +344,7 @@ def test_no_more_pictures_are_decoded_at_once_than_there_are_readers(
     monkeypatch.setattr(engine.os, "cpu_count", lambda: 64)
     monkeypatch.setattr(engine, "_MOST_READERS", 2)
     lock, alive, most = threading.Lock(), [0], [0]
-    byte_features = gme[0].byte_features
+    byte_features: Any = gme[0].byte_features
 
     def read(image: Any) -> Any:
         with lock:
@@ -482,7 +487,8 @@ def gradients(model: SentenceTransformer) -> dict[str, torch.Tensor]:
 
 def attention_configs(model: SentenceTransformer) -> list[Any]:
     """The configurations of the parts whose attention is one of ours."""
-    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    found: list[Any] = [module.config for module in model.modules() if hasattr(module, "config")]
+    configs = {id(config): config for config in found}
     return [each for each in configs.values() if each._attn_implementation in (PACKED_ATTENTION, PRUNED_ATTENTION)]
 
 
@@ -513,7 +519,8 @@ def test_what_is_embedded_after_a_training_step_follows_it(gme: SentenceTransfor
 def test_what_is_embedded_follows_the_adapter_that_is_switched_on(gme: SentenceTransformer) -> None:
     plain = gme.encode(texts(4), prompt="Find it.")
     config = LoraConfig(target_modules=["q_proj", "proj", "qkv"], init_lora_weights=False)
-    inject_adapter_in_model(config, gme[0].model)
+    stock: Any = gme[0].model
+    inject_adapter_in_model(config, stock)
     layers = [module for module in gme[0].modules() if isinstance(module, LoraLayer)]
     for enabled in (True, False, True):
         for layer in layers:
