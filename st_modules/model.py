@@ -64,6 +64,10 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             is 2048 on the CPU, and as many as fit the free memory on CUDA. Set it later as an attribute too.
         **kwargs: The arguments of ``sentence_transformers.SentenceTransformer``.
 
+    Attributes:
+        encode_options: Which ways of saving work ``encode`` uses, an :class:`st_modules.EncodeOptions`. All by default;
+            set it to another one to leave some out.
+
     Raises:
         UnknownModelError: The name is near one of the catalog's.
         CheckpointError: The model's files are missing, damaged, or of another architecture.

@@ -1,8 +1,10 @@
-"""What the documentation prints is what the commands that it names print."""
+"""What the documentation prints, quotes and links to is what is there."""
 
 from __future__ import annotations
 
+import re
 import runpy
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +21,46 @@ def test_the_sizes_in_the_docs_are_those_that_the_tool_prints(capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in list_models()])
-def test_every_model_is_in_the_readme_and_in_the_docs(name: str) -> None:
+def test_every_model_is_in_the_docs(name: str) -> None:
     models = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     repo_id = get_model(name).repo_id
     assert f"`{name}`" in models
     assert repo_id is None or repo_id in models
+
+
+PAGES = [path for folder in (ROOT, ROOT / "docs") for path in sorted(folder.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not leads_somewhere(page, *link)] == []
+
+
+def leads_somewhere(page: Path, target: str, anchor: str) -> bool:
+    path = page.parent / target if target else page
+    return path.exists() and (not anchor or anchor in anchors(path))
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+QUOTES = re.findall(
+    r"From `([^`]+)`:\n\n```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL
+)
+
+
+@pytest.mark.parametrize(("path", "quoted"), QUOTES, ids=[path for path, _ in QUOTES])
+def test_a_quoted_example_is_in_its_file(path: str, quoted: str) -> None:
+    written = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    assert [line for line in quoted.splitlines() if line not in written and line.strip() != "..."] == []
+
+
+def test_every_folder_and_module_of_the_package_is_on_the_plan_of_the_house() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    parts = [path for path in (ROOT / "st_modules").iterdir() if path.is_dir() or path.suffix == ".py"]
+    names = {f"{path.name}/" if path.is_dir() else path.name for path in parts} - {"__pycache__/", "__init__.py"}
+    assert {name for name in names if f"`{name}`" not in page and f"`st_modules/{name}`" not in page} == set()
