@@ -66,8 +66,8 @@ def test_text_is_never_beside_text_so_that_it_is_cut_at_control_tokens_only(
     name: str, side: Side | None, thing: Item
 ) -> None:
     segments = TEMPLATES[name].render(thing, None, side)
-    for left, right in zip(segments, segments[1:], strict=False):
-        assert not (isinstance(left, Text) and isinstance(right, Text))
+    pairs = zip(segments, segments[1:], strict=False)
+    assert [pair for pair in pairs if all(isinstance(segment, Text) for segment in pair)] == []
 
 
 def test_the_last_segment_is_the_pooled_token() -> None:
