@@ -42,7 +42,8 @@ class InputError(STModulesError, ValueError):
 
     Args:
         problem: What is wrong, and what to do about it.
-        place: Where it is wrong; ``None`` where no single input is to blame, or ``problem`` says it.
+        place: Where it is wrong; a string is a name without a position. ``None`` where no single input is to blame, or
+            ``problem`` says it.
 
     Attributes:
         problem: As above.
@@ -59,15 +60,18 @@ class InputError(STModulesError, ValueError):
 
     @property
     def index(self) -> int | None:
-        """Position of the input in the caller's list, counted from 0; ``None`` where no single input is to blame."""
+        """Position of the input in the caller's list, counted from 0; ``None`` where the error has no position."""
         return self.place.index if isinstance(self.place, Place) else None
 
     def shift(self, offset: int) -> Self:
-        """Return the same error about the input that stands ``offset`` places further on."""
+        """Return the same error about the input ``offset`` places further on; as it is where it has no position."""
         return self._at(lambda place: dataclasses.replace(place, index=place.index + offset))
 
     def rename(self, name: str) -> Self:
-        """Return the same error with another name for the input, such as the file and line that it was read from."""
+        """Return the same error with another name for the input, such as the line that it was read from.
+
+        An error without a position is returned as it is.
+        """
         return self._at(lambda place: dataclasses.replace(place, name=name))
 
     def _at(self, change: Callable[[Place], Place]) -> Self:

@@ -77,8 +77,8 @@ def plan_batches(
 ) -> list[list[int]]:
     """Group rows so that little is padded and no batch is larger than it must be.
 
-    Rows are taken longest first, so that a machine without enough memory fails at once and not at the end. Where rows
-    are padded, none is in a batch with one of more than twice its length.
+    Sorted rows are taken longest first, so that a machine without enough memory fails at once and not at the end. Where
+    they are padded, none is then in a batch with one of more than twice its length.
 
     Args:
         lengths: Tokens of each row.
