@@ -64,18 +64,23 @@ class InputError(STModulesError, ValueError):
         return self.place.index if isinstance(self.place, Place) else None
 
     def shift(self, offset: int) -> Self:
-        """Return the same error about the input ``offset`` places further on; as it is where it has no position."""
+        """Return a copy of the error about the input ``offset`` places further on.
+
+        A name that it was given stays. An error without a position is copied as it is.
+        """
         return self._at(lambda place: dataclasses.replace(place, index=place.index + offset))
 
     def rename(self, name: str) -> Self:
-        """Return the same error with another name for the input, such as the line that it was read from.
+        """Return a copy of the error with another name for the input, such as the line that it was read from.
 
-        An error without a position is returned as it is.
+        An error without a position is copied as it is.
         """
         return self._at(lambda place: dataclasses.replace(place, name=name))
 
     def _at(self, change: Callable[[Place], Place]) -> Self:
-        return type(self)(self.problem, change(self.place) if isinstance(self.place, Place) else self.place)
+        moved = type(self)(self.problem, change(self.place) if isinstance(self.place, Place) else self.place)
+        moved.__cause__ = self.__cause__
+        return moved
 
 
 @contextmanager
@@ -87,7 +92,8 @@ def name_inputs(name: Callable[[int], str], offset: int = 0) -> Generator[None, 
         offset: Added to positions first, where what is called has only a part of the caller's list.
 
     Raises:
-        InputError: What is raised within, with the position shifted and the input renamed.
+        InputError: One is raised within; it comes out with its position shifted and its input renamed, or as it is
+            where it has no position.
     """
     try:
         yield

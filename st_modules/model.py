@@ -64,10 +64,6 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             is 2048 on the CPU, and as many as fit the free memory on CUDA. Set it later as an attribute too.
         **kwargs: The arguments of ``sentence_transformers.SentenceTransformer``.
 
-    Attributes:
-        encode_options: Which ways of saving work ``encode`` uses, an :class:`st_modules.EncodeOptions`. All by default;
-            set it to another one to leave some out.
-
     Raises:
         UnknownModelError: The name is near one of the catalog's.
         CheckpointError: The model's files are missing, damaged, or of another architecture.
@@ -138,6 +134,17 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"max_batch_tokens={value!r}: pass a number of at least 1, or None for the default.")
         self._max_batch_tokens = value
+
+    @property
+    def encode_options(self) -> EncodeOptions:
+        """Which ways of saving work ``encode`` uses; they are not saved with the model."""
+        return self._encode_options
+
+    @encode_options.setter
+    def encode_options(self, value: EncodeOptions) -> None:
+        if not isinstance(value, EncodeOptions):
+            raise TypeError(f"encode_options={value!r}: pass an EncodeOptions, as EncodeOptions(packing=False).")
+        self._encode_options = value
 
     @staticmethod
     def _prepare(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,6 +43,22 @@ def test_a_shifted_error_is_about_an_input_further_on() -> None:
 def test_a_renamed_error_keeps_its_index_and_its_part() -> None:
     renamed = ImageError("unreadable", Place(3, "image 1")).rename("data.jsonl:4")
     assert (type(renamed), renamed.index, str(renamed)) == (ImageError, 3, "data.jsonl:4, image 1: unreadable")
+
+
+@pytest.mark.parametrize(
+    "change", [lambda error: error.shift(1), lambda error: error.rename("b")], ids=["shift", "rename"]
+)
+def test_a_copy_has_the_cause(change: Callable[[InputError], InputError]) -> None:
+    error = InputError("unreadable", Place(3))
+    error.__cause__ = KeyError("x")
+    assert change(error).__cause__ is error.__cause__
+
+
+@pytest.mark.parametrize(
+    "change", [lambda error: error.shift(1), lambda error: error.rename("b")], ids=["shift", "rename"]
+)
+def test_an_error_without_a_position_is_copied_as_it_is(change: Callable[[InputError], InputError]) -> None:
+    assert str(change(InputError("unreadable", "the prompt"))) == "the prompt: unreadable"
 
 
 @pytest.mark.parametrize("place", [Place(3, "image 1", "a"), "the prompt", None], ids=str)

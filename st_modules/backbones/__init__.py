@@ -13,4 +13,7 @@ from st_modules.backbones.visualized_bge import VisualizedBGE
 _CLASSES: tuple[type[Backbone], ...] = (CLIP, LlavaNext, Qwen2VL, VisualizedBGE)
 
 BACKBONES: Mapping[str, type[Backbone]] = {each.__module__.rpartition(".")[2]: each for each in _CLASSES}
-"""Each backbone by the name of its module, by which the catalog calls it."""
+"""Each backbone by the name of its module, by which the catalog calls it.
+
+The path of a class, module and all, is what the files of saved models name: neither may be renamed.
+"""

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 KeysAndValues: TypeAlias = tuple[Tensor, Tensor]
-"""Of one layer, each of shape (rows, heads, tokens, head dimension)."""
+"""The keys and the values of one layer, each of shape (rows, heads, tokens, head dimension)."""
 
 _STOCK = "sdpa"
 stock_attention: Callable[..., tuple[Tensor, Tensor | None]] = AttentionInterface()[_STOCK]
@@ -44,12 +44,12 @@ def replace_attention(model: Any, name: str) -> None:
 
 
 def split_heads(projected: Tensor, head_dim: int) -> Tensor:
-    """Turn (rows, tokens, width) into (rows, heads, tokens, head dimension)."""
+    """Reshape (rows, tokens, width) to (rows, heads, tokens, head dimension)."""
     return projected.unflatten(-1, (-1, head_dim)).transpose(1, 2)
 
 
 def rotate(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn vectors by the angles of their positions, the halves of each being the coordinates that turn together.
+    """Rotate vectors by the angles of their positions, the halves of each being the coordinates that turn together.
 
     Rotary positions as LLaMA has them (Su et al. 2021, arXiv:2104.09864).
 

@@ -101,7 +101,7 @@ class Engine:
         """
         if self._packs and self._options.shared_prefix:
             rows = share_prefix(rows)
-        batches = self._plan(rows, range(len(rows)), self._max_tokens)
+        batches = self._plan_batches(rows, range(len(rows)), self._max_tokens)
         halved = False
         while batches:
             done = 0
@@ -124,9 +124,9 @@ class Engine:
                     halved = True
                 torch.cuda.empty_cache()
                 budget = sum(rows[number].length for number in batches[0]) // 2
-                batches = self._plan(rows, [number for batch in batches for number in batch], budget)
+                batches = self._plan_batches(rows, [number for batch in batches for number in batch], budget)
 
-    def _plan(self, rows: Sequence[Row], numbers: Sequence[int], max_tokens: int) -> list[list[int]]:
+    def _plan_batches(self, rows: Sequence[Row], numbers: Sequence[int], max_tokens: int) -> list[list[int]]:
         """Put the rows with these numbers into batches of rows with the same prefix."""
         batches: list[list[int]] = []
         for prefix in dict.fromkeys(rows[number].prefix for number in numbers):
@@ -153,8 +153,11 @@ class Engine:
             yield from ((batch, prepare(batch)) for batch in batches)
             return
         with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as readers:
-            read = partial(prepare, read=readers.map)
-            yield from _prepare_ahead(read, batches) if self._ahead else ((batch, read(batch)) for batch in batches)
+            in_threads = partial(prepare, read=readers.map)
+            if self._ahead:
+                yield from _prepare_ahead(in_threads, batches)
+            else:
+                yield from ((batch, in_threads(batch)) for batch in batches)
 
     def _prepare(self, rows: Sequence[Row], read: MapImages) -> Features:
         """Read the pixels of a batch's rows, and say how the backbone is to run them."""
@@ -174,6 +177,7 @@ def _prepare_ahead(
     with ThreadPoolExecutor(1) as ahead:
         waiting = [ahead.submit(prepare, batches[0])]
         for batch, following in zip(batches, [*batches[1:], None], strict=True):
+            # In lists that are emptied: a name would keep a batch's pixels alive while the next ones are read.
             ready = [waiting.pop().result()]
             if following:
                 waiting.append(ahead.submit(prepare, following))

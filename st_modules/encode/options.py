@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """Which ways of saving work ``encode`` uses; an attribute of a model, ``model.encode_options``.
+    """Which ways of saving work ``encode`` uses; an attribute of a model, ``model.encode_options``, not saved with it.
 
     Embeddings are the same with each of them on or off, to the precision of the model's arithmetic: they are there to
     find out what one saves, and to leave one out where it is suspected of an error.

@@ -22,8 +22,6 @@ from st_modules.inputs.limits import ImageLimits
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from st_modules.inputs.limits import ImageLimits
-
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BLOCK = 64 * 1024  # bytes read at a time
 _URL_PUNCTUATION = "%/:=&?~#+!$,;'@()*[]"

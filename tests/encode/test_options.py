@@ -545,3 +545,15 @@ def test_a_saved_model_says_nothing_of_how_it_was_run(gme: SentenceTransformer, 
     gme.save_pretrained(str(tmp_path))
     assert PACKED_ATTENTION not in (tmp_path / "config.json").read_text(encoding="utf-8")
     assert SentenceTransformer(str(tmp_path), device="cpu")[0].packs
+
+
+@pytest.mark.parametrize("value", [None, {"packing": False}, EncodeOptions], ids=["none", "dict", "class"])
+def test_other_options_are_refused_when_they_are_set(gme: SentenceTransformer, value: Any) -> None:
+    with pytest.raises(TypeError, match="pass an EncodeOptions"):
+        gme.encode_options = value
+
+
+def test_a_saved_model_comes_back_with_every_option_on(gme: SentenceTransformer, tmp_path: Path) -> None:
+    gme.encode_options = OFF
+    gme.save_pretrained(str(tmp_path))
+    assert SentenceTransformer(str(tmp_path), device="cpu").encode_options == EncodeOptions()
