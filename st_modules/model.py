@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from st_modules.backbones import BACKBONES
 from st_modules.backbones.base import Backbone, find_backbone, refuse_options
+from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.catalog import ModelSpec, find_model, near_miss
 from st_modules.checkpoints.locate import Checkpoint, locate, read_json, refuse_adapter
 from st_modules.encode.engine import Engine
@@ -62,6 +63,8 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             field of ``image_limits``.
         max_batch_tokens: Most tokens in a batch of ``encode``; a single longer item is a batch of its own. ``None``
             is 2048 on the CPU, and as many as fit the free memory on CUDA. Set it later as an attribute too.
+        keep_prefixes: Whether what items begin with in common is kept from call to call, which makes single queries
+            faster. It says that nobody changes the weights: see the attribute.
         **kwargs: The arguments of ``sentence_transformers.SentenceTransformer``.
 
     Raises:
@@ -93,6 +96,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         remote_images: bool | None = None,
         allow_private_hosts: bool | None = None,
         max_batch_tokens: int | None = None,
+        keep_prefixes: bool = False,
         **kwargs: Any,
     ) -> None:
         name = None if model_name_or_path is None else str(model_name_or_path)
@@ -117,6 +121,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         super().__init__(name, **kwargs)
         self.max_batch_tokens = max_batch_tokens
         self.encode_options = EncodeOptions()
+        self.keep_prefixes = keep_prefixes
         if self._options and not self._backbone:
             raise ValueError(f"{', '.join(self._options)}: {name!r} is not a model that this argument applies to.")
 
@@ -145,6 +150,29 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         if not isinstance(value, EncodeOptions):
             raise TypeError(f"encode_options={value!r}: pass an EncodeOptions, as EncodeOptions(packing=False).")
         self._encode_options = value
+
+    @property
+    def keep_prefixes(self) -> bool:
+        """Whether ``encode`` keeps what items begin with in common, the instruction above all, for the next calls.
+
+        It says that the weights are fixed. By default nothing that was computed from weights outlives a call. It
+        is for models on Qwen2-VL and LLaVA-NeXT; on others, which share nothing, it stays ``False``.
+
+        Training takes it back: it is ``False`` after ``train()``, and after a forward pass that records gradients. New
+        and other weights (``load_state_dict``, casts, moves), adapters, hooks and autocast begin anew. What torch does
+        not count is not seen: after writes through ``.data`` or numpy set it to ``False``, and to ``True`` again.
+
+        Raises:
+            TypeError: It is set to something else than a bool.
+        """
+        return bool(self._backbone and self._backbone.keep_prefixes)
+
+    @keep_prefixes.setter
+    def keep_prefixes(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise TypeError(f"keep_prefixes={value!r}: pass True or False.")
+        if isinstance(backbone := self._backbone, DecoderBackbone):
+            backbone.keep_prefixes = value
 
     @staticmethod
     def _prepare(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
@@ -18,6 +18,7 @@ from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, 
 from typing_extensions import Self
 
 from st_modules.backbones.precision import loading_kwargs
+from st_modules.backbones.prefixes import PrefixStates
 from st_modules.checkpoints.locate import SAVED_OPTIONS, Checkpoint
 from st_modules.checkpoints.lora import load_adapted
 from st_modules.checkpoints.weights import UNUSED_WEIGHTS, check_model_type, load_image_processor, load_pretrained
@@ -145,6 +146,15 @@ class Backbone(InputModule):
     def packs(self) -> bool:
         """Whether :meth:`forward` takes rows laid end to end, so that a batch has no padding."""
         return False
+
+    @property
+    def keep_prefixes(self) -> bool:
+        """Whether what rows begin with is kept from call to call."""
+        return False
+
+    def prefix_states(self) -> PrefixStates:
+        """Return where the keys and values of what the rows of a call begin with are looked up, and go."""
+        return PrefixStates()
 
     def reads_instruction(self, side: Side | None, has_text: bool = True) -> bool:
         """Whether an instruction changes anything about items of a side; see :class:`Template`."""
@@ -354,6 +364,23 @@ class Backbone(InputModule):
         rows = self.plan(parse_items(inputs, self.image_limits), prompt, task, max_length)
         self.report_trimmed(rows, max_length)
         return self.collate(rows)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        """Cast or move the module; buffers are moved and never cast, as when it is loaded in another precision.
+
+        They are tables and frequencies of positions, and long texts lose their order where these are rounded.
+        """
+        before = {
+            (module, name): buffer
+            for module in self.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        }
+        super()._apply(fn, recurse)
+        for (module, name), buffer in before.items():
+            if (after := module._buffers[name]) is not None and after.dtype != buffer.dtype:
+                module._buffers[name] = buffer.to(after.device)
+        return self
 
     def report_trimmed(self, rows: Sequence[Row], max_length: int | None = None) -> None:
         """Log how many rows lost the end of their text, where any did."""

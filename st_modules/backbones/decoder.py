@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
+from typing_extensions import Self
 
 from st_modules.backbones.attention import KeysAndValues
 from st_modules.backbones.base import Backbone, Row
-from st_modules.backbones.packing import PackedRows, Packing, PrefixCache, allow_packing, takes_packed
+from st_modules.backbones.packing import PackedRows, Packing, allow_packing, takes_packed
+from st_modules.backbones.prefixes import KeptPrefixes, PrefixStates
 from st_modules.errors import CheckpointError, InputError
 from st_modules.inputs.items import Item
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.templates import Side
 from st_modules.prompts.tokenizer import SegmentTokenizer
+
+logger = logging.getLogger(__name__)
 
 
 class DecoderBackbone(Backbone):
@@ -55,7 +60,7 @@ class DecoderBackbone(Backbone):
             max_length,
             image_limits,
         )
-        self._prefixes = PrefixCache()
+        self._kept_prefixes: KeptPrefixes | None = None
         allow_packing(model.language_model)
         if model.config.image_token_id not in segment_tokenizer.image_ids:
             raise CheckpointError(
@@ -82,6 +87,30 @@ class DecoderBackbone(Backbone):
         """Whether rows may lie end to end: not where the attention is another than the plain causal one."""
         return takes_packed(self.model.language_model)
 
+    @property
+    def keep_prefixes(self) -> bool:
+        """Whether the keys and values of what rows begin with outlive a call; ``False`` once the model is trained."""
+        return self._kept_prefixes is not None
+
+    @keep_prefixes.setter
+    def keep_prefixes(self, value: bool) -> None:
+        self._kept_prefixes = KeptPrefixes() if value else None
+
+    def prefix_states(self) -> PrefixStates:
+        """Return where the keys and values of what the rows of a call begin with are looked up, and go."""
+        return self._kept_prefixes.find(self.model.language_model) if self._kept_prefixes else PrefixStates()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the module in training mode, which says that the weights are fixed no longer, or in evaluation mode."""
+        if mode:
+            self._stop_keeping_prefixes()
+        return super().train(mode)
+
+    def _stop_keeping_prefixes(self) -> None:
+        if self.keep_prefixes:
+            self.keep_prefixes = False
+            logger.warning("keep_prefixes is off from here on, since the model is trained.")
+
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the transformer and pool each row's last token.
 
@@ -107,6 +136,8 @@ class DecoderBackbone(Backbone):
             use_cache=False,
             **self.visual_inputs(features),
         ).last_hidden_state
+        if hidden.requires_grad:
+            self._stop_keeping_prefixes()
         last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
         features["token_embeddings"] = hidden
         features["sentence_embedding"] = hidden[torch.arange(len(hidden), device=hidden.device), last]
@@ -121,20 +152,23 @@ class DecoderBackbone(Backbone):
             attention_mask=tokens.new_ones(1, 1, 1, 1),
             position_ids=self.position_ids(features)[..., tokens].unsqueeze(-2) + len(packing.prefix),
             use_cache=False,
-            packed=PackedRows(packing.lengths, self._prefix_states(packing.prefix), packing.last if pruned else None),
+            packed=PackedRows(packing.lengths, self._run_prefix(packing), packing.last if pruned else None),
             **self.visual_inputs(features),
         ).last_hidden_state[0]
         return hidden if pruned else hidden[packing.last]
 
-    def _prefix_states(self, prefix: tuple[int, ...]) -> list[KeysAndValues]:
-        return self._prefixes.get(self.model.language_model, prefix, lambda: self._run_prefix(prefix)) if prefix else []
+    def _run_prefix(self, packing: Packing) -> list[KeysAndValues]:
+        """Return the keys and values of the beginning that rows share, which is run where it was not yet."""
+        prefix = packing.prefix
 
-    def _run_prefix(self, prefix: tuple[int, ...]) -> list[KeysAndValues]:
-        ids = torch.tensor([prefix], device=self.model.device)
-        positions = torch.arange(len(prefix), device=self.model.device)[None]
-        # By its place in the output: its name differs between releases of transformers.
-        cache = self.model(input_ids=ids, position_ids=positions, use_cache=True)[1]
-        return [(layer.keys, layer.values) for layer in cache.layers]
+        def run() -> list[KeysAndValues]:
+            ids = torch.tensor([prefix], device=self.model.device)
+            positions = torch.arange(len(prefix), device=self.model.device)[None]
+            # By its place in the output: its name differs between releases of transformers.
+            cache = self.model(input_ids=ids, position_ids=positions, use_cache=True)[1]
+            return [(layer.keys, layer.values) for layer in cache.layers]
+
+        return packing.states.get(prefix, run) if prefix else []
 
     def visual_inputs(self, features: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments by which the model gets a batch's images."""

@@ -7,17 +7,13 @@ not packed with transformers' own function.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any, cast
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import scaled_dot_product_attention
 
 from st_modules.backbones.attention import (
@@ -29,9 +25,9 @@ from st_modules.backbones.attention import (
     split_heads,
     stock_attention,
 )
+from st_modules.backbones.prefixes import PrefixStates
 
 PACKED_ATTENTION = "st_modules_packed"
-_KEPT_PREFIXES = 8
 
 
 @dataclass(frozen=True)
@@ -41,10 +37,12 @@ class Packing:
     Attributes:
         lengths: Tokens of each row, without the shared beginning.
         prefix: Token ids of the shared beginning; empty where nothing is shared.
+        states: Where the keys and values of the shared beginning are, or go when they are computed.
     """
 
     lengths: list[int]
     prefix: tuple[int, ...]
+    states: PrefixStates
 
     @property
     def last(self) -> list[int]:
@@ -175,50 +173,6 @@ def allow_packing(model: Any) -> None:
 def takes_packed(model: Any) -> bool:
     """Whether packed batches may be handed to a language model."""
     return attends_by(model, PACKED_ATTENTION)
-
-
-class PrefixCache:
-    """Keys and values of shared beginnings, for as long as the weights that they were made with are unchanged."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[tuple[int, ...], list[KeysAndValues]] = OrderedDict()
-        self._weights: Hashable = None
-
-    def __reduce__(self) -> tuple[type[PrefixCache], tuple[()]]:
-        return PrefixCache, ()
-
-    def get(
-        self, model: nn.Module, ids: tuple[int, ...], compute: Callable[[], list[KeysAndValues]]
-    ) -> list[KeysAndValues]:
-        """Return what ``compute`` returned for these ids with these weights, or call it."""
-        weights = _fingerprint(model)
-        with self._lock:
-            if weights != self._weights:
-                self._entries.clear()
-                self._weights = weights
-            found = self._entries.pop(ids, None)
-        found = found or compute()
-        with self._lock:
-            if weights == self._weights:
-                self._entries[ids] = found
-            while len(self._entries) > _KEPT_PREFIXES:
-                self._entries.popitem(last=False)
-        return found
-
-
-def _fingerprint(model: nn.Module) -> Hashable:
-    """Return what changes when a weight is replaced, moved, cast or written to, and when an adapter is switched.
-
-    Memory is told by a weak reference, since the address of what was freed may be that of the next weight.
-    """
-    found: list[tuple[StorageWeakRef, int, int]] = []
-    for module in model.modules():
-        weights = [weight for weight in module._parameters.values() if weight is not None]
-        if isinstance(module, BaseTunerLayer) or any(weight.is_inference() for weight in weights):
-            return object()
-        found += [(StorageWeakRef(weight.untyped_storage()), weight.data_ptr(), weight._version) for weight in weights]
-    return tuple(found)
 
 
 register_attention(PACKED_ATTENTION, attend_packed)

@@ -10,6 +10,8 @@ from st_modules.backbones.base import Row
 
 # Below this many tokens, a batch of its own costs more than a shared beginning saves.
 _SHORTEST_PREFIX = 8
+# Below this many in all, the pass that it is run in costs more than it saves.
+_FEWEST_SAVED = 16
 # Each is compared with every other beginning, of which a call may have as many as items.
 _CANDIDATES = 8
 
@@ -44,11 +46,12 @@ def _key_rows(rows: Sequence[Row]) -> list[Hashable]:
     ]
 
 
-def share_prefix(rows: Sequence[Row]) -> list[Row]:
+def share_prefix(rows: Sequence[Row], *, kept: bool = False) -> list[Row]:
     """Take away from rows the beginning that saves the most tokens when it is run once for all rows that have it.
 
     Args:
         rows: The rows of a call.
+        kept: Whether it serves the next calls too, so that even a single row is worth it.
 
     Returns:
         The rows in the same order; those with the beginning have it as their ``prefix``. All are as they were where
@@ -57,12 +60,15 @@ def share_prefix(rows: Sequence[Row]) -> list[Row]:
     # One token at least is left to each row, the one that is pooled.
     shareable = [min(row.constant, len(row.ids) - 1) for row in rows]
     beginnings = Counter(tuple(row.ids[:count]) for row, count in zip(rows, shareable, strict=True))
-    candidates = [ids for ids, _ in beginnings.most_common(_CANDIDATES) if len(ids) >= _SHORTEST_PREFIX]
+    long_enough = [ids for ids, _ in beginnings.most_common() if len(ids) >= _SHORTEST_PREFIX]
 
     def count_saved(prefix: tuple[int, ...]) -> int:
-        return len(prefix) * sum(count for ids, count in beginnings.items() if ids[: len(prefix)] == prefix)
+        having = sum(count for ids, count in beginnings.items() if ids[: len(prefix)] == prefix)
+        return len(prefix) * (having if kept else having - 1)
 
-    prefix = max(candidates, key=count_saved, default=())
+    prefix = max(long_enough[:_CANDIDATES], key=count_saved, default=())
+    if not kept and count_saved(prefix) < _FEWEST_SAVED:
+        return list(rows)
     length = len(prefix)
     return [
         replace(row, ids=row.ids[length:], length=row.length - length, prefix=prefix)

@@ -16,6 +16,7 @@ from tqdm.autonotebook import tqdm
 
 from st_modules.backbones.base import Backbone, Row, images_of
 from st_modules.backbones.packing import Packing
+from st_modules.backbones.prefixes import PrefixStates
 from st_modules.encode.batching import find_unique, plan_batches, share_prefix
 from st_modules.encode.options import EncodeOptions
 from st_modules.inputs.items import Item
@@ -100,12 +101,13 @@ class Engine:
             torch.OutOfMemoryError: The device has too little memory for a single row.
         """
         if self._packs and self._options.shared_prefix:
-            rows = share_prefix(rows)
+            rows = share_prefix(rows, kept=self._backbone.keep_prefixes)
+        states = self._backbone.prefix_states()
         batches = self._plan_batches(rows, range(len(rows)), self._max_tokens)
         halved = False
         while batches:
             done = 0
-            for batch, features in self._prepare_batches(rows, batches):
+            for batch, features in self._prepare_batches(rows, batches, states):
                 try:
                     vectors = self._embed(features)
                 except torch.OutOfMemoryError:
@@ -142,12 +144,12 @@ class Engine:
         return batches
 
     def _prepare_batches(
-        self, rows: Sequence[Row], batches: Sequence[list[int]]
+        self, rows: Sequence[Row], batches: Sequence[list[int]], states: PrefixStates
     ) -> Iterator[tuple[list[int], Features]]:
         """Yield the batches and their features."""
 
         def prepare(batch: list[int], read: MapImages = map) -> Features:
-            return self._prepare([rows[number] for number in batch], read)
+            return self._prepare([rows[number] for number in batch], read, states)
 
         if not self._options.parallel_reading or not any(row.images for row in rows):
             yield from ((batch, prepare(batch)) for batch in batches)
@@ -159,14 +161,14 @@ class Engine:
             else:
                 yield from ((batch, in_threads(batch)) for batch in batches)
 
-    def _prepare(self, rows: Sequence[Row], read: MapImages) -> Features:
+    def _prepare(self, rows: Sequence[Row], read: MapImages, states: PrefixStates) -> Features:
         """Read the pixels of a batch's rows, and say how the backbone is to run them."""
         backbone = self._backbone
         reader = backbone.fast_pixel_features if self._options.fast_vision else backbone.pixel_features
         features = backbone.collate(rows, read(reader, images_of(rows)))
         features["pruned"] = self._options.pruning
         if self._packs:
-            features["packing"] = Packing([len(row.ids) for row in rows], rows[0].prefix)
+            features["packing"] = Packing([len(row.ids) for row in rows], rows[0].prefix, states)
         return features
 
 

@@ -51,6 +51,9 @@ class Embedder:
     ) -> Self:
         """Load a model by name, or take a loaded one as it is.
 
+        A model that is loaded here is nobody else's to change, so it keeps what its items begin with from call to call
+        (``keep_prefixes``) unless ``model_kwargs`` says otherwise. A loaded one is the caller's to decide on.
+
         Args:
             model: Name of a model, anything else that sentence-transformers loads, or a loaded model.
             weights: As of :class:`st_modules.SentenceTransformer`.
@@ -66,7 +69,7 @@ class Embedder:
         files = {"weights": weights, "base_weights": base_weights, "cache_folder": cache_folder}
         given = {name: os.fspath(path) for name, path in files.items() if path is not None}
         if isinstance(model, (str, Path)):
-            return cls(SentenceTransformer(model, **given, **model_kwargs))
+            return cls(SentenceTransformer(model, **given, **{"keep_prefixes": True, **model_kwargs}))
         if unused := sorted({**given, **model_kwargs}):
             raise ValueError(f"{', '.join(unused)}: the model is loaded already; pass its name for these to count.")
         return cls(model)

@@ -1,15 +1,12 @@
-"""Packed attention against attention written out row by row, and what is kept of beginnings that rows share."""
+"""Packed attention against attention written out row by row."""
 
 from __future__ import annotations
-
-import pickle
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from st_modules.backbones.packing import PackedRows, PrefixCache, attend_packed
+from st_modules.backbones.packing import PackedRows, attend_packed
 
 HEADS, KEY_HEADS, HEAD_DIM, SCALE = 4, 2, 8, 0.3
 
@@ -63,85 +60,3 @@ def test_a_batch_that_is_not_packed_gets_the_attention_of_transformers() -> None
     found, _ = attend_packed(layer, query, key, value, mask, scaling=SCALE)
     scores = (query @ key.transpose(2, 3) * SCALE).masked_fill(~mask, -torch.inf)
     assert (found - (scores.softmax(-1) @ value).transpose(1, 2)).abs().max() <= 1e-6
-
-
-class Counted:
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self) -> Any:
-        self.calls += 1
-        return [(torch.tensor(self.calls), torch.tensor(self.calls))]
-
-
-def test_what_is_kept_is_computed_once_for_each_beginning() -> None:
-    cache, model, compute = PrefixCache(), nn.Linear(2, 2), Counted()
-    for ids in [(1,), (2,), (1,), (2,)]:
-        cache.get(model, ids, compute)
-    assert compute.calls == 2
-
-
-def test_the_beginnings_used_last_are_kept() -> None:
-    cache, model, compute = PrefixCache(), nn.Linear(2, 2), Counted()
-    for number in range(8):
-        cache.get(model, (number,), compute)
-    cache.get(model, (0,), compute)
-    cache.get(model, (8,), compute)
-    cache.get(model, (0,), compute)
-    assert compute.calls == 9
-    cache.get(model, (1,), compute)
-    assert compute.calls == 10
-
-
-def write(model: nn.Linear) -> None:
-    with torch.no_grad():
-        model.weight.mul_(2)
-
-
-def replace(model: nn.Linear) -> None:
-    model.weight = nn.Parameter(model.weight.detach().clone())
-
-
-def load(model: nn.Linear) -> None:
-    model.load_state_dict(nn.Linear(2, 2).state_dict())
-
-
-def cast(model: nn.Linear) -> None:
-    model.to(torch.bfloat16)
-
-
-def replace_at_the_same_address(model: nn.Linear) -> None:
-    memory = model.weight.detach().numpy()
-    model.weight.data = torch.empty(0)
-    memory *= 2
-    model.weight.data = torch.from_numpy(memory)
-
-
-def step(model: nn.Linear) -> None:
-    model(torch.ones(1, 2)).sum().backward()
-    torch.optim.AdamW(model.parameters()).step()
-
-
-@pytest.mark.parametrize("change", [write, replace, replace_at_the_same_address, load, cast, step])
-def test_nothing_is_kept_when_the_weights_change(change: Any) -> None:
-    cache, model, compute = PrefixCache(), nn.Linear(2, 2), Counted()
-    cache.get(model, (1,), compute)
-    change(model)
-    cache.get(model, (1,), compute)
-    assert compute.calls == 2
-
-
-def test_nothing_is_kept_of_weights_that_do_not_tell_their_changes() -> None:
-    with torch.inference_mode():
-        model = nn.Linear(2, 2)
-    cache, compute = PrefixCache(), Counted()
-    for _ in range(2):
-        cache.get(model, (1,), compute)
-    assert compute.calls == 2
-
-
-def test_a_copy_in_another_process_starts_empty() -> None:
-    cache, model, compute = PrefixCache(), nn.Linear(2, 2), Counted()
-    cache.get(model, (1,), compute)
-    pickle.loads(pickle.dumps(cache)).get(model, (1,), compute)
-    assert compute.calls == 2

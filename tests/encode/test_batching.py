@@ -67,8 +67,9 @@ def test_every_item_has_the_place_of_its_first_equal(seed: int) -> None:
     assert [unique[place].ids[0] for place in places] == keys
 
 
+@pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("seed", range(30))
-def test_the_shared_beginning_saves_the_most_tokens(seed: int) -> None:
+def test_the_shared_beginning_saves_the_most_tokens(seed: int, kept: bool) -> None:
     random_state = random.Random(seed)
     openings = [[random_state.randint(0, 1) for _ in range(random_state.randint(1, 14))] for _ in range(4)]
     openings.append([*openings[0], 7, 8])
@@ -76,17 +77,27 @@ def test_the_shared_beginning_saves_the_most_tokens(seed: int) -> None:
     constants = [len(row) - 2 for row in rows]
 
     def saved(prefix: tuple[int, ...]) -> int:
-        return len(prefix) * sum(
+        having = sum(
             tuple(row[: len(prefix)]) == prefix and constant >= len(prefix)
             for row, constant in zip(rows, constants, strict=True)
         )
+        return len(prefix) * (having if kept else having - 1)
 
-    shared = share_prefix([make_row(ids, constant) for ids, constant in zip(rows, constants, strict=True)])
+    shared = share_prefix([make_row(ids, constant) for ids, constant in zip(rows, constants, strict=True)], kept=kept)
     found = max((row.prefix for row in shared), key=len)
     assert [[*row.prefix, *row.ids] for row in shared] == rows
     assert [row.length for row in shared] == [len(row.ids) for row in shared]
     possible = {tuple(row[:constant]) for row, constant in zip(rows, constants, strict=True)}
-    assert saved(found) == max([saved(prefix) for prefix in possible if len(prefix) >= 8], default=0)
+    most = max([saved(prefix) for prefix in possible if len(prefix) >= 8], default=0)
+    assert saved(found) == (most if kept or most >= 16 else 0)
+
+
+@pytest.mark.parametrize(("count", "kept", "shared"), [(1, False, 0), (2, False, 20), (1, True, 20), (3, False, 20)])
+def test_a_beginning_is_run_by_itself_where_that_saves_more_than_a_pass_costs(
+    count: int, kept: bool, shared: int
+) -> None:
+    rows = share_prefix([make_row([*range(20), 99], constant=20)] * count, kept=kept)
+    assert [len(row.prefix) for row in rows] == [shared] * count
 
 
 def test_rows_without_a_beginning_share_nothing() -> None:

@@ -89,10 +89,12 @@ def test_no_token_of_padding_goes_through_the_model(gme: SentenceTransformer, pa
     assert sum(passes) == sum(tokens(gme, inputs))
 
 
-def test_what_rows_begin_with_goes_through_the_model_once_for_all_calls(
-    gme: SentenceTransformer, passes: list[int]
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_rows_begin_with_goes_through_the_model_once_a_call_or_once_for_all(
+    gme: SentenceTransformer, passes: list[int], keep: bool
 ) -> None:
     inputs, prompt = texts(20), "Find a picture of this animal."
+    gme.keep_prefixes = keep
     backbone: Any = gme[0]
     rows = share_prefix(backbone.plan(gme.parse(inputs), prompt))
     shared, own = len(rows[0].prefix), sum(len(row.ids) for row in rows)
@@ -100,7 +102,30 @@ def test_what_rows_begin_with_goes_through_the_model_once_for_all_calls(
     gme.encode(inputs, prompt=prompt)
     assert sum(passes) == shared + own
     gme.encode(inputs, prompt=prompt)
-    assert sum(passes) == shared + 2 * own
+    assert sum(passes) == (1 if keep else 2) * shared + 2 * own
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_single_query_runs_what_is_kept_apart_and_all_else_at_once(
+    gme: SentenceTransformer, passes: list[int], keep: bool
+) -> None:
+    gme.keep_prefixes = keep
+    (count,) = tokens(gme, ["a cat"])
+    gme.encode("a cat")
+    assert sum(passes) == count
+    assert len(passes) == (2 if keep else 1)
+    gme.encode("a cat")
+    assert (sum(passes) < 2 * count) == keep
+
+
+@pytest.mark.parametrize("value", [None, 1, "yes"])
+def test_what_is_no_answer_to_keep_prefixes_is_refused(gme: SentenceTransformer, value: Any) -> None:
+    with pytest.raises(TypeError, match="keep_prefixes="):
+        gme.keep_prefixes = value
+
+
+def test_a_model_that_shares_no_beginnings_keeps_none() -> None:
+    assert not reference("bge-vl-base").load("bge-vl-base", keep_prefixes=True).keep_prefixes
 
 
 def test_rows_with_another_beginning_are_embedded_beside(gme: SentenceTransformer) -> None:
