@@ -55,6 +55,17 @@ class ModelSpec:
     prompts: Mapping[str, str] = field(default_factory=dict)
     path: Path | None = None
 
+    @property
+    def repository_names(self) -> list[str]:
+        """The names of its repositories, without their owners."""
+        return [each.rpartition("/")[2] for each in (self.repo_id, self.modelscope_id) if each]
+
+    @property
+    def aliases(self) -> list[str]:
+        """All that the model is called."""
+        ids = [each for each in (self.repo_id, self.modelscope_id) if each]
+        return [self.name, *ids, *self.repository_names]
+
 
 _GME = {
     "template": "gme",
@@ -296,7 +307,7 @@ def list_models() -> list[ModelSpec]:
 
 
 def find_model(name: str) -> ModelSpec | None:
-    """Look a model up by short name, repository id or ModelScope id, in any letter case.
+    """Look a model up by short name, repository id or ModelScope id, with or without the owner, in any letter case.
 
     Args:
         name: What the user calls the model.
@@ -308,11 +319,7 @@ def find_model(name: str) -> ModelSpec | None:
         UnknownModelError: ``name`` is a repository that holds several models.
     """
     wanted = name.casefold()
-    hits = [
-        spec
-        for spec in _MODELS
-        if wanted in {alias.casefold() for alias in (spec.name, spec.repo_id, spec.modelscope_id) if alias}
-    ]
+    hits = [spec for spec in _MODELS if wanted in map(str.casefold, spec.aliases)]
     if len(hits) > 1:
         names = " or ".join(repr(spec.name) for spec in hits)
         raise UnknownModelError(f"{name!r} holds several models: pass {names}.")
@@ -320,7 +327,7 @@ def find_model(name: str) -> ModelSpec | None:
 
 
 def get_model(name: str) -> ModelSpec:
-    """Look a model up by short name, repository id or ModelScope id.
+    """Look a model up as :func:`find_model` does.
 
     Args:
         name: What the user calls the model.
@@ -344,5 +351,8 @@ def near_miss(name: str) -> str:
 
 def _suggestion(name: str) -> str:
     """Return `` Did you mean 'x'?`` for a name that is near one of the catalog's, else the empty string."""
-    near = difflib.get_close_matches(name.casefold(), [spec.name for spec in _MODELS], n=1, cutoff=0.75)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    names = {alias.casefold(): spec.name for spec in _MODELS for alias in (*spec.repository_names, spec.name)}
+    near = difflib.get_close_matches(name.casefold(), list(names), cutoff=0.75)
+    # One that only lacks its end is meant rather than one that is as long.
+    near.sort(key=lambda each: not each.startswith(name.casefold()))
+    return f" Did you mean {names[near[0]]!r}?" if near else ""

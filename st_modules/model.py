@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from st_modules.backbones import BACKBONES
 from st_modules.backbones.base import Backbone, find_backbone, refuse_options
 from st_modules.backbones.decoder import DecoderBackbone
-from st_modules.catalog import ModelSpec, find_model, near_miss
-from st_modules.checkpoints.locate import Checkpoint, locate, read_json, refuse_adapter
+from st_modules.catalog import ModelSpec, find_model, list_models, near_miss
+from st_modules.checkpoints.locate import Checkpoint, locate, read_json
+from st_modules.checkpoints.recognise import recognise, refuse_unnamed
 from st_modules.encode.engine import Engine
 from st_modules.encode.options import EncodeOptions
 from st_modules.errors import CheckpointError, UnknownModelError
@@ -39,11 +40,15 @@ _CARD_WORDING = {
 class SentenceTransformer(sentence_transformers.SentenceTransformer):
     """sentence-transformers' class, which also loads the models of this package's catalog by name.
 
-    The catalog's short names ("gme-2b"), repository ids and ModelScope ids load those models, and "tiny" loads the
-    one that ships with the package; for a folder of the same name pass "./gme-2b". ``encode`` plans its batches from
-    exact lengths in tokens; ``batch_size`` is the most items in a batch. Any other name, and every
-    argument that is not listed here, means what it means in ``sentence_transformers.SentenceTransformer``. No
-    repository's code is ever run for the catalog's models: ``trust_remote_code`` has no effect on them.
+    The catalog's short names ("gme-2b"), repository ids and ModelScope ids, with or without their owner, load those
+    models, and "tiny" loads the one that ships with the package; for a folder of the same name pass "./gme-2b". So does
+    a folder that has the name of a repository, in a cache of the Hub or of ModelScope too. A folder in the layout of
+    one of these models that has another name is refused, for nothing in it says which recipe is its own: pass the
+    model's name, and the folder as ``weights``. Any other name, and every argument that is not listed here, means what
+    it means in ``sentence_transformers.SentenceTransformer``. No repository's code is ever run for the catalog's
+    models: ``trust_remote_code`` has no effect on them.
+
+    ``encode`` plans its batches from exact lengths in tokens; ``batch_size`` is the most items in a batch.
 
     Args:
         model_name_or_path: Name of a model, or anything that sentence-transformers loads.
@@ -68,8 +73,9 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         **kwargs: The arguments of ``sentence_transformers.SentenceTransformer``.
 
     Raises:
-        UnknownModelError: The name is near one of the catalog's.
-        CheckpointError: The model's files are missing, damaged, or of another architecture.
+        UnknownModelError: The name is near one of the catalog's, or that of a repository with several models.
+        CheckpointError: The model's files are missing, damaged, or of another architecture, or a folder does not say
+            which model it is.
         ValueError: An argument of this class was passed for a model that it does not apply to.
 
     Example:
@@ -100,7 +106,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         **kwargs: Any,
     ) -> None:
         name = None if model_name_or_path is None else str(model_name_or_path)
-        self._spec = _find_spec(name) if name else None
+        self._spec, weights = _resolve(name, weights) if name else (None, weights)
         self._options = _given(
             min_image_tokens=min_image_tokens,
             max_image_tokens=max_image_tokens,
@@ -111,13 +117,14 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         if self._spec:
             self._checkpoint = self._prepare(self._spec, weights, base_weights, kwargs)
             name = str(self._checkpoint.folder)
-        elif weights is not None or base_weights is not None:
-            raise ValueError(
-                f"weights= and base_weights= stand in for a model of the catalog, and {name!r} is none: pass the "
-                "folder itself."
-            )
-        elif name:
-            refuse_adapter(Path(name))
+        else:
+            if name and os.path.exists(name):
+                refuse_unnamed(Path(name), _list_architectures())
+            if weights is not None or base_weights is not None:
+                raise ValueError(
+                    f"weights= and base_weights= stand in for a model of the catalog, and {name!r} is none: pass the "
+                    "folder itself."
+                )
         super().__init__(name, **kwargs)
         self.max_batch_tokens = max_batch_tokens
         self.encode_options = EncodeOptions()
@@ -337,7 +344,7 @@ def register() -> None:
     @functools.wraps(original)
     def construct(self: Any, model_name_or_path: str | None = None, *args: Any, **kwargs: Any) -> None:
         build: Callable[..., None] = original
-        if type(self) is plain and model_name_or_path and find_model(str(model_name_or_path)):
+        if type(self) is plain and model_name_or_path and _is_of_catalog(str(model_name_or_path)):
             self.__class__ = SentenceTransformer
             build = SentenceTransformer.__init__
         build(self, model_name_or_path, *args, **kwargs)
@@ -360,12 +367,32 @@ def _submodules(module: nn.Module) -> list[nn.Module]:
     return found
 
 
+def _resolve(name: str, weights: str | Path | None) -> tuple[ModelSpec | None, str | Path | None]:
+    """Find the model of the catalog that a name means, and the files in its repository's place."""
+    if weights is None and os.path.exists(name) and (spec := recognise(Path(name))):
+        return spec, name
+    return _find_spec(name), weights
+
+
+def _is_of_catalog(name: str) -> bool:
+    return bool((os.path.exists(name) and recognise(Path(name))) or find_model(name))
+
+
 def _find_spec(name: str) -> ModelSpec | None:
     if spec := find_model(name):
         return spec
     if hint := near_miss(name):
         raise UnknownModelError(f"Unknown model {name!r}.{hint}")
     return None
+
+
+def _list_architectures() -> dict[str, list[str]]:
+    """Return the published models by the ``model_type`` that their ``config.json`` states."""
+    names: dict[str, list[str]] = {}
+    for spec in list_models():
+        if spec.repo_id and (architecture := getattr(BACKBONES[spec.backbone], "architecture", None)):
+            names.setdefault(architecture.model_type, []).append(spec.name)
+    return names
 
 
 def _check_identity(saved: Path, spec: ModelSpec) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from st_modules.catalog import ModelSpec, list_models
+from st_modules.catalog import ModelSpec
 from st_modules.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -160,25 +160,6 @@ def _download(
             f"On a machine without network, pass {argument} with a local folder of its files."
         ) from error
     return Path(folder)
-
-
-def refuse_adapter(folder: Path) -> None:
-    """Refuse the folder of an adapter to a model of the catalog, whose base transformers would look for on the Hub.
-
-    Raises:
-        CheckpointError: It is one; the message names the models that it may be for.
-    """
-    config = folder / ADAPTER_CONFIG
-    if not config.is_file() or any((folder / name).is_file() for name in ("modules.json", "config.json")):
-        return
-    base = read_json(config).get("base_model_name_or_path")
-    names = [spec.name for spec in list_models() if base in (None, spec.repo_id)]
-    if names:
-        which = f", {' or '.join(names)}," if base else ""
-        raise CheckpointError(
-            f"{folder}: it holds an adapter and no model. Load the model that it was trained on{which} and call "
-            f"st_modules.train.load_adapter(model, {str(folder)!r})."
-        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,151 @@
+"""Which model a folder is: one that bears a repository's name is that model, another is never guessed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from st_modules.catalog import ModelSpec, list_models
+from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, is_repo_id, read_json
+from st_modules.errors import CheckpointError, UnknownModelError
+
+_MODULES = "modules.json"
+_CONFIG = "config.json"
+
+
+def recognise(path: Path) -> ModelSpec | None:
+    """Tell which model of the catalog a folder is by its name.
+
+    Args:
+        path: A folder with the name of a model's repository, in any letter case; its folder in the cache of the Hub
+            (``models--OWNER--NAME/snapshots/COMMIT``) or of ModelScope; or the ``.pth`` file of a Visualized-BGE model.
+
+    Returns:
+        The model's row; ``None`` where the name says nothing, and for a model saved by ``save_pretrained``, which its
+        own files describe.
+
+    Raises:
+        UnknownModelError: The folder holds several models.
+    """
+    if (path / SAVED_OPTIONS).is_file():
+        return None
+    names = {name for each in (path, path.resolve()) for name in _repository_names(each)}
+    if path.is_file():
+        hits = [spec for spec in list_models() if spec.weights_file and spec.weights_file.casefold() in names]
+    else:
+        hits = [spec for spec in list_models() if not names.isdisjoint(map(str.casefold, spec.repository_names))]
+    if len(hits) > 1:
+        there = [spec for spec in hits if spec.weights_file and (path / spec.weights_file).is_file()]
+        if len(there) != 1:
+            calls = " or ".join(_call(spec.name, path) for spec in hits)
+            raise UnknownModelError(f"{path}: it may hold several models. Pass {calls}.")
+        hits = there
+    return hits[0] if hits else None
+
+
+def _repository_names(path: Path) -> set[str]:
+    """Return what a repository may be called that has this path, without its owner and in lower case."""
+    folder = path.parent.parent if path.parent.name == "snapshots" else path
+    # The caches write OWNER--NAME, and that of ModelScope three underscores for a full stop.
+    name = folder.name.casefold().rpartition("--")[2]
+    return {name, name.replace("___", ".")}
+
+
+def refuse_unnamed(path: Path, architectures: Mapping[str, Sequence[str]]) -> None:
+    """Refuse what has the layout of the catalog's models, and neither a name nor own files that say which one it is.
+
+    sentence-transformers would load some of them as something else, and others not at all.
+
+    Args:
+        path: A folder or a file.
+        architectures: For each ``model_type`` of a ``config.json`` the names of the catalog's models that have it.
+
+    Raises:
+        CheckpointError: It is one; the message says what to pass.
+    """
+    if path.is_file():
+        raise CheckpointError(f"{path}: a file. Pass its folder, or the name of a model and the file as weights=.")
+    own_modules = (path / _MODULES).is_file()
+    if (path / SAVED_OPTIONS).is_file():
+        if not own_modules:
+            raise CheckpointError(f"{path}: no {_MODULES} in it, which a saved model has. Copy the whole folder.")
+        return
+    if own_modules and _names_modules_of_libraries(path / _MODULES):
+        return
+    names: Sequence[str] = [
+        spec.name for spec in list_models() if spec.weights_file and (path / spec.weights_file).is_file()
+    ]
+    if not names and (path / _CONFIG).is_file():
+        names = _of_architecture(path, architectures)
+    elif not names and (path / ADAPTER_CONFIG).is_file():
+        _refuse_adapter(path, architectures)
+    if names:
+        raise CheckpointError(
+            f"{path}: it has the layout of {_list(names)}, and its name does not say which model it is. Pass the "
+            f"model's name, and the folder as its weights: {_call(names[0], path)}. For what sentence-transformers "
+            "itself makes of it, use sentence_transformers.SentenceTransformer."
+        )
+
+
+def _of_architecture(folder: Path, architectures: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    found = read_json(folder / _CONFIG).get("model_type")
+    return architectures.get(found, ()) if isinstance(found, str) else ()
+
+
+def _names_modules_of_libraries(path: Path) -> bool:
+    """Whether a ``modules.json`` names no code of its own folder."""
+    return all(kind.startswith(("sentence_transformers.", "st_modules.")) for kind in _module_types(path))
+
+
+def _module_types(path: Path) -> list[str]:
+    try:
+        return [str(module["type"]) for module in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a list of modules with their types. Download or save it again.") from error
+
+
+def _refuse_adapter(path: Path, architectures: Mapping[str, Sequence[str]]) -> None:
+    """Refuse an adapter that a model of the catalog is, or that may have been trained on one."""
+    config = read_json(path / ADAPTER_CONFIG)
+    base = str(config.get("base_model_name_or_path") or "")
+    adapters = [spec.name for spec in list_models() if base and base == spec.base_repo_id and not spec.weights_file]
+    if adapters:
+        raise CheckpointError(
+            f"{path}: it holds an adapter of {base}, as {_list(adapters)} is, and its name does not say which model it "
+            f"is. Pass the model's name, and the folder as its weights: {_call(adapters[0], path)}, with base_weights= "
+            "where what it is built on is a local folder."
+        )
+    trained_on = _trained_on(config, base, architectures)
+    # Neither a folder that is here nor a repository: that of another machine, or nothing at all.
+    unknown = not base or not (Path(base).is_dir() or is_repo_id(base))
+    if trained_on or unknown:
+        which = f", {_list(trained_on)}," if trained_on else ""
+        raise CheckpointError(
+            f"{path}: it holds an adapter and no model. Load the model that it was trained on{which} and call "
+            f"st_modules.train.load_adapter(model, {str(path)!r})."
+        )
+
+
+def _trained_on(config: Mapping[str, Any], base: str, architectures: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """Return the models that an adapter may have been trained on, as far as it says so."""
+    folder = Path(base)
+    if base and folder.is_dir():
+        if found := recognise(folder):
+            return [found.name]
+        return _of_architecture(folder, architectures) if (folder / _CONFIG).is_file() else ()
+    if named := [spec.name for spec in list_models() if base and base in (spec.repo_id, spec.modelscope_id)]:
+        return named
+    # PEFT writes down the module of the class that it adapted, as transformers.models.clip.modeling_clip.
+    library = str((config.get("auto_mapping") or {}).get("parent_library") or "")
+    return architectures.get(library.rpartition(".")[2].removeprefix("modeling_"), ())
+
+
+def _call(name: str, path: Path) -> str:
+    return f"SentenceTransformer({name!r}, weights={str(path)!r})"
+
+
+def _list(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
