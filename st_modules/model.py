@@ -23,7 +23,7 @@ from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.catalog import ModelSpec, find_model, list_models, near_miss
 from st_modules.checkpoints.locate import Checkpoint, locate, read_json
 from st_modules.checkpoints.recognise import recognise, refuse_unnamed
-from st_modules.encode.engine import Engine
+from st_modules.encode.engine import Engine, check_finite
 from st_modules.encode.options import EncodeOptions
 from st_modules.errors import CheckpointError, UnknownModelError
 from st_modules.inputs.items import parse_items
@@ -285,7 +285,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             raise ValueError("output_value='token_embeddings': this model embeds text and images apart and has none.")
         items = self.parse(inputs)
         if backbone is None or output_value != "sentence_embedding":
-            return super()._inference(
+            found = super()._inference(
                 items,
                 prompt=prompt,
                 batch_size=batch_size,
@@ -297,6 +297,9 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
                 device=device,
                 **kwargs,
             )
+            if backbone:
+                check_finite(backbone, items, found)
+            return found
         refuse_options({"processing_kwargs": kwargs.get("processing_kwargs")})
         device = self._resolve_inference_device(device)
         if any(module.training for module in _submodules(self)):

@@ -21,7 +21,13 @@ from st_modules.backbones.precision import loading_kwargs
 from st_modules.backbones.prefixes import PrefixStates
 from st_modules.checkpoints.locate import SAVED_OPTIONS, Checkpoint
 from st_modules.checkpoints.lora import load_adapted
-from st_modules.checkpoints.weights import UNUSED_WEIGHTS, check_model_type, load_image_processor, load_pretrained
+from st_modules.checkpoints.weights import (
+    UNUSED_WEIGHTS,
+    check_model_type,
+    describe_statistics,
+    load_image_processor,
+    load_pretrained,
+)
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item, check_text, parse_items
 from st_modules.inputs.limits import ImageLimits
@@ -126,7 +132,6 @@ class Backbone(InputModule):
         self.model = model
         self.image_processor = image_processor
         self.segment_tokenizer = segment_tokenizer
-        self.tokenizer = segment_tokenizer.tokenizer
         self.template = template
         self.positions = positions
         self.image_limits = image_limits or ImageLimits()
@@ -151,6 +156,18 @@ class Backbone(InputModule):
     def keep_prefixes(self) -> bool:
         """Whether what rows begin with is kept from call to call."""
         return False
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer; tokens that are added to it (``add_tokens``) are read in texts from the next call on."""
+        return self.segment_tokenizer.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, value: object) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        raise ValueError(
+            "The tokenizer cannot be replaced by another. Add tokens to it, or change the files of a saved model and "
+            "load it again."
+        )
 
     def prefix_states(self) -> PrefixStates:
         """Return where the keys and values of what the rows of a call begin with are looked up, and go."""
@@ -278,6 +295,11 @@ class Backbone(InputModule):
         """
         if prompt:
             check_text(prompt, "the prompt")
+        language: Any = self.model.get_submodule(self.towers.language)
+        self.segment_tokenizer.follow_changes(
+            language.get_input_embeddings().num_embeddings,
+            f"model[0].model.{self.towers.language}.resize_token_embeddings",
+        )
         render = TEMPLATES[self.template].render
         rendered = [render(item, item.instruction or prompt, side) for item in items]
         images = [[segment for segment in row if isinstance(segment, Image)] for row in rendered]
@@ -381,6 +403,17 @@ class Backbone(InputModule):
             if (after := module._buffers[name]) is not None and after.dtype != buffer.dtype:
                 module._buffers[name] = buffer.to(after.device)
         return self
+
+    def explain_not_finite(self) -> str:
+        """Say what is likely the cause of an embedding that is not finite, and what to do about it."""
+        for name, tensor in self.model.state_dict(keep_vars=True).items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                return f"the model's weight {name} is not finite: load the model again, from files that are whole"
+        if problem := describe_statistics(self.image_processor):
+            return f"its image processor has {problem}"
+        if next(self.model.parameters()).dtype == torch.float16:
+            return "some number is too large for float16: load the model with the dtype bfloat16 or float32"
+        return "the weights are finite, and what they compute is not: check that they are those of the model"
 
     def report_trimmed(self, rows: Sequence[Row], max_length: int | None = None) -> None:
         """Log how many rows lost the end of their text, where any did."""

@@ -47,6 +47,8 @@ class CLIP(Backbone):
     ) -> None:
         positions = model.text_model.embeddings.position_embedding.num_embeddings
         super().__init__(model, segment_tokenizer, image_processor, template, positions, max_length, image_limits)
+        # Some published configurations name another token, for which transformers pools the one with the highest id.
+        model.text_model.eos_token_id = segment_tokenizer.end_ids[0]
         towers: list[Any] = [model.text_model, model.vision_model]
         for tower in towers:
             allow_pruning(tower, tower.encoder.layers[-1], _keys_and_values)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -48,12 +50,35 @@ def load_image_processor(processor_class: type[Processor], folder: Path, **optio
         **options: Settings that take the place of those in the file.
 
     Raises:
-        CheckpointError: The file is missing or cannot be read.
+        CheckpointError: The file is missing or cannot be read, or pixels cannot be normalised by what it says.
     """
     try:
-        return processor_class.from_pretrained(folder, local_files_only=True, **options)
+        processor = processor_class.from_pretrained(folder, local_files_only=True, **options)
     except Exception as error:
         raise CheckpointError(f"{folder}: preprocessor_config.json is missing or cannot be read.") from error
+    if problem := describe_statistics(processor):
+        raise CheckpointError(f"{folder / 'preprocessor_config.json'}: {problem}")
+    return processor
+
+
+def describe_statistics(processor: Any) -> str | None:
+    """Say what is wrong with the numbers by which an image processor normalises pixels; ``None`` where nothing is."""
+    if not processor.do_normalize:
+        return None
+    channels = {"image_mean": processor.image_mean, "image_std": processor.image_std}
+    for name, values in channels.items():
+        numbers = values if isinstance(values, list | tuple) else [values]
+        if len(numbers) not in (1, 3) or not all(_is_finite(number) for number in numbers):
+            return f"{name}={values}, and three finite numbers are needed, one a channel."
+    if not np.all(processor.image_std):
+        return f"image_std={processor.image_std}, by which pixels are divided."
+    if not _is_finite(processor.rescale_factor):
+        return f"rescale_factor={processor.rescale_factor}, and a finite number is needed."
+    return None
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
 
 
 def stored_dtype(folder: Path) -> torch.dtype:

@@ -19,6 +19,7 @@ from st_modules.backbones.packing import Packing
 from st_modules.backbones.prefixes import PrefixStates
 from st_modules.encode.batching import find_unique, plan_batches, share_prefix
 from st_modules.encode.options import EncodeOptions
+from st_modules.errors import InputError
 from st_modules.inputs.items import Item
 from st_modules.prompts.templates import Side
 
@@ -78,7 +79,7 @@ class Engine:
             One vector an item, in the same order; each of shape (dimension,).
 
         Raises:
-            InputError: An item does not fit, or an image cannot be read.
+            InputError: An item does not fit, an image cannot be read, or an embedding is not finite.
             torch.OutOfMemoryError: The device has too little memory for a single row.
         """
         rows = self._backbone.plan(items, prompt, side)
@@ -87,6 +88,8 @@ class Engine:
         vectors: dict[int, Tensor] = {}
         with tqdm(total=len(unique), desc="Items", disable=not show_progress_bar) as bar:
             for batch, found in self.run(unique):
+                if not found.isfinite().all():
+                    check_finite(self._backbone, [items[places.index(number)] for number in batch], found)
                 vectors.update(zip(batch, found, strict=True))
                 bar.update(len(batch))
         return [vectors[place] for place in places]
@@ -184,6 +187,23 @@ def _prepare_ahead(
             if following:
                 waiting.append(ahead.submit(prepare, following))
             yield batch, ready.pop()
+
+
+def check_finite(backbone: Backbone, items: Sequence[Item], outputs: Iterable[Any]) -> None:
+    """Make sure that what a model returned of items is finite.
+
+    Args:
+        backbone: The model's.
+        items: The items.
+        outputs: For each its embedding, those of its tokens, or a dictionary with its embedding.
+
+    Raises:
+        InputError: One is not; the error names the item and the likely cause.
+    """
+    for item, output in zip(items, outputs, strict=True):
+        embedding = output if isinstance(output, Tensor) else output["sentence_embedding"]
+        if not embedding.isfinite().all():
+            raise InputError(f"its embedding is not finite: {backbone.explain_not_finite()}.", item.place)
 
 
 def reads_ahead(device: torch.device) -> bool:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast, get_args
+from typing import Any, NamedTuple, TypeAlias, cast, get_args
 
 from tokenizers.models import Unigram
 from tokenizers.pre_tokenizers import Metaspace
@@ -84,7 +84,26 @@ class SegmentTokenizer:
         structure = [*tokens, *self.tokenizer.convert_ids_to_tokens([*self.start_ids, *self.end_ids])]
         for tokenizer in (self._plain, self._inner):
             _read_as_text(tokenizer, structure)
+        self._read = _describe(self.tokenizer)
+        self._numbers = self._number_added_tokens()
         self._check(folder, structure, samples)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # A copy of a tokenizer whose control pieces are hidden numbers its added tokens anew.
+        self._numbers = self._number_added_tokens()
+
+    def _number_added_tokens(self) -> dict[bool, dict[int, int]]:
+        """For each of the tokenizers of texts, the ids of added tokens that have others in the model's vocabulary."""
+        numbers = {token.content: token.id for token in _describe(self.tokenizer).tokens}
+        return {
+            first: {
+                token.id: numbers[token.content]
+                for token in _describe(self._tokenizer(first)).tokens
+                if token.id != numbers[token.content]
+            }
+            for first in (True, False)
+        }
 
     def __call__(
         self,
@@ -119,6 +138,37 @@ class SegmentTokenizer:
             tokenized.append(TokenizedRow(joined, excess > 0, _constant(row, parts, ids)))
         return tokenized
 
+    def follow_changes(self, embeddings: int, resize: str) -> None:
+        """Read tokens that were added to ``tokenizer`` by ``add_tokens`` as tokens of users' texts too.
+
+        Args:
+            embeddings: How many tokens the model has an embedding for.
+            resize: How errors are to call the method that gives it more.
+
+        Raises:
+            ValueError: It was changed in another way, or the model has no embedding for a token that was added.
+        """
+        now = _describe(self.tokenizer)
+        if now == self._read:
+            return
+        added = [token for token in now.tokens if token not in self._read.tokens]
+        same = set(self._read.tokens) <= set(now.tokens) and self._read.rules == now.rules
+        if not same or any(token.special for token in added):
+            raise ValueError(
+                "The tokenizer was changed by more than add_tokens, which is all that texts are read by. Special "
+                "tokens are none of a text's: add them as plain ones. For another tokenizer change the files of a "
+                "saved model, and load it again."
+            )
+        if len(self.tokenizer) > embeddings:
+            raise ValueError(
+                f"The tokenizer has {len(self.tokenizer)} tokens, and the model embeddings for {embeddings}: call "
+                f"{resize}({len(self.tokenizer)}) after add_tokens."
+            )
+        for tokenizer in (self._plain, self._inner):
+            tokenizer.add_tokens([_added_token(token) for token in added])
+        self._numbers = self._number_added_tokens()
+        self._read = now
+
     def _parts(
         self, row: Sequence[Segment], image_tokens: Sequence[int], ids: Mapping[Piece, list[int]]
     ) -> list[list[int]]:
@@ -148,10 +198,11 @@ class SegmentTokenizer:
         for number, segment in enumerate(row):
             if isinstance(segment, Text) and segment.user:
                 budget = len(parts[number]) - excess
-                tokenizer = self._tokenizer(number == _first_text(row))
+                first = number == _first_text(row)
+                tokenizer = self._tokenizer(first)
                 fixed = tokenizer(segment.before + segment.after, add_special_tokens=False)["input_ids"]
                 if len(fixed) <= budget:
-                    parts[number] = _shorten(tokenizer, segment, budget)
+                    parts[number] = self._renumber(first, _shorten(tokenizer, segment, budget))
                     return
         images = sum(len(part) for part, segment in zip(parts, row, strict=True) if isinstance(segment, Image))
         what = f"its {images} image tokens and its instruction are" if images else "its instruction is"
@@ -167,8 +218,13 @@ class SegmentTokenizer:
         for first in (True, False):
             group = [piece for piece in pieces if piece[0] == first]
             texts = [text for _, text in group]
-            ids.update(zip(group, _ids(self._tokenizer(first), texts), strict=True))
+            found = _ids(self._tokenizer(first), texts)
+            ids.update(zip(group, (self._renumber(first, row) for row in found), strict=True))
         return [ids[piece] for piece in pieces]
+
+    def _renumber(self, first: bool, ids: list[int]) -> list[int]:
+        numbers = self._numbers[first]
+        return [numbers.get(token_id, token_id) for token_id in ids] if numbers else ids
 
     def _tokenizer(self, first: bool) -> PreTrainedTokenizerBase:
         return self._plain if first else self._inner
@@ -310,6 +366,40 @@ def _hide_control_pieces(tokenizer: Any, control_tokens: Sequence[str]) -> None:
     hidden = {*control_tokens, *(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)}
     vocabulary = [(f" {piece}" if piece in hidden else piece, score) for piece, score in model["vocab"]]
     backend.model = Unigram(vocabulary, model["unk_id"], model["byte_fallback"])
+
+
+class _Added(NamedTuple):
+    """A token that a tokenizer has beside its model's vocabulary, and how it is found in a text."""
+
+    id: int
+    content: str
+    single_word: bool
+    lstrip: bool
+    rstrip: bool
+    normalized: bool
+    special: bool
+
+
+class _Description(NamedTuple):
+    """What a tokenizer reads texts by, as far as it can be changed."""
+
+    tokens: tuple[_Added, ...]
+    rules: tuple[str, str]
+
+
+def _describe(tokenizer: Any) -> _Description:
+    tokens = [
+        _Added(number, each.content, each.single_word, each.lstrip, each.rstrip, each.normalized, each.special)
+        for number, each in sorted(tokenizer.added_tokens_decoder.items())
+    ]
+    backend = tokenizer.backend_tokenizer
+    return _Description(tuple(tokens), (str(backend.normalizer), str(backend.pre_tokenizer)))
+
+
+def _added_token(token: _Added) -> AddedToken:
+    options = token._asdict()
+    del options["id"]
+    return AddedToken(options.pop("content"), **options)
 
 
 def _opens_words_once(tokenizer: Any) -> bool:

@@ -46,7 +46,7 @@ def _sizes(hidden: int, layers: int, heads: int, intermediate: int, **others: An
 
 def _segment_tokenizer(image_token_id: int | None = None) -> Any:
     """What a module asks of its tokenizer before it encodes anything."""
-    return SimpleNamespace(tokenizer=None, image_ids={image_token_id})
+    return SimpleNamespace(tokenizer=None, image_ids={image_token_id}, end_ids=[0])
 
 
 def _qwen2_vl(spec: ModelSpec, text: dict[str, Any]) -> Backbone:
