@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -98,6 +99,15 @@ def stored_dtype(folder: Path) -> torch.dtype:
         except Exception as error:
             raise CheckpointError(f"{path}: cannot be read ({error}).") from error
     return found.pop() if len(found) == 1 else torch.float32
+
+
+def digest_weights(model: nn.Module) -> str:
+    """Name the weights that a model has in memory by their content: 16 hexadecimal digits of a BLAKE2b hash."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:

@@ -104,6 +104,25 @@ class Encoder:
             reason = str(error).partition("\n")[0]
             raise CheckpointError(f"{self.label}: the model cannot be loaded: {reason}") from error
 
+    @property
+    def state(self) -> str:
+        """What tells that the model is the same as before; empty where nothing does, as for a folder that is gone.
+
+        Its weights where it is loaded, the sizes and times of its folder's files, or the catalog's revision.
+        """
+        from torch import nn
+
+        from st_modules.checkpoints.weights import digest_weights
+
+        if isinstance(self.model, nn.Module):
+            return digest_weights(self.model)
+        if not isinstance(self.model, str):
+            return ""
+        if spec := find_model(self.model):
+            return str(spec.revision)
+        files = sorted(path for path in Path(self.model).rglob("*") if path.is_file())
+        return " ".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+
     def item(self, picture: Picture, path: Path) -> dict[str, Any] | None:
         """What the model is given of a picture; ``None`` where it has nothing to read."""
         image = {"image": str(path)} if self.reads != "caption" else {}

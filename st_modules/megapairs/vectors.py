@@ -45,6 +45,7 @@ def embed(
         InputError: A picture cannot be embedded.
         STModulesError: The vectors at ``path`` are another model's, or a vector is not finite.
     """
+    _check_state(encoder, path)
     if isinstance(encoder.model, str) and is_complete(path):
         return ArrayFile(path)
     model = encoder.load(device)
@@ -71,11 +72,27 @@ def _open(collection: Collection, encoder: Encoder, model: Any, path: Path, floa
     first = int(np.argmax(find_readable(collection, encoder)))
     vector = _encode(collection, encoder, model, [first])[0]
     if not ArrayFile.exists(path):
+        _state_file(path).write_text(encoder.state)
         return ArrayFile.create(path, (len(collection), len(vector)), "float16" if float16 else "float32")
     file = ArrayFile(path)
     if file.filled > first and float(file.rows[first].astype("float32") @ vector) < _SAME:
-        raise STModulesError(f"{path}: it has vectors of another model called {encoder.name!r}; delete it, or rename.")
+        raise _of_another(path, encoder)
     return file
+
+
+def _check_state(encoder: Encoder, path: Path) -> None:
+    """Raise where the vectors at a path were made by the model in another state, as before it was trained on."""
+    before = _state_file(path)
+    if ArrayFile.exists(path) and before.is_file() and encoder.state not in ("", before.read_text()):
+        raise _of_another(path, encoder)
+
+
+def _state_file(path: Path) -> Path:
+    return path.with_suffix(".model")
+
+
+def _of_another(path: Path, encoder: Encoder) -> STModulesError:
+    return STModulesError(f"{path}: it has vectors of another model called {encoder.name!r}; delete it, or rename.")
 
 
 def _unit_vectors(collection: Collection, encoder: Encoder, model: Any, numbers: range, dimension: int) -> Floats:

@@ -305,6 +305,22 @@ def test_vectors_of_another_model_of_the_same_name_are_refused(drawings: Path, t
         run_with(2)
 
 
+@pytest.mark.parametrize("loaded", [True, False])
+def test_vectors_of_a_model_before_it_was_trained_on_are_refused(loaded: bool, drawings: Path, tmp_path: Path) -> None:
+    model = SentenceTransformer("tiny", device="cpu")
+
+    def run(out: str) -> None:
+        model.save_pretrained(str(tmp_path / "model"))
+        encoder = Encoder(model if loaded else str(tmp_path / "model"), "visual", 0.6, 0.97, "mine")
+        make_triplets(drawings, tmp_path / out, Recipe([encoder]), CaptionTemplates(), work=tmp_path / "work")
+
+    run("before.jsonl")
+    # By so little that the direction of no vector shows it.
+    next(model.parameters()).data[0, 0] += 1e-3
+    with pytest.raises(STModulesError, match="vectors of another model called 'mine'"):
+        run("after.jsonl")
+
+
 def test_a_picture_that_was_changed_is_embedded_again(drawings: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(drawings, tmp_path / "pictures")
     made = make_triplets(folder, tmp_path / "a.jsonl", recipe(), CaptionTemplates(), work=tmp_path / "work")
