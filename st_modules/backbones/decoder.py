@@ -98,7 +98,9 @@ class DecoderBackbone(Backbone):
 
     def prefix_states(self) -> PrefixStates:
         """Return where the keys and values of what the rows of a call begin with are looked up, and go."""
-        return self._kept_prefixes.find(self.model.language_model) if self._kept_prefixes else PrefixStates()
+        if self._kept_prefixes is None:
+            return PrefixStates()
+        return self._kept_prefixes.find([self.model, *self.model.language_model.modules()])
 
     def train(self, mode: bool = True) -> Self:
         """Set the module in training mode, which says that the weights are fixed no longer, or in evaluation mode."""

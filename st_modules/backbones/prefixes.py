@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -50,9 +50,13 @@ class KeptPrefixes:
     def __reduce__(self) -> tuple[type[KeptPrefixes], tuple[()]]:
         return KeptPrefixes, ()
 
-    def find(self, model: nn.Module) -> PrefixStates:
-        """Return the states that this model has made as it is now; none yet where it is another, or cannot be told."""
-        now = _describe(model)
+    def find(self, modules: Iterable[nn.Module]) -> PrefixStates:
+        """Return the states that modules have made as they are now; none yet where they changed, or cannot tell.
+
+        Args:
+            modules: All that run for a beginning.
+        """
+        now = _describe(modules)
         if now is None:
             return PrefixStates()
         with self._lock:
@@ -61,8 +65,8 @@ class KeptPrefixes:
             return self._states
 
 
-def _describe(model: nn.Module) -> Hashable | None:
-    """Describe all that a model's output depends on and that can change, or return ``None`` where that cannot be told.
+def _describe(modules: Iterable[nn.Module]) -> Hashable | None:
+    """Describe all that modules' output depends on and that can change, or return ``None`` where that cannot be told.
 
     It sees a tensor that is replaced, moved, cast or written to by an operation that torch counts, a hook, and the
     precision of arithmetic. It cannot see writes that torch does not count: through ``.data`` and numpy, and those of
@@ -70,7 +74,8 @@ def _describe(model: nn.Module) -> Hashable | None:
     """
     tensors: list[tuple[str, StorageWeakRef, int, int, torch.dtype]] = []
     hooks: list[int] = []
-    for module in model.modules():
+    devices: set[str] = set()
+    for module in modules:
         if module.training or isinstance(module, BaseTunerLayer):
             return None
         hooks += [*module._forward_pre_hooks, *module._forward_hooks]
@@ -81,7 +86,9 @@ def _describe(model: nn.Module) -> Hashable | None:
                 return None
             # By a weak reference to its memory, since the address of what was freed may be that of the next tensor.
             memory = StorageWeakRef(tensor.untyped_storage())
+            devices.add(tensor.device.type)
             tensors.append((name, memory, tensor.data_ptr(), tensor._version, tensor.dtype))
-    kind = next(model.parameters()).device.type
-    autocast = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+    autocast = tuple(
+        (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in sorted(devices)
+    )
     return tuple(tensors), tuple(hooks), autocast, torch.get_float32_matmul_precision()
