@@ -47,6 +47,19 @@ def test_each_side_is_the_models_own(embedder: Embedder, model: SentenceTransfor
     assert asyncio.run(embedder.aembed(ITEMS, side, prompt=model.prompts["it2i"])) == found
 
 
+def test_a_model_that_is_loaded_here_keeps_what_items_begin_with() -> None:
+    loaded: Any = Embedder.load("tiny", device="cpu").model
+    assert loaded.keep_prefixes
+    asked: Any = Embedder.load("tiny", device="cpu", keep_prefixes=False).model
+    assert not asked.keep_prefixes
+
+
+def test_a_model_that_was_loaded_elsewhere_is_left_as_it_is(model: SentenceTransformer) -> None:
+    assert not model.keep_prefixes
+    Embedder.load(model)
+    assert not model.keep_prefixes
+
+
 def test_the_sides_of_the_model_differ_under_an_instruction(embedder: Embedder) -> None:
     query, document = (embedder.embed(ITEMS, side, prompt="Find the opposite.") for side in ("query", "document"))
     assert np.abs(np.array(query) - np.array(document)).max(axis=1).min() > 1e-2
