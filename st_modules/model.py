@@ -26,6 +26,7 @@ from st_modules.checkpoints.recognise import recognise, refuse_unnamed
 from st_modules.encode.engine import Engine, check_finite
 from st_modules.encode.options import EncodeOptions
 from st_modules.errors import CheckpointError, UnknownModelError
+from st_modules.inputs.batches import is_batch
 from st_modules.inputs.items import parse_items
 from st_modules.inputs.limits import ImageLimits
 
@@ -239,6 +240,19 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
                 text = text.replace(theirs, ours)
             card.write_text(text, encoding="utf-8")
 
+    def is_singular_input(self, inputs: Any) -> Any:
+        """Tell a single input from several.
+
+        Besides lists, tuples and columns, several inputs are what has an order: series of pandas, iterators, views,
+        datasets of Hugging Face.
+
+        Raises:
+            InputError: It has several inputs, and not the one order or column that they need.
+        """
+        if self._backbone is None or isinstance(inputs, (list, tuple)):
+            return super().is_singular_input(inputs)
+        return not is_batch(inputs)
+
     def parse(self, inputs: Sequence[Any]) -> list[Any]:
         """Check inputs before anything is embedded; images are not opened.
 
@@ -257,7 +271,8 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Turn inputs into the features of one batch; see :meth:`Backbone.preprocess`."""
-        if inputs and (backbone := self._backbone):
+        backbone = self._backbone
+        if backbone and (inputs := list(inputs)):
             return backbone.preprocess(inputs, prompt=prompt, **kwargs)
         return super().preprocess(inputs, prompt=prompt, **kwargs)
 

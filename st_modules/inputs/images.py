@@ -26,17 +26,16 @@ from PIL import Image, ImageFile
 
 from st_modules.errors import ImageError, Place
 from st_modules.inputs.download import download
+from st_modules.inputs.formats import FORMATS, is_base64_of_image
 from st_modules.inputs.limits import ImageLimits
 
 logger = logging.getLogger(__name__)
-
-# Raster formats whose decoders are in Pillow itself: nothing that starts a program (EPS) or wraps other formats.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
 
 # The modes of which Image.convert("RGB") keeps the picture, and those where it turns every value over 255 into white.
 _MODES_TO_RGB = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 _MODES_CUT_AT_255 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _ENCODED = (bytes, str, Path)
+_LONGEST_NAME = 255
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
@@ -208,10 +207,25 @@ def _normalise(source: object) -> object:
     if isinstance(source, str) and (source[:5].lower() == "data:" or _URL.match(source)):
         return source
     if isinstance(source, (str, os.PathLike)):
-        return Path(os.fsdecode(cast("str | os.PathLike[str]", source)))
+        path = os.fsdecode(cast("str | os.PathLike[str]", source))
+        if _is_no_path(path):
+            raise ImageError("base64 or another text, and no path; write base64 as data:image/png;base64,...")
+        return Path(path)
     if isinstance(source, Image.Image) or _is_array(source) or _is_tensor(source):
         return source
     raise ImageError("not an image; pass a path, URL, data URI, bytes, PIL image, uint8 array or uint8 tensor")
+
+
+def is_image_like(value: object) -> bool:
+    """Whether a value is of a type that ``ImageSource`` takes, but for strings."""
+    kinds = (bytes, bytearray, io.BytesIO, os.PathLike, Image.Image)
+    return isinstance(value, kinds) or _is_array(value) or _is_tensor(value)
+
+
+def _is_no_path(text: str) -> bool:
+    """Whether a text is longer than a path can be, or the base64 of an image."""
+    too_long = any(len(part) > _LONGEST_NAME for part in text.split("/"))
+    return too_long or (is_base64_of_image(text) and not os.path.exists(text))
 
 
 def _open_file(path: Path, max_bytes: int) -> BinaryIO:
@@ -266,7 +280,7 @@ def _open_raster(stream: BinaryIO, limits: ImageLimits) -> ImageFile.ImageFile:
     """Read a header as Image.open does, but without Pillow's own limit, which warns where ours decides."""
     Image.init()
     stream.seek(0)
-    prefix = stream.read(16)
+    prefix = stream.read(64)
     for name in FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))
         if factory and accept and accept(prefix) is True:
@@ -274,6 +288,8 @@ def _open_raster(stream: BinaryIO, limits: ImageLimits) -> ImageFile.ImageFile:
             image = factory(stream, "")
             _check_pixels(image, limits)
             return image
+    if is_base64_of_image(prefix.decode("latin-1")):
+        raise ImageError("base64 text, and not the image itself; decode it, or write it as data:image/png;base64,...")
     if prefix.lstrip().startswith(b"<"):
         raise ImageError("HTML, XML or SVG text, not a raster image; check that the address is the image's own")
     raise ImageError(
@@ -333,6 +349,8 @@ def _describe(source: object) -> str:
         return f"{len(source)} bytes"
     if isinstance(source, str) and source[:5].lower() == "data:":
         return f"data URI {_shorten(source, 40)}"
+    if isinstance(source, (str, Path)) and not _URL.match(str(source)) and _is_no_path(str(source)):
+        return f"string of {len(str(source))} characters"
     if isinstance(source, (str, Path)):
         return _shorten(re.sub(r"(?<=//)[^/]*@", "***@", str(source)), 200)
     return f"object of type {type(source).__name__}"

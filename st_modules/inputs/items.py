@@ -1,23 +1,26 @@
 """What a caller may pass as one item, brought into one form: a text, images, and an instruction.
 
 A plain string follows sentence-transformers: the URL of an image file, a ``data:image/`` URI or the path of an existing
-image file is an image, anything else is text. ``{"text": ...}`` is always text. The other forms are listed at
-``parse_items``.
+image file is an image, anything else is text (``strings.names_image``). ``{"text": ...}`` is always text. The other
+forms are listed at ``parse_items``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from st_modules.errors import InputError, Place
-from st_modules.inputs.images import ImageSource
+from st_modules.inputs.images import ImageSource, is_image_like
 from st_modules.inputs.limits import ImageLimits
+from st_modules.inputs.strings import names_image, report_lookalikes
 
 _ITEM_KEYS = frozenset({"text", "image"})
 _MESSAGE_KEYS = frozenset({"role", "content"})
+_UNDECODED_KEYS = frozenset({"bytes", "path"})
 _IMAGE_KEYS = frozenset({"image", "url", "path", "base64"})
 _NOTHING = "it has neither text nor image; leave it out or give it one"
 
@@ -44,7 +47,7 @@ class Item:
         return Place(self.index)
 
 
-def parse_items(inputs: Sequence[object], limits: ImageLimits | None = None) -> list[Item]:
+def parse_items(inputs: Iterable[object], limits: ImageLimits | None = None) -> list[Item]:
     """Return one ``Item`` for each input. Images are neither read nor fetched yet.
 
     An input is one of
@@ -53,6 +56,8 @@ def parse_items(inputs: Sequence[object], limits: ImageLimits | None = None) -> 
     - an image: whatever ``ImageSource`` takes, but a string,
     - ``{"text": ..., "image": ...}`` with either or both; ``None`` values count as left out; the image is whatever
       ``ImageSource`` takes, or a list of those,
+    - ``{"bytes": ..., "path": ...}``, as datasets of Hugging Face have images that are not decoded, in the place of any
+      image; the path counts where the bytes are ``None``,
     - chat messages: one ``{"role": "user", "content": ...}``, alone or in a list, there optionally after one system
       message, whose text becomes the instruction. Content is a string or a list of parts: ``{"type": "text"}``,
       ``{"type": "image"}`` (with "image", "url", "path" or "base64") and ``{"type": "image_url"}``. Several texts are
@@ -64,7 +69,12 @@ def parse_items(inputs: Sequence[object], limits: ImageLimits | None = None) -> 
         ImageError: An image is of a type that cannot be an image.
     """
     limits = limits or ImageLimits()
-    return [_parse(value, Place(index), limits) for index, value in enumerate(inputs)]
+    values = list(inputs)
+    items = [_parse(value, Place(index), limits) for index, value in enumerate(values)]
+    report_lookalikes(
+        [value for value, item in zip(values, items, strict=True) if isinstance(value, str) and item.text is not None]
+    )
+    return items
 
 
 def check_text(text: str, place: Place | str) -> None:
@@ -91,8 +101,10 @@ def _parse(value: Any, place: Place, limits: ImageLimits) -> Item:
     if isinstance(value, Item):
         return value
     if isinstance(value, str):
-        texts, images = ([], [value]) if _names_image(value) else ([value], [])
+        texts, images = ([], [value]) if names_image(value) else ([value], [])
         return _make_item(texts, images, None, place, limits)
+    if _is_undecoded(value):
+        return _make_item([], [value], None, place, limits)
     if _is_dict(value):
         return (
             _from_dict(value, place, limits)
@@ -109,14 +121,13 @@ def _parse(value: Any, place: Place, limits: ImageLimits) -> Item:
         )
     if value is None:
         raise InputError("None has nothing to embed; leave it out", place)
+    if isinstance(value, Number):
+        raise InputError(f"the number {value}, such as a missing value is; leave it out, or pass a text as str", place)
+    if not is_image_like(value):
+        raise InputError(
+            f'of type {type(value).__name__}; pass a text as str, an image, or {{"text": ..., "image": ...}}', place
+        )
     return _make_item([], [value], None, place, limits)
-
-
-def _names_image(text: str) -> bool:
-    # Imported here because it takes seconds; by the time that there is something to encode, the model has done it.
-    from sentence_transformers.base.modality import is_image_url_or_path
-
-    return is_image_url_or_path(text)
 
 
 def _make_item(
@@ -130,7 +141,9 @@ def _make_item(
     if instruction is not None:
         check_text(instruction, place.within("system message"))
     places = [place] if len(images) == 1 else [place.within(f"image {number}") for number in range(len(images))]
-    sources = tuple(ImageSource(image, each, limits) for image, each in zip(images, places, strict=True))
+    sources = tuple(
+        ImageSource(_take_encoded(image, each), each, limits) for image, each in zip(images, places, strict=True)
+    )
     # An empty text beside an image says nothing, and models lay out a text that is there.
     return Item("\n".join(texts) if any(texts) or (texts and not images) else None, sources, instruction, place.index)
 
@@ -216,6 +229,20 @@ def _take_only_value(values: dict[Any, Any], known: set[str] | frozenset[str], p
     if len(values) != 1:
         raise InputError(f"needs exactly one of {sorted(known)}, and has {sorted(values)}", place)
     return next(iter(values.items()))
+
+
+def _is_undecoded(value: object) -> TypeGuard[dict[Any, Any]]:
+    return _is_dict(value) and bool(value) and value.keys() <= _UNDECODED_KEYS
+
+
+def _take_encoded(image: object, place: Place) -> object:
+    """The encoded image of one that Hugging Face's datasets have not decoded, or its path."""
+    if not _is_undecoded(image):
+        return image
+    encoded, path = image.get("bytes"), image.get("path")
+    if encoded is None and path is None:
+        raise InputError("neither bytes nor a path; leave it out", place)
+    return encoded if encoded is not None else Path(_require_string(path, place))
 
 
 def _is_dict(value: object) -> TypeGuard[dict[Any, Any]]:

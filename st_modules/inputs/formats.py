@@ -1,0 +1,72 @@
+"""Which images are read: what they are called, and what their files begin with."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import stat
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+"""Pillow's names of the raster formats that it decodes itself: nothing that starts a program (EPS) or wraps others."""
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs"}
+)
+"""What the names of files in these formats end with."""
+
+# Pictures of other formats: a file of such a name is one that cannot be read, and no text.
+_OTHER_SUFFIXES = frozenset(
+    {".heic", ".heif", ".svg", ".jxl", ".ico", ".icns", ".psd", ".tga", ".jp2", ".j2k", ".eps", ".pcx", ".dds", ".xbm"}
+)
+
+# "BM" and "P6" alone are how a text may begin.
+_SIGNATURES = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II[*+]\0|MM\0[*+]|....ftypavi[fs]"
+    rb"|P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s",
+    re.DOTALL,
+)
+_HEAD = 4096
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{24,}={0,2}\s*")
+_LONGEST_PATH = 4096
+
+
+def begins_like_image(head: bytes) -> bool:
+    """Whether a file begins as one of these formats does."""
+    return _SIGNATURES.match(head) is not None
+
+
+def is_base64_of_image(text: str) -> bool:
+    """Whether a text is the base64 of an image, without the ``data:`` that says so; only its beginning is looked at."""
+    head = text[:128]
+    if not _BASE64.fullmatch(head):
+        return False
+    compact = "".join(head.split()).rstrip("=")
+    return begins_like_image(base64.b64decode(compact[: len(compact) // 4 * 4]))
+
+
+def has_image_suffix(path: str) -> bool:
+    """Whether a path ends as those of images do, of formats that cannot be read too."""
+    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES | _OTHER_SUFFIXES
+
+
+def is_regular_file(path: str) -> bool:
+    """Whether a path is one of a regular file; one that cannot be a path is not. Nothing is opened."""
+    if not path or len(path) > _LONGEST_PATH or "\n" in path or "\0" in path:
+        return False
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def is_image_file(path: str) -> bool:
+    """Whether a regular file is called as images are, or begins as one does."""
+    if has_image_suffix(path):
+        return True
+    try:
+        with open(path, "rb") as stream:
+            return begins_like_image(stream.read(_HEAD))
+    except OSError:
+        return False

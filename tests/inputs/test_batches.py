@@ -1,0 +1,164 @@
+"""What holds several inputs: what has an order works as the list of it, and the rest is told what to pass."""
+
+from __future__ import annotations
+
+import io
+from collections import UserList, deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageColumn
+from PIL import Image
+
+from st_modules import ImageError, InputError, SentenceTransformer
+
+TEXTS = ["a red circle", "two green stars", "a blue square"]
+NUMBERED = dict(enumerate(TEXTS))
+
+
+class Rows(torch.utils.data.Dataset[str]):
+    def __len__(self) -> int:
+        return len(TEXTS)
+
+    def __getitem__(self, index: int) -> str:
+        return TEXTS[index]
+
+
+BATCHES: dict[str, Any] = {
+    "tuple": lambda: tuple(TEXTS),
+    "generator": lambda: (text for text in TEXTS),
+    "iterator": lambda: iter(TEXTS),
+    "map": lambda: map(str, TEXTS),
+    "values of a dict": lambda: NUMBERED.values(),
+    "keys of a dict": lambda: dict.fromkeys(TEXTS).keys(),
+    "deque": lambda: deque(TEXTS),
+    "UserList": lambda: UserList(TEXTS),
+    "array of strings": lambda: np.array(TEXTS),
+    "array of objects": lambda: np.array(TEXTS, dtype=object),
+    "array of numpy's strings": lambda: np.array(TEXTS, dtype=np.dtypes.StringDType()),
+    "series": lambda: pd.Series(TEXTS, index=[5, 3, 1]),
+    "series of strings": lambda: pd.Series(TEXTS, dtype="string"),
+    "categories": lambda: pd.Series(TEXTS, dtype="category"),
+    "index": lambda: pd.Index(TEXTS),
+    "series of polars": lambda: pl.Series(TEXTS),
+    "column": lambda: Dataset.from_dict({"text": TEXTS})["text"],
+    "streamed column": lambda: Dataset.from_dict({"text": TEXTS}).to_iterable_dataset()["text"],
+    "dataset": lambda: Dataset.from_dict({"text": TEXTS}),
+    "streamed dataset": lambda: Dataset.from_dict({"text": TEXTS}).to_iterable_dataset(),
+    "rows of a frame": lambda: pd.DataFrame({"text": TEXTS}).to_dict("records"),
+}
+
+
+@pytest.fixture(scope="module")
+def expected(tiny: SentenceTransformer) -> np.ndarray:
+    return np.stack([tiny.encode(text) for text in TEXTS])
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+@pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
+def test_what_has_an_order_is_embedded_as_its_list(
+    kind: str, method: str, tiny: SentenceTransformer, expected: np.ndarray
+) -> None:
+    assert np.abs(getattr(tiny, method)(BATCHES[kind]()) - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["series", "generator", "column", "array of strings"])
+def test_features_are_made_of_it_too(kind: str, tiny: SentenceTransformer) -> None:
+    found, listed = tiny.preprocess(BATCHES[kind]()), tiny.preprocess(TEXTS)
+    assert torch.equal(found["input_ids"], listed["input_ids"])
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "set": (lambda: set(TEXTS), "no order.*a list"),
+    "frozenset": (lambda: frozenset(TEXTS), "no order.*a list"),
+    "frame": (lambda: pd.DataFrame({"text": TEXTS}), r"list\(frame\['text'\]\)"),
+    "frame of polars": (lambda: pl.DataFrame({"text": TEXTS}), "columns"),
+    "table of arrow": (lambda: pa.table({"text": TEXTS}), "to_pylist"),
+    "column of arrow": (lambda: pa.chunked_array([TEXTS]), "to_pylist"),
+    "dataset of torch": (Rows, "a list"),
+    "loader of torch": (lambda: torch.utils.data.DataLoader(Rows()), "a list"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_has_no_order_or_no_one_column_is_told_what_to_pass(kind: str, tiny: SentenceTransformer) -> None:
+    make, advice = REFUSED[kind]
+    with pytest.raises(InputError, match=advice):
+        tiny.encode(make())
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.nan, pd.NA, pd.NaT, 3, np.float32(2), True, object()])
+def test_a_missing_value_among_texts_is_named_and_called_no_image(missing: Any, tiny: SentenceTransformer) -> None:
+    for inputs in ([*TEXTS, missing], pd.Series([*TEXTS, missing], dtype=object)):
+        with pytest.raises(InputError, match="item 3") as error:
+            tiny.encode(inputs)
+        assert "not an image" not in str(error.value)
+        assert not isinstance(error.value, ImageError)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "a.png"
+    Image.effect_noise((40, 30), 90).convert("RGB").save(path)
+    return path
+
+
+def test_pictures_of_a_dataset_are_embedded_decoded_or_not(tiny: SentenceTransformer, picture: Path) -> None:
+    rows = {"image": [str(picture), str(picture)], "text": ["a red circle", None]}
+    decoded = Dataset.from_dict(rows, features=Features({"image": ImageColumn(), "text": Value("string")}))
+    kept = decoded.cast_column("image", ImageColumn(decode=False))
+    expected = np.stack([tiny.encode({"image": picture, "text": TEXTS[0]}), tiny.encode({"image": picture})])
+    for dataset in (decoded, kept):
+        assert np.abs(tiny.encode(dataset) - expected).max() <= 1e-5
+        assert np.abs(tiny.encode(dataset["image"]) - expected[1]).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda image: image,
+        lambda image: {"image": image},
+        lambda image: {"image": [image]},
+        lambda image: {"role": "user", "content": [{"type": "image", "image": image}]},
+    ],
+)
+def test_an_image_that_is_not_decoded_is_its_bytes_or_else_its_path(
+    wrap: Any, tiny: SentenceTransformer, picture: Path
+) -> None:
+    expected = tiny.encode({"image": picture})
+    content = picture.read_bytes()
+    for image in (
+        {"bytes": content, "path": None},
+        {"bytes": content, "path": "elsewhere.png"},
+        {"bytes": None, "path": str(picture)},
+        {"bytes": content},
+        {"path": str(picture)},
+    ):
+        assert np.array_equal(np.atleast_2d(tiny.encode([wrap(image)]))[0], expected)
+    with pytest.raises(InputError, match="item 0.*neither bytes nor a path"):
+        tiny.encode([wrap({"bytes": None, "path": None})])
+
+
+def test_columns_that_cannot_be_embedded_are_named(tiny: SentenceTransformer) -> None:
+    with pytest.raises(InputError, match=r"item 0: unknown keys \['label'\]"):
+        tiny.encode(Dataset.from_dict({"text": TEXTS, "label": [1, 2, 3]}))
+
+
+@pytest.mark.parametrize(
+    "single", [io.BytesIO(), np.zeros((30, 30, 3), np.uint8), torch.zeros(3, 30, 30, dtype=torch.uint8)]
+)
+def test_a_single_image_stays_one(single: Any, tiny: SentenceTransformer, picture: Path) -> None:
+    single = io.BytesIO(picture.read_bytes()) if isinstance(single, io.BytesIO) else single
+    assert tiny.encode(single).shape == (tiny.get_embedding_dimension(),)
+
+
+def test_an_open_file_is_told_what_to_pass(tiny: SentenceTransformer, picture: Path) -> None:
+    with picture.open("rb") as stream, pytest.raises(InputError, match="BufferedReader"):
+        tiny.encode(stream)

@@ -1,0 +1,225 @@
+"""Bare strings: which name images, which are texts, and which texts are told of."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from st_modules import ImageError, SentenceTransformer
+from st_modules.inputs.formats import FORMATS, IMAGE_SUFFIXES
+from st_modules.inputs.items import parse_items
+
+PICTURE = Image.effect_noise((40, 30), 90).convert("RGB")
+SUFFIXES = {
+    "JPEG": [".jpg", ".jpeg", ".jpe", ".jfif", ".JPG", ".Jfif"],
+    "PNG": [".png", ".apng", ".PNG"],
+    "GIF": [".gif"],
+    "WEBP": [".webp"],
+    "BMP": [".bmp", ".dib", ".DIB"],
+    "TIFF": [".tif", ".tiff", ".TIF"],
+    "PPM": [".ppm", ".pgm", ".pbm", ".pnm"],
+    "AVIF": [".avif", ".avifs"],
+}
+FILES = [(name, suffix) for name, suffixes in SUFFIXES.items() for suffix in [*suffixes, "", ".txt", ".old", ". "]]
+
+
+def write(path: Path, name: str = "PNG") -> Path:
+    PICTURE.save(path, name)
+    return path
+
+
+def seen(text: str) -> tuple[str | None, list[tuple[int, int]]]:
+    (item,) = parse_items([text])
+    return item.text, [image.size for image in item.images]
+
+
+def told(texts: list[Any], caplog: pytest.LogCaptureFixture) -> list[str]:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        parse_items(texts)
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_every_format_that_is_read_is_tried_here() -> None:
+    assert set(SUFFIXES) == set(FORMATS)
+    assert {suffix.lower() for suffixes in SUFFIXES.values() for suffix in suffixes} == IMAGE_SUFFIXES
+
+
+@pytest.mark.parametrize(("name", "suffix"), FILES)
+def test_an_existing_image_is_one_under_any_name(name: str, suffix: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"a b{suffix}", name)
+    assert seen(str(path)) == (None, [PICTURE.size])
+    assert seen(path.as_uri()) == (None, [PICTURE.size])
+
+
+def test_a_relative_path_counts_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a red circle")
+    assert seen("a red circle") == ("a red circle", [])
+    monkeypatch.chdir(tmp_path)
+    assert seen("a red circle") == (None, [PICTURE.size])
+
+
+@pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
+def test_a_single_path_is_embedded_as_the_image(method: str, tiny: SentenceTransformer, tmp_path: Path) -> None:
+    path = write(tmp_path / "picture.tif", "TIFF")
+    expected = getattr(tiny, method)({"image": path})
+    assert np.array_equal(getattr(tiny, method)(str(path)), expected)
+    assert np.abs(getattr(tiny, method)({"text": str(path)}) - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("content", [b"", b"<html></html>", b"\0\0\0\x18ftypheic"])
+@pytest.mark.parametrize("name", ["a.png", "a.heic", "a.svg"])
+def test_a_picture_that_cannot_be_read_is_no_text(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    (item,) = parse_items([str(tmp_path / name)])
+    with pytest.raises(ImageError, match="item 0"):
+        _ = item.images[0].size
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a.example/x.avif", "http://a.example/x.TIF?size=3", "HTTPS://a.example/x.jpe"]
+)
+def test_an_address_that_ends_as_an_image_does_is_one(url: str) -> None:
+    (item,) = parse_items([url])
+    assert (item.text, len(item.images)) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["https://a.example/page", "https://a.example/?image=a.png", "https://a.example", "ftp://a/b.png x"]
+)
+def test_another_address_is_text(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert seen(text) == (text, [])
+    assert told([text], caplog) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "photo.png",
+        "pictures/photo.JPEG",
+        "~/my photo.png",
+        "./a.tif",
+        "C:\\pictures\\a b.jpg",
+        "file:///no/a.webp",
+        "a.heic",
+    ],
+)
+def test_what_looks_like_an_image_and_names_none_is_told(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    (message,) = told([text], caplog)
+    assert repr(text) in message
+    assert seen(text) == (text, [])
+
+
+def test_it_is_told_once_a_call(tiny: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:
+    texts = ["a text", "photo.png", {"text": "other.png"}, "another.jpg", "third.gif"]
+    with caplog.at_level(logging.WARNING):
+        tiny.encode(texts)
+    (message,) = [record.getMessage() for record in caplog.records if "looks like" in record.getMessage()]
+    assert "'photo.png' (and 2 more)" in message
+
+
+def test_a_file_that_is_no_image_is_text_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "report.pdf"
+    path.write_bytes(b"%PDF-1.7")
+    assert seen(str(path)) == (str(path), [])
+    assert len(told([str(path)], caplog)) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a red circle",
+        "",
+        " ",
+        "see the picture.png",
+        "it ends.\nphoto.png",
+        "x" * 2000 + ".png",
+        "3.5",
+        "e.g.",
+        ".png x",
+    ],
+)
+def test_an_ordinary_text_is_not_told(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert told([text], caplog) == []
+    assert seen(text) == (text, [])
+
+
+def test_what_is_told_is_short_and_has_no_control_characters(caplog: pytest.LogCaptureFixture) -> None:
+    (message,) = told(["\x1b[31m" + "a" * 900 + ".png"], caplog)
+    assert "\x1b" not in message
+    assert len(message) < 400
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+@pytest.mark.parametrize("name", ["pipe", "pipe.png"])
+def test_nothing_but_a_regular_file_is_opened(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "folder.png").mkdir()
+    for path in (tmp_path / name, tmp_path / "folder.png"):
+        assert seen(str(path)) == (str(path), [])
+    assert seen("/dev/zero") == ("/dev/zero", [])
+
+
+def encoded(name: str) -> str:
+    stream = io.BytesIO()
+    PICTURE.save(stream, name)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda text: {"image": text},
+        lambda text: {"image": [text]},
+        lambda text: {"image": Path(text)},
+        lambda text: {"role": "user", "content": [{"type": "image", "image": text}]},
+        lambda text: {"role": "user", "content": [{"type": "image", "path": text}]},
+        lambda text: {"role": "user", "content": [{"type": "image_url", "image_url": {"url": text}}]},
+        lambda text: {"image": "\n".join(text[start : start + 76] for start in range(0, len(text), 76))},
+        lambda text: {"image": text.encode()},
+        lambda text: text.encode(),
+    ],
+)
+def test_base64_alone_is_told_what_it_lacks_and_not_printed(name: str, wrap: Any) -> None:
+    text = encoded(name)
+    with pytest.raises(ImageError, match=r"item 1.*data:image/png;base64") as error:
+        _ = parse_items(["a text", wrap(text)])[1].images[0].size
+    assert text[:24] not in str(error.value)
+
+
+def test_a_path_that_could_be_base64_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = encoded("PNG")[:40]
+    write(tmp_path / name)
+    (item,) = parse_items([{"image": name}])
+    assert item.images[0].size == PICTURE.size
+
+
+def test_a_text_that_is_no_path_is_not_printed() -> None:
+    with pytest.raises(ImageError, match="string of 300 characters") as error:
+        parse_items([{"image": "secret" * 50}])
+    assert "secret" not in str(error.value)
+
+
+def test_ordinary_texts_cost_no_more_than_a_look_at_the_disk() -> None:
+    texts = [f"a text about the number {number}, as long as texts are" * 3 for number in range(20_000)]
+    looks: list[str] = []
+    stat = os.stat
+
+    def count(path: Any, **options: Any) -> os.stat_result:
+        looks.append(path)
+        return stat(path, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "stat", count)
+        assert len(parse_items(texts)) == len(texts)
+    assert len(looks) <= 2 * len(texts)
