@@ -21,6 +21,7 @@ from st_modules.backbones import BACKBONES
 from st_modules.backbones.base import Backbone, find_backbone, refuse_options
 from st_modules.catalog import ModelSpec, find_model, near_miss
 from st_modules.checkpoints.locate import Checkpoint, locate, read_json, refuse_adapter
+from st_modules.encode.callers import refuse_left_out_images
 from st_modules.encode.engine import Engine
 from st_modules.encode.options import EncodeOptions
 from st_modules.errors import CheckpointError, UnknownModelError
@@ -216,9 +217,13 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
 
         Raises:
             InputError: Something cannot be embedded.
+            ValueError: The caller is known to have left something out; the message says what to pass instead.
         """
         backbone = self._backbone
-        return parse_items(inputs, backbone.image_limits) if backbone else list(inputs)
+        if backbone is None:
+            return list(inputs)
+        refuse_left_out_images(inputs)
+        return parse_items(inputs, backbone.image_limits)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Turn inputs into the features of one batch; see :meth:`Backbone.preprocess`."""
