@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from st_modules.backbones import BACKBONES
 from st_modules.backbones.base import Backbone, find_backbone, refuse_options
+from st_modules.card import write_card
 from st_modules.catalog import ModelSpec, find_model, near_miss
 from st_modules.checkpoints.locate import Checkpoint, locate, read_json, refuse_adapter
 from st_modules.encode.callers import refuse_left_out_images
@@ -27,13 +28,6 @@ from st_modules.encode.options import EncodeOptions
 from st_modules.errors import CheckpointError, UnknownModelError
 from st_modules.inputs.items import parse_items
 from st_modules.inputs.limits import ImageLimits
-
-# A saved model loads through this package, so its card must not send readers to the plain class.
-_CARD_WORDING = {
-    "First install the Sentence Transformers library:": "First install st-modules:",
-    "pip install -U sentence-transformers": "pip install -U st-modules",
-    "from sentence_transformers import SentenceTransformer": "from st_modules import SentenceTransformer",
-}
 
 
 class SentenceTransformer(sentence_transformers.SentenceTransformer):
@@ -173,6 +167,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
     ) -> tuple[list[nn.Module] | OrderedDict[str, nn.Module], dict[str, Any]]:
         if self._spec is None:
             return super()._load_modules(model_name_or_path, *args, **kwargs)
+        self.model_card_data.base_model = self._spec.repo_id
         backbone_class = BACKBONES[self._spec.backbone]
         saved = self._checkpoint.path / Backbone.config_file_name
         if saved.is_file():
@@ -186,8 +181,6 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             device=self._requested_device,
             **{**self._spec.options, **self._options},
         )
-        self.model_card_data.base_model = self._spec.repo_id
-        self.model_card_data.license = self._spec.licence
         return [backbone, Normalize()], {}
 
     def _get_module_init_defaults(self, class_ref: str) -> dict[str, Any]:
@@ -197,13 +190,14 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         return super()._get_module_init_defaults(class_ref)
 
     def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
-        super()._create_model_card(path, *args, **kwargs)
-        card = Path(path) / "README.md"
-        if self._backbone and card.is_file():
-            text = card.read_text(encoding="utf-8")
-            for theirs, ours in _CARD_WORDING.items():
-                text = text.replace(theirs, ours)
-            card.write_text(text, encoding="utf-8")
+        if self._backbone is None:
+            super()._create_model_card(path, *args, **kwargs)
+            return
+        dimension = self._backbone.get_embedding_dimension()
+        with write_card(
+            Path(path) / "README.md", self.model_card_data, self._spec, kept=self._model_card_text, dimension=dimension
+        ):
+            super()._create_model_card(path, *args, **kwargs)
 
     def parse(self, inputs: Sequence[Any]) -> list[Any]:
         """Check inputs before anything is embedded; images are not opened.

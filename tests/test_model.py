@@ -270,6 +270,14 @@ def test_saving_keeps_options_prompts_and_vectors(
     assert (again[0].max_image_tokens, again[0].max_length, again[0].min_image_tokens) == (16, 99, 4)
 
 
+def test_saving_and_loading_show_no_progress_bar(
+    model: SentenceTransformer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save_pretrained(str(tmp_path))
+    SentenceTransformer(str(tmp_path), device="cpu")
+    assert capsys.readouterr().err == ""
+
+
 def test_the_saved_folder_is_what_push_to_hub_uploads(
     model: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,13 @@ from typing_extensions import Self
 from st_modules.backbones.precision import loading_kwargs
 from st_modules.checkpoints.locate import SAVED_OPTIONS, Checkpoint
 from st_modules.checkpoints.lora import load_adapted
-from st_modules.checkpoints.weights import UNUSED_WEIGHTS, check_model_type, load_image_processor, load_pretrained
+from st_modules.checkpoints.weights import (
+    UNUSED_WEIGHTS,
+    check_model_type,
+    hide_progress_bar,
+    load_image_processor,
+    load_pretrained,
+)
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item, check_text, parse_items
 from st_modules.inputs.limits import ImageLimits
@@ -374,7 +380,8 @@ class Backbone(InputModule):
 
     def save_weights(self, output_path: str) -> None:
         """Write the weights and ``config.json`` to a folder."""
-        self.model.save_pretrained(output_path)
+        with hide_progress_bar():
+            self.model.save_pretrained(output_path)
 
     @classmethod
     def load(
