@@ -108,7 +108,10 @@ def test_truncated_dimensions_are_the_first_ones(model: SentenceTransformer, emb
         assert model.get_embedding_dimension() == 8
 
 
-@pytest.mark.parametrize(("precision", "dtype", "width"), [("int8", np.int8, 64), ("ubinary", np.uint8, 8)])
+@pytest.mark.parametrize(
+    ("precision", "dtype", "width"),
+    [("int8", np.int8, 64), ("uint8", np.uint8, 64), ("binary", np.int8, 8), ("ubinary", np.uint8, 8)],
+)
 def test_quantised_precisions(model: SentenceTransformer, precision: Any, dtype: type, width: int) -> None:
     quantised = model.encode(ITEMS[:1] * 50 + ITEMS, precision=precision)
     assert quantised.dtype == dtype
@@ -336,6 +339,7 @@ def test_both_names_and_forms_of_dtype(option: str, value: Any) -> None:
         ({"max_length": 10**7}, "max_length=10000000: .* 32768 positions"),
         ({"model_kwargs": {"dtype": "bogus"}}, "dtype='bogus'"),
         ({"backend": "onnx"}, "onnx"),
+        ({"backend": "openvino"}, "openvino"),
         ({"processor_kwargs": {"min_pixels": 3136}}, "min_image_tokens"),
     ],
 )
