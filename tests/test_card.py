@@ -99,6 +99,18 @@ def test_a_model_that_was_not_trained_is_what_it_was_loaded_from(gme: SentenceTr
     assert re.search(r"finetuned|trained from|model trained", text) is None
 
 
+PLAIN = "pip install -U sentence-transformers\nfrom sentence_transformers import SentenceTransformer\n"
+
+
+def test_a_card_sends_its_readers_to_this_package(gme: SentenceTransformer, tmp_path: Path) -> None:
+    card = save(gme, tmp_path / "saved")
+    (tmp_path / "saved" / "README.md").write_text(card.content + PLAIN, encoding="utf-8")
+    again = save(SentenceTransformer(str(tmp_path / "saved"), device="cpu"), tmp_path / "again")
+    for text in (card.content, again.content):
+        assert "First install st-modules:\n\n```bash\npip install -U st-modules\n" in text
+        assert not set(PLAIN.splitlines()) & set(text.splitlines())
+
+
 def test_a_card_is_kept_where_the_model_is_loaded_and_saved_again(gme: SentenceTransformer, tmp_path: Path) -> None:
     first = save(gme, tmp_path / "first")
     again = save(SentenceTransformer(str(tmp_path / "first"), device="cpu"), tmp_path / "again")
