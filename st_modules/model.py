@@ -20,22 +20,17 @@ from torch import Tensor, nn
 from st_modules.backbones import BACKBONES
 from st_modules.backbones.base import Backbone, find_backbone, refuse_options
 from st_modules.backbones.decoder import DecoderBackbone
+from st_modules.card import write_card
 from st_modules.catalog import ModelSpec, find_model, list_models, near_miss
 from st_modules.checkpoints.locate import Checkpoint, locate, read_json
 from st_modules.checkpoints.recognise import recognise, refuse_unnamed
+from st_modules.encode.callers import refuse_left_out_images
 from st_modules.encode.engine import Engine, check_finite
 from st_modules.encode.options import EncodeOptions
 from st_modules.errors import CheckpointError, UnknownModelError
 from st_modules.inputs.batches import is_batch
 from st_modules.inputs.items import parse_items
 from st_modules.inputs.limits import ImageLimits
-
-# A saved model loads through this package, so its card must not send readers to the plain class.
-_CARD_WORDING = {
-    "First install the Sentence Transformers library:": "First install st-modules:",
-    "pip install -U sentence-transformers": "pip install -U st-modules",
-    "from sentence_transformers import SentenceTransformer": "from st_modules import SentenceTransformer",
-}
 
 
 class SentenceTransformer(sentence_transformers.SentenceTransformer):
@@ -208,6 +203,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
     ) -> tuple[list[nn.Module] | OrderedDict[str, nn.Module], dict[str, Any]]:
         if self._spec is None:
             return super()._load_modules(model_name_or_path, *args, **kwargs)
+        self.model_card_data.base_model = self._spec.repo_id
         backbone_class = BACKBONES[self._spec.backbone]
         saved = self._checkpoint.path / Backbone.config_file_name
         if saved.is_file():
@@ -221,8 +217,6 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             device=self._requested_device,
             **{**self._spec.options, **self._options},
         )
-        self.model_card_data.base_model = self._spec.repo_id
-        self.model_card_data.license = self._spec.licence
         return [backbone, Normalize()], {}
 
     def _get_module_init_defaults(self, class_ref: str) -> dict[str, Any]:
@@ -232,13 +226,14 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         return super()._get_module_init_defaults(class_ref)
 
     def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
-        super()._create_model_card(path, *args, **kwargs)
-        card = Path(path) / "README.md"
-        if self._backbone and card.is_file():
-            text = card.read_text(encoding="utf-8")
-            for theirs, ours in _CARD_WORDING.items():
-                text = text.replace(theirs, ours)
-            card.write_text(text, encoding="utf-8")
+        if self._backbone is None:
+            super()._create_model_card(path, *args, **kwargs)
+            return
+        dimension = self._backbone.get_embedding_dimension()
+        with write_card(
+            Path(path) / "README.md", self.model_card_data, self._spec, kept=self._model_card_text, dimension=dimension
+        ):
+            super()._create_model_card(path, *args, **kwargs)
 
     def is_singular_input(self, inputs: Any) -> Any:
         """Tell a single input from several.
@@ -265,9 +260,13 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
 
         Raises:
             InputError: Something cannot be embedded.
+            ValueError: The caller is known to have left something out; the message says what to pass instead.
         """
         backbone = self._backbone
-        return parse_items(inputs, backbone.image_limits) if backbone else list(inputs)
+        if backbone is None:
+            return list(inputs)
+        refuse_left_out_images(inputs)
+        return parse_items(inputs, backbone.image_limits)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Turn inputs into the features of one batch; see :meth:`Backbone.preprocess`."""

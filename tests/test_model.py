@@ -108,7 +108,10 @@ def test_truncated_dimensions_are_the_first_ones(model: SentenceTransformer, emb
         assert model.get_embedding_dimension() == 8
 
 
-@pytest.mark.parametrize(("precision", "dtype", "width"), [("int8", np.int8, 64), ("ubinary", np.uint8, 8)])
+@pytest.mark.parametrize(
+    ("precision", "dtype", "width"),
+    [("int8", np.int8, 64), ("uint8", np.uint8, 64), ("binary", np.int8, 8), ("ubinary", np.uint8, 8)],
+)
 def test_quantised_precisions(model: SentenceTransformer, precision: Any, dtype: type, width: int) -> None:
     quantised = model.encode(ITEMS[:1] * 50 + ITEMS, precision=precision)
     assert quantised.dtype == dtype
@@ -270,6 +273,14 @@ def test_saving_keeps_options_prompts_and_vectors(
     assert (again[0].max_image_tokens, again[0].max_length, again[0].min_image_tokens) == (16, 99, 4)
 
 
+def test_saving_and_loading_show_no_progress_bar(
+    model: SentenceTransformer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save_pretrained(str(tmp_path))
+    SentenceTransformer(str(tmp_path), device="cpu")
+    assert capsys.readouterr().err == ""
+
+
 def test_the_saved_folder_is_what_push_to_hub_uploads(
     model: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +339,7 @@ def test_both_names_and_forms_of_dtype(option: str, value: Any) -> None:
         ({"max_length": 10**7}, "max_length=10000000: .* 32768 positions"),
         ({"model_kwargs": {"dtype": "bogus"}}, "dtype='bogus'"),
         ({"backend": "onnx"}, "onnx"),
+        ({"backend": "openvino"}, "openvino"),
         ({"processor_kwargs": {"min_pixels": 3136}}, "min_image_tokens"),
     ],
 )

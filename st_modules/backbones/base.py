@@ -25,6 +25,7 @@ from st_modules.checkpoints.weights import (
     UNUSED_WEIGHTS,
     check_model_type,
     describe_statistics,
+    hide_progress_bar,
     load_image_processor,
     load_pretrained,
 )
@@ -434,7 +435,8 @@ class Backbone(InputModule):
 
     def save_weights(self, output_path: str) -> None:
         """Write the weights and ``config.json`` to a folder."""
-        self.model.save_pretrained(output_path)
+        with hide_progress_bar():
+            self.model.save_pretrained(output_path)
 
     @classmethod
     def load(

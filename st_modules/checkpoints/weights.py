@@ -137,7 +137,7 @@ def load_pretrained(
     """
     loader: Any = model_class
     try:
-        with _hide_progress_bar():
+        with hide_progress_bar():
             model, info = loader.from_pretrained(
                 None if "state_dict" in kwargs else folder,
                 output_loading_info=True,
@@ -162,8 +162,8 @@ def load_pretrained(
 
 
 @contextmanager
-def _hide_progress_bar() -> Generator[None, None, None]:
-    # transformers shows one for weights that are read from the disk, in the output of every program.
+def hide_progress_bar() -> Generator[None, None, None]:
+    """Hide the bars that transformers shows for weights that are read or written, in the output of every program."""
     previous = logging.set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **{**kwargs, "disable": True}))
     try:
         yield

@@ -96,8 +96,9 @@ def read_instructions(path: Path, suite: Suite) -> dict[str, str]:
         raise BenchmarkDataError(f"{path}: must be a JSON object of instructions, all of them strings.")
     from mteb.abstasks.task_metadata import TaskType
 
-    known = {*(entry.name for entry in suite.entries), *get_args(TaskType), "query", "document"}
+    names = [*(entry.name for entry in suite.entries), *get_args(TaskType)]
+    known = {"query", "document", *(name + side for name in names for side in ("", "-query", "-document"))}
     for key in content:
-        if key.removesuffix("-query").removesuffix("-document") not in known:
+        if key not in known:
             raise UnknownBenchmarkError(f"{path}: {key!r} is no task of {suite.name}, no type of tasks, and no side.")
     return content

@@ -91,6 +91,7 @@ class MTEBModel(AbsEncoder):
 
         Raises:
             InputError: A row cannot be embedded; the message names the task, the side and the row, counted from 0.
+            ValueError: The rows have sound or film, which these models do not embed.
         """
         embed = {
             None: self.model.encode,
@@ -122,6 +123,8 @@ def _groups(batches: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any
 
 
 def _rows(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if unread := sorted(batch.keys() & {"audio", "video"}):
+        raise ValueError(f"{', '.join(unread)}: these models embed texts and images; leave this task out.")
     columns = [name for name in ("text", "image") if name in batch]
     rows = zip(*(batch[name] for name in columns), strict=True)
     return [{name: value for name, value in zip(columns, row, strict=True) if value is not None} for row in rows]

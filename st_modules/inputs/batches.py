@@ -22,9 +22,7 @@ def is_batch(inputs: Any) -> bool:
     if isinstance(inputs, (str, bytes, bytearray, Mapping, PathLike, io.IOBase)) or _is_of(inputs, "torch", "Tensor"):
         return False
     if isinstance(inputs, (set, frozenset)):
-        raise InputError(
-            f"A {type(inputs).__name__} has no order that embeddings could have: pass a list, as sorted(…)."
-        )
+        raise InputError("A set has no order that embeddings could have: pass a list, as sorted(…).")
     if hasattr(inputs, "to_pylist"):
         raise InputError(f"A {type(inputs).__name__} of Arrow: pass a list, as column.to_pylist().")
     if _is_of(inputs, "datasets", "Dataset", "IterableDataset") or _is_of(

@@ -240,6 +240,7 @@ def _targets(backbone: Backbone, settings: LoraSettings) -> list[str]:
 def _inject(model: sentence_transformers.SentenceTransformer, config: LoraConfig) -> None:
     backbone = backbone_of(model)
     inject_adapter_in_model(config, backbone.model)
+    model.model_card_data.add_tags("generated_from_trainer")  # the card of the model as it was holds no more
     for name, parameter in backbone.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()

@@ -25,7 +25,8 @@ class Trainer(SentenceTransformerTrainer):
     data_collator_class = DataCollator
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Collect nothing about the data for the model card."""
+        """Say in the model card that the model was trained, and collect nothing about the data."""
+        self.model.model_card_data.add_tags("generated_from_trainer")
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if not has_adapter(self.model):

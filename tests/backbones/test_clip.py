@@ -426,3 +426,8 @@ def test_a_batch_split_by_rows_has_the_same_gradients(rows: int) -> None:
     found = gradients(model, CachedMultipleNegativesRankingLoss(model, mini_batch_size=rows))
     assert {name for name in found if found[name] is None} == {name for name in expected if expected[name] is None}
     assert [name for name, each in expected.items() if each is not None and not close(found[name], each)] == []
+
+
+def test_vectors_of_tokens_are_refused(model: SentenceTransformer) -> None:
+    with pytest.raises(ValueError, match="token_embeddings.*this model embeds text and images apart"):
+        model.encode("a car", output_value="token_embeddings")

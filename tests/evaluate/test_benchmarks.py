@@ -279,7 +279,16 @@ def test_instructions_are_read_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "code"), [({"DrawingsT3I": "Find it."}, 2), ({"query": 3}, 1), (["Find it."], 1)], ids=str
+    ("content", "code"),
+    [
+        ({"DrawingsT3I": "Find it."}, 2),
+        ({"DrawingsT2I-qurey": "Find it."}, 2),
+        ({"DrawingsT2I-document-query": "Find it."}, 2),
+        ({"query-document": "Find it."}, 2),
+        ({"query": 3}, 1),
+        (["Find it."], 1),
+    ],
+    ids=str,
 )
 def test_instructions_that_would_not_be_used_are_an_error(tmp_path: Path, content: Any, code: int) -> None:
     result = instructed(tmp_path, content)

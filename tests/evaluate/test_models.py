@@ -12,17 +12,25 @@ from typing import Any
 import mteb
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, Features, Image, Value
 from mteb._create_dataloaders import create_dataloader
+from mteb.abstasks.abstask import AbsTask
+from mteb.abstasks.classification import AbsTaskClassification
+from mteb.abstasks.sts import AbsTaskSTS
+from mteb.models import SentenceTransformerEncoderWrapper
 from mteb.types import PromptType
+from scipy.stats import spearmanr
 from sklearn.metrics import ndcg_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from st_modules import InputError, SentenceTransformer, get_model, list_models
+from st_modules.demo.wording import caption, paraphrase
 from st_modules.errors import MissingExtraError
 from st_modules.evaluate import Entry, MTEBModel, collect, evaluate, load_model, model_meta, wrap_model
 from st_modules.evaluate import models as models_module
-from st_modules.evaluate.drawings import DRAWINGS, Drawings, DrawingsMixed, DrawingsT2I
+from st_modules.evaluate.drawings import DRAWINGS, Drawings, DrawingsI2T, DrawingsIT2I, DrawingsMixed, DrawingsT2I
 from st_modules.evaluate.instructions import find_instruction
+from st_modules.evaluate.local_task import local_metadata
 from tests.helpers.evaluation import ranks, similarities
 from tests.helpers.paths import GOLDEN
 from tests.helpers.references import reference
@@ -40,6 +48,7 @@ FAMILIES = (
     "e5-v",
     "dse-qwen2-2b",
 )
+QUIET: dict[str, Any] = {"show_progress_bar": False, "co2_tracker": False}
 INSTRUCTED = {"gme-2b", "vlm2vec-qwen2vl-2b", "vlm2vec-llava-next", "bge-vl-mllm-s1"}
 
 
@@ -222,6 +231,159 @@ class _Recorder:
         return functools.partial(self._call, side)
 
 
+@pytest.mark.parametrize("column", ["audio", "video"])
+def test_what_no_model_here_embeds_is_refused(tiny: SentenceTransformer, column: str) -> None:
+    batches: Any = [{"text": ["a star"], column: [object()]}]
+    options: dict[str, Any] = {"task_metadata": DrawingsMixed.metadata, "hf_split": "test", "hf_subset": "default"}
+    with pytest.raises(ValueError, match=f"^{column}: these models embed texts and images"):
+        wrap_model(tiny, "tiny").encode(batches, show_progress_bar=False, **options)
+
+
+# ------------------------------------------------------------------------------------- tasks of other types
+
+
+def score_by_mteb(model: Any, task: AbsTask, folder: Path) -> float:
+    """Run a task by mteb alone; its main score."""
+    (result,) = mteb.evaluate(model, task, cache=mteb.ResultCache(folder), **QUIET).task_results
+    return result.get_score()
+
+
+class _PictureSTS(AbsTaskSTS):
+    """Pairs of drawings, with scores that have nothing to do with them."""
+
+    metadata = local_metadata(
+        "PictureSTS", category="i2i", description="-", main_score="spearman", type="STS", modalities=["image"]
+    )
+    column_names = ("left", "right")
+
+    def load_data(self, *args: Any, **kwargs: Any) -> None:
+        pictures: Any = list(DrawingsT2I(12).subsets()["default"]["corpus"]["image"])
+        columns = {"left": pictures[:6], "right": pictures[6:], "score": [0.0, 3.0, 1.0, 5.0, 2.0, 4.0]}
+        features = Features({"left": Image(), "right": Image(), "score": Value("float64")})
+        self.dataset: Any = {"test": Dataset.from_dict(columns, features=features)}
+        self.data_loaded = True
+
+
+def test_pairs_of_pictures_are_scored_by_their_cosines(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    task = _PictureSTS()
+    found = score_by_mteb(wrap_model(tiny, "tiny"), task, tmp_path)
+    task.load_data()
+    rows: Any = task.dataset["test"]
+    left, right = (tiny.encode(list(rows[side]), normalize_embeddings=True) for side in ("left", "right"))
+    expected = spearmanr((left * right).sum(axis=1), rows["score"])[0]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+class _PictureClassification(AbsTaskClassification):
+    """Drawings with labels that have nothing to do with them, told by the nearest drawing of a label that is known."""
+
+    metadata = local_metadata(
+        "PictureClassification",
+        category="i2c",
+        description="-",
+        main_score="accuracy",
+        type="Classification",
+        modalities=["image"],
+    )
+    input_column_name = "image"
+    samples_per_label, n_experiments = 4, 1
+    evaluator_model: Any = KNeighborsClassifier(n_neighbors=1)
+
+    def load_data(self, *args: Any, **kwargs: Any) -> None:
+        pictures: Any = list(DrawingsT2I(16).subsets()["default"]["corpus"]["image"])
+        features = Features({"image": Image(), "label": Value("int64")})
+        halves = {"train": pictures[:8], "test": pictures[8:]}
+        self.dataset: Any = {
+            split: Dataset.from_dict({"image": half, "label": [0, 1] * 4}, features=features)
+            for split, half in halves.items()
+        }
+        self.data_loaded = True
+
+
+def test_pictures_are_classified_by_their_vectors(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    task = _PictureClassification()
+    found = score_by_mteb(wrap_model(tiny, "tiny"), task, tmp_path)
+    task.load_data()
+    data: Any = task.dataset
+    known, asked = (tiny.encode(list(data[split]["image"])) for split in ("train", "test"))
+    nearest = np.square(asked[:, None] - known[None]).sum(axis=2).argmin(axis=1)
+    assert found == pytest.approx(np.mean(nearest % 2 == np.arange(8) % 2))
+
+
+# ---------------------------------------------------------------------------- mteb with the model as it is
+
+
+class _Fused(DrawingsMixed):
+    """Drawings with a description look for drawings with a description."""
+
+    metadata = local_metadata("DrawingsFused", category="it2it", description="-", main_score="ndcg_at_10")
+    query_kinds = document_kinds = ("text", "image")
+
+    def items(self) -> Any:
+        both: list[Any] = [{"text": caption(scene)} | self.drawing(scene) for scene in self.scenes]
+        return both, both
+
+
+class _Texts(DrawingsT2I):
+    """Descriptions look for descriptions in other words."""
+
+    metadata = local_metadata(
+        "DrawingsTexts", category="t2t", description="-", main_score="ndcg_at_10", type="Retrieval", modalities=["text"]
+    )
+    query_kinds = document_kinds = ("text",)
+
+    def items(self) -> Any:
+        return [{"text": paraphrase(s, self.rng)} for s in self.scenes], [{"text": caption(s)} for s in self.scenes]
+
+
+# mteb says of tiny's prompts that they are for no task of its own, and is warned of names that it uses itself.
+as_it_is = pytest.mark.filterwarnings(
+    "ignore:Some prompts are not in the expected format:UserWarning",
+    "ignore:Task name .* is not valid:UserWarning",
+    "ignore:The fill_missing parameter is deprecated:DeprecationWarning",
+    "ignore:The `get_sentence_embedding_dimension` method:FutureWarning",
+)
+
+
+@as_it_is
+@pytest.mark.parametrize("task", [DrawingsMixed, _Fused])
+def test_mteb_given_the_model_itself_is_refused_where_it_drops_the_images(
+    tiny: SentenceTransformer, tmp_path: Path, task: type[Drawings]
+) -> None:
+    with pytest.raises(ValueError, match=r"left out the images of this task\. Pass it .*wrap_model"):
+        score_by_mteb(tiny, task(3), tmp_path)
+
+
+@as_it_is
+@pytest.mark.parametrize("task", [DrawingsT2I, DrawingsI2T, DrawingsIT2I])
+def test_mteb_given_the_model_itself_refuses_tasks_with_a_side_of_images(
+    tiny: SentenceTransformer, tmp_path: Path, task: type[Drawings]
+) -> None:
+    with pytest.raises(ValueError, match=r"supports \['text'\], but none overlap"):
+        score_by_mteb(tiny, task(3), tmp_path)
+
+
+@as_it_is
+def test_mteb_given_the_model_itself_scores_texts_without_instructions(
+    tiny: SentenceTransformer, tmp_path: Path
+) -> None:
+    assert score_by_mteb(tiny, _Texts(12), tmp_path) == pytest.approx(
+        expected(tiny, _Texts(12), None)["ndcg_at_10"], abs=1e-5
+    )
+
+
+@as_it_is
+def test_a_wrapper_of_mteb_that_knows_of_images_is_served(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    wrapper = SentenceTransformerEncoderWrapper(tiny)
+    wrapper.mteb_model_meta = wrapper.mteb_model_meta.model_copy(update={"modalities": ["text", "image"]})
+    right = expected(tiny, DrawingsMixed(12), None)["ndcg_at_10"]
+    assert score_by_mteb(wrapper, DrawingsMixed(12), tmp_path) == pytest.approx(right, abs=1e-5)
+
+
+def test_rows_of_texts_are_embedded_where_mteb_is_imported(tiny: SentenceTransformer) -> None:
+    assert tiny.encode([{"text": "a star"}]) == pytest.approx(tiny.encode(["a star"]), abs=1e-6)
+
+
 # --------------------------------------------------------------------------------------------- instructions
 
 
@@ -324,8 +486,7 @@ def test_the_description_says_how_to_load_the_model(tmp_path: Path) -> None:
     meta = model_meta(get_model("tiny"))
     assert meta.loader is not None
     model = meta.loader(meta.name, revision=meta.revision, **meta.loader_kwargs, device="cpu")
-    options: dict[str, Any] = {"show_progress_bar": False, "co2_tracker": False}
-    results = mteb.evaluate(model, DrawingsT2I(3), cache=mteb.ResultCache(tmp_path), **options)
+    results = mteb.evaluate(model, DrawingsT2I(3), cache=mteb.ResultCache(tmp_path), **QUIET)
     assert results.task_results[0].get_score() > 0.5
     assert (results.model_name, results.model_revision) == (meta.name, meta.revision)
 

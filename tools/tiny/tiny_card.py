@@ -25,7 +25,7 @@ tags:
 # tiny
 
 The model that ships with st-modules: a Qwen2-VL shrunk to {parameters:,} parameters with its own small tokenizer,
-trained from nothing on pictures drawn by code. It embeds text, images, and images with a text into one space of
+trained on nothing but drawings made by code. It embeds text, images, and images with a text into one space of
 {dimension} dimensions, loads without network, and is what the demonstration, the documentation and the tests run on.
 
 It knows drawings of one to three equal shapes of one colour on a plain background, as in
