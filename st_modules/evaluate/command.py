@@ -19,6 +19,7 @@ from st_modules.evaluate import (
     wrap_model,
 )
 from st_modules.evaluate.files import read_json
+from st_modules.evaluate.models import revision_of
 from st_modules.model import SentenceTransformer
 
 
@@ -63,7 +64,14 @@ def run_tasks(
     See :func:`st_modules.evaluate.evaluate`.
     """
     spec = find_model(name)
-    wrapped = wrap_model(model, name, weights=weights, base_weights=base_weights, instructions=instructions)
+    wrapped = wrap_model(
+        model,
+        name,
+        revision=revision_of(name),
+        weights=weights,
+        base_weights=base_weights,
+        instructions=instructions,
+    )
     outcome = evaluate(
         wrapped,
         entries,

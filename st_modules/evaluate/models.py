@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 import st_modules
 from st_modules.backbones.base import find_backbone
 from st_modules.catalog import ModelSpec, find_model
+from st_modules.checkpoints.weights import digest_weights
 from st_modules.errors import name_inputs
 from st_modules.evaluate.instructions import find_instruction
 from st_modules.model import SentenceTransformer
@@ -202,22 +203,33 @@ def load_model(
     """
     name = catalog_name or name
     options = {key: value for key, value in kwargs.items() if key not in _WHERE_ONLY}
-    if (spec := find_model(name)) and revision in (None, model_meta(spec).revision):
-        kwargs["revision"] = None  # the catalog's, which is no commit where the catalog has none
-    else:
-        kwargs["revision"] = revision
+    # The catalog's revision is no commit where the catalog has none.
+    published = find_model(name) and revision in (None, revision_of(name))
+    kwargs["revision"] = None if published else revision
     if weights is not None or base_weights is not None:
         kwargs.update(weights=weights, base_weights=base_weights)
     model = SentenceTransformer(name, **kwargs)
     return wrap_model(
         model,
         name,
-        revision=revision,
+        revision=revision_of(name, revision),
         weights=weights,
         base_weights=base_weights,
         instructions=instructions,
         options=options,
     )
+
+
+def revision_of(name: str, revision: str | None = None) -> str:
+    """Return what the results of a model are filed under that has the weights that its name stands for.
+
+    Args:
+        name: A name of the catalog, a folder, or a repository.
+        revision: What was loaded from the Hub; the catalog's revision by default.
+    """
+    if spec := find_model(name):
+        return str(model_meta(spec, revision=revision).revision)
+    return weights_revision([Path(name)]) if Path(name).is_dir() else revision or "main"
 
 
 def wrap_model(
@@ -235,9 +247,11 @@ def wrap_model(
     Args:
         model: The model.
         name: What it was loaded by: a name of the catalog, a folder, or a repository.
-        revision: What was loaded from the Hub; the catalog's revision by default.
-        weights: Local files that it was loaded from. Results are filed under a hash of their weights then, never under
-            the published revision; so they are where ``name`` is a folder.
+        revision: What its results are filed under, such as the repository's commit. By default a hash of the
+            weights that the model has now, for it may have been trained since it was loaded; one that is trained after
+            it was wrapped is wrapped again.
+        weights: Local files whose weights it has. Results are filed under a hash of those then, whatever ``revision``
+            says.
         base_weights: Local files of what an adapter or a tower is built on.
         instructions: See :class:`MTEBModel`.
         options: What else makes its vectors other than by default; mteb files its results apart for it.
@@ -246,10 +260,9 @@ def wrap_model(
         The model, with metadata that has its number of parameters, its dimension and its longest input.
     """
     folders = [Path(folder) for folder in (weights, base_weights) if folder is not None]
-    if spec := find_model(name):
-        meta = model_meta(spec, revision=weights_revision(folders) if folders else revision)
-    else:
-        meta = _meta_of_other(name, revision)
+    revision = weights_revision(folders) if folders else revision or f"weights-{digest_weights(model)}"
+    spec = find_model(name)
+    meta = model_meta(spec, revision=revision) if spec else _meta_of_other(name, revision)
     changed = {key: str(value) for key, value in (options or {}).items()}
     if instructions:
         changed["instructions"] = hashlib.sha256(repr(sorted(instructions.items())).encode()).hexdigest()[:12]
@@ -262,13 +275,12 @@ def wrap_model(
     return MTEBModel(model, meta.model_copy(update=facts), instructions)
 
 
-def _meta_of_other(name: str, revision: str | None) -> ModelMeta:
+def _meta_of_other(name: str, revision: str) -> ModelMeta:
     """Describe a model that the catalog does not have: a saved folder, or another repository."""
     folder = Path(name)
-    local = folder.is_dir()
     changes = {
-        "name": f"local/{folder.resolve().name}" if local else name,
-        "revision": weights_revision([folder]) if local else revision or "main",
+        "name": f"local/{folder.resolve().name}" if folder.is_dir() else name,
+        "revision": revision,
         "modalities": ["text", "image"],
         "similarity_fn_name": ScoringFunction.COSINE,
         "framework": ["Sentence Transformers", "PyTorch"],

@@ -12,6 +12,7 @@ from typing import Any
 import mteb
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset, Features, Image, Value
 from mteb._create_dataloaders import create_dataloader
 from mteb.abstasks.abstask import AbsTask
@@ -132,9 +133,18 @@ def test_a_task_can_be_run_twice(tiny: SentenceTransformer, tmp_path: Path) -> N
 # ------------------------------------------------------------------------------------------------- going on
 
 
+def test_results_of_a_model_are_not_those_of_it_before_it_was_trained(tmp_path: Path) -> None:
+    model = SentenceTransformer("tiny", device="cpu")
+    before = run(wrap_model(model, "tiny"), tmp_path, entry(DrawingsT2I))
+    next(model.parameters()).data.normal_(generator=torch.Generator().manual_seed(0))
+    after = run(wrap_model(model, "tiny"), tmp_path, entry(DrawingsT2I))
+    assert after.scores["DrawingsT2I"]["ndcg_at_10"] < before.scores["DrawingsT2I"]["ndcg_at_10"]
+
+
 def test_a_task_with_results_is_not_run_again(tiny: SentenceTransformer, tmp_path: Path) -> None:
     first = run(wrap_model(tiny, "tiny"), tmp_path, entry(DrawingsT2I))
-    again = run(_Silent(tiny, model_meta(get_model("tiny"))), tmp_path, entry(DrawingsT2I))
+    meta: Any = wrap_model(tiny, "tiny").mteb_model_meta
+    again = run(_Silent(tiny, meta), tmp_path, entry(DrawingsT2I))
     assert again.errors == {}
     assert again.scores == first.scores
 
