@@ -154,7 +154,8 @@ def test_it_is_run_again_when_asked_and_when_its_data_changed(
     tiny: SentenceTransformer, tmp_path: Path, scenes: int, options: dict[str, Any]
 ) -> None:
     run(wrap_model(tiny, "tiny"), tmp_path, entry(DrawingsT2I))
-    model = _Silent(tiny, model_meta(get_model("tiny")))
+    meta: Any = wrap_model(tiny, "tiny").mteb_model_meta
+    model = _Silent(tiny, meta)
     assert run(model, tmp_path, entry(DrawingsT2I, scenes), **options).errors == {"DrawingsT2I": "RuntimeError: it ran"}
 
 
