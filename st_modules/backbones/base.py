@@ -20,7 +20,7 @@ from typing_extensions import Self
 from st_modules.backbones.precision import loading_kwargs
 from st_modules.checkpoints.adapter_files import read_adapters, write_adapters
 from st_modules.checkpoints.adapters import collect_adapters, install_adapters, without_adapters
-from st_modules.checkpoints.locate import SAVED_OPTIONS, Checkpoint
+from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, Checkpoint, lone_adapter
 from st_modules.checkpoints.lora import load_adapted
 from st_modules.checkpoints.weights import UNUSED_WEIGHTS, check_model_type, load_image_processor, load_pretrained
 from st_modules.inputs.images import ImageSource
@@ -419,6 +419,8 @@ class Backbone(InputModule):
             "local_files_only": local_files_only,
         }
         folder = Path(cast(str, cls.load_dir_path(model_name_or_path, **location)))
+        if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+            raise lone_adapter(folder)
         adapters = read_adapters(folder)
         module = cls.from_checkpoint(
             Checkpoint(folder),

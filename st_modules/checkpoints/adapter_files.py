@@ -100,4 +100,8 @@ def _remove_adapters(folder: Path) -> None:
 
 
 def _are_names(value: Any) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(name, str) and name for name in value)
+    return (
+        isinstance(value, list)
+        and all(isinstance(name, str) and name for name in value)
+        and len({*value}) == len(value)
+    )

@@ -191,14 +191,17 @@ def install_adapter(part: nn.Module, name: str, adapter: Adapter, source: Path) 
     """
     try:
         inject_adapter(part, name, adapter.config)
-    except (ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{source}: the adapter does not fit the model: {error}") from error
     fill_adapter(part, name, adapter.weights, source)
 
 
 def inject_adapter(part: nn.Module, name: str, config: PeftConfig) -> None:
     """Put a new adapter into a part of a model, in place, and make it the active one."""
+    # PEFT warns where there are others already, which are meant here.
+    others = part.__dict__.pop("peft_config", {})
     inject_adapter_in_model(config, part, name)
+    part.__dict__["peft_config"] = {**others, name: config}
     if isinstance(part, PreTrainedModel):
         # What sentence-transformers' methods for adapters ask, which go to the model.
         part._hf_peft_config_loaded = True

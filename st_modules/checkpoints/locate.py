@@ -167,19 +167,27 @@ def refuse_adapter(folder: Path) -> None:
     """Refuse the folder of an adapter to a model of the catalog, whose base transformers would look for on the Hub.
 
     Raises:
-        CheckpointError: It is one; the message names the models that it may be for.
+        CheckpointError: It is one, or the folder of its base is gone; the message names the models that it may be for.
     """
     config = folder / ADAPTER_CONFIG
     if not config.is_file() or any((folder / name).is_file() for name in ("modules.json", "config.json")):
         return
     base = read_json(config).get("base_model_name_or_path")
-    names = [spec.name for spec in list_models() if base in (None, spec.repo_id)]
+    names = [spec.name for spec in list_models() if base in (None, spec.repo_id, str(spec.path))]
     if names:
-        which = f", {' or '.join(names)}," if base else ""
-        raise CheckpointError(
-            f"{folder}: it holds an adapter and no model. Load the model that it was trained on{which} and call "
-            f"st_modules.train.load_adapter(model, {str(folder)!r})."
-        )
+        raise lone_adapter(folder, f", {' or '.join(names)}," if base else "")
+    if isinstance(base, str) and (Path(base) / SAVED_OPTIONS).is_file():
+        raise lone_adapter(folder, f", {base},")
+    if isinstance(base, str) and Path(base).is_absolute() and not Path(base).exists():
+        raise lone_adapter(folder, f" ({base}, which is gone),")
+
+
+def lone_adapter(folder: Path, which: str = "") -> CheckpointError:
+    """Return the error for a folder that holds an adapter and lacks its model; ``which`` says what that was."""
+    return CheckpointError(
+        f"{folder}: it holds an adapter and no model. Load the model that it was trained on{which} and call "
+        f"st_modules.train.load_adapter(model, {str(folder)!r})."
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
