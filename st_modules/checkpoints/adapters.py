@@ -111,9 +111,13 @@ def active_adapters(model: nn.Module) -> tuple[list[str], bool]:
     """Return which adapters of a model are active, and whether they are enabled.
 
     Raises:
-        ValueError: Not the same ones are in all layers, or they are merged for the time being.
+        ValueError: Not the same ones are in all layers, they are merged for the time being, or layers are repeated.
     """
-    wrappers = find_wrappers(unwrap(model))
+    model = unwrap(model)
+    configs = [config for _, part in _find_adapted(model) for config in part.__dict__["peft_config"].values()]
+    if any(getattr(config, "layer_replication", None) for config in configs):
+        raise ValueError("layer_replication: layers that repeat others share their weights. Use adapters without it.")
+    wrappers = find_wrappers(model)
     if any(isinstance(wrapper, BaseTunerLayer) and wrapper.merged for wrapper in wrappers):
         raise ValueError(
             "Adapters are merged for the time being: call unmerge() of the layers or of PEFT's model, or make it last "

@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 
 from st_modules import EncodeOptions, SentenceTransformer
 from st_modules.checkpoints.adapters import collect_adapters, without_adapters
-from st_modules.train import LoraSettings, add_lora
+from st_modules.train import LoraSettings, add_lora, merge_adapter
 from tests.helpers.adapters import LAYERS, adapted, difference, disturb, embed, lora, trained
 from tests.helpers.training_rows import load
 
@@ -137,6 +137,7 @@ def test_an_adapter_is_saved_under_any_name(tmp_path: Path) -> None:
     again = reload(model, tmp_path / "model")
     assert difference(again, "gme-2b", embed(model, "gme-2b")) <= 1e-6
     assert again.active_adapters() == ["my/adapter"]
+    assert [*again.transformers_model.peft_config] == ["my/adapter"]  # and transformers has loaded no other
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -232,6 +233,15 @@ def test_a_kind_that_keeps_something_outside_of_its_file_is_refused(tmp_path: Pa
     model = adapted("gme-2b", AdaLoraConfig(target_modules=LAYERS["gme-2b"], total_step=10))
     with pytest.raises(ValueError, match=r"ADALORA.*ranknum"):
         model.save_pretrained(str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("use", ["save", "merge"])
+def test_layers_that_repeat_others_are_refused(use: str, tmp_path: Path) -> None:
+    name = "bge-visualized-base"
+    model = adapted(name, lora(name, layer_replication=[[0, 2], [1, 2]]))
+    with pytest.raises(ValueError, match="layer_replication"):
+        model.save_pretrained(str(tmp_path)) if use == "save" else merge_adapter(model)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_prompt_that_is_learned_is_refused(tmp_path: Path) -> None:
