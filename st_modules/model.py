@@ -22,8 +22,12 @@ from st_modules.backbones.base import Backbone, find_backbone, refuse_options
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.card import write_card
 from st_modules.catalog import ModelSpec, find_model, list_models, near_miss
+from st_modules.checkpoints.adapter_files import name_weights
+from st_modules.checkpoints.adapters import collect_adapters, fill_adapter
 from st_modules.checkpoints.locate import Checkpoint, locate, read_json
+from st_modules.checkpoints.lora import read_peft_files
 from st_modules.checkpoints.recognise import recognise, refuse_unnamed
+from st_modules.checkpoints.weights import refuse_misfits
 from st_modules.encode.callers import refuse_left_out_images
 from st_modules.encode.engine import Engine, check_finite
 from st_modules.encode.options import EncodeOptions
@@ -224,6 +228,64 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             _check_options(self._module_classes[class_ref], self._options)
             return {**self._options, "device": self._requested_device}
         return super()._get_module_init_defaults(class_ref)
+
+    def add_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Add an adapter of PEFT; see ``sentence_transformers.SentenceTransformer.add_adapter``.
+
+        Everything else of the model is frozen. That of Visualized-BGE goes to its text encoder.
+        """
+        super().add_adapter(*args, **kwargs)
+        self._follow_adapters()
+
+    def load_adapter(
+        self, peft_model_id: str | None = None, adapter_name: str | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Load an adapter from PEFT's files; see ``sentence_transformers.SentenceTransformer.load_adapter``.
+
+        Everything else of the model is frozen. That of Visualized-BGE goes to its text encoder.
+
+        Raises:
+            CheckpointError: A weight is missing or has no place; the adapter is taken out again.
+        """
+        outcome: Any = super().load_adapter(peft_model_id, adapter_name, *args, **kwargs)
+        if self._backbone and (outcome.missing_keys or outcome.unexpected_keys):
+            # transformers logs them and goes on. Among them are the magnitudes of every DoRA adapter.
+            try:
+                self._fill_adapter(Path(str(peft_model_id)), adapter_name or "default", outcome)
+            except CheckpointError:
+                self.delete_adapter(adapter_name or "default")
+                raise
+        self._follow_adapters()
+        return outcome
+
+    def _fill_adapter(self, folder: Path, name: str, outcome: Any) -> None:
+        """Load the weights of an adapter again, by their own names, where they are in a folder."""
+        if not folder.is_dir():
+            found = {"missing": set(outcome.missing_keys), "unexpected": set(outcome.unexpected_keys)}
+            refuse_misfits(folder, misshapen=set(), **found)
+        part: Any = self.transformers_model
+        fill_adapter(part, name, name_weights(*read_peft_files(folder)).weights, folder)
+
+    def _follow_adapters(self) -> None:
+        # The card of the model as it was holds no more.
+        self.model_card_data.add_tags("generated_from_trainer")
+        # transformers freezes the model that it adapts, which may be one part of ours.
+        if (backbone := self._backbone) and (adapted := self.transformers_model):
+            inside = {id(parameter) for parameter in adapted.parameters()}
+            for parameter in backbone.model.parameters():
+                parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
+
+    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Save the model to a folder; see ``sentence_transformers.SentenceTransformer.save_pretrained``.
+
+        Adapters that are not merged are saved beside the weights, and loaded with them.
+
+        Raises:
+            ValueError: The adapters are in a state that no file has; nothing is written.
+        """
+        if backbone := self._backbone:
+            collect_adapters(backbone.model)
+        super().save(path, *args, **kwargs)
 
     def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
         if self._backbone is None:

@@ -18,7 +18,7 @@ from llamaindex_gme import MultimodalVectorIndexRetriever
 from st_modules.evaluate.local_task import LocalTask
 from st_modules.train import DataCollator, Trainer
 
-OWN = {"_backbone", "_prepare"}
+OWN = {"_backbone", "_prepare", "_fill_adapter", "_follow_adapters", "_trains_nothing_else"}
 """Private methods of ours on a subclass, which override nothing."""
 
 CLASSES = [

@@ -14,10 +14,13 @@ import pytest
 import sentence_transformers
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from sentence_transformers.sentence_transformer.modules import Normalize
 
-from st_modules import ImageError, InputError, SentenceTransformer, UnknownModelError
+from st_modules import CheckpointError, ImageError, InputError, SentenceTransformer, UnknownModelError
+from tests.helpers.adapters import adapted, difference, embed, lora, trained
 from tests.helpers.paths import GOLDEN
+from tests.helpers.training_rows import load
 
 GOLDEN_GME = GOLDEN / "gme"
 CHECKPOINT = GOLDEN_GME / "checkpoint"
@@ -452,3 +455,56 @@ def test_the_cache_folder_of_sentence_transformers_is_used(tmp_path: Path, monke
     assert (asked["cache_dir"], asked["token"], asked["local_files_only"]) == (str(tmp_path), "secret", False)
     SentenceTransformer("gme-2b", device="cpu", revision="main", cache_folder="/elsewhere", local_files_only=True)
     assert (asked["revision"], asked["cache_dir"], asked["local_files_only"]) == ("main", "/elsewhere", True)
+
+
+def test_everything_but_the_adapter_is_frozen_whatever_the_adapter_is_of() -> None:
+    model = load("bge-visualized-base")
+    model.add_adapter(lora("bge-visualized-base"))
+    assert {"lora_" in name for name in trained(model)} == {True}
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("name", ["gme-2b", "bge-visualized-base"])
+def test_load_adapter_takes_a_saved_models_adapter(name: str, dora: bool, tmp_path: Path) -> None:
+    model = adapted(name, lora(name, use_dora=dora))
+    model.save_pretrained(str(tmp_path / "first"))
+    again = load(name)
+    again.load_adapter(str(tmp_path / "first"), "mine", is_trainable=True)
+    assert again.active_adapters() == ["mine"]
+    assert {"lora_" in name for name in trained(again)} == {True}
+    assert difference(again, name, embed(model, name)) <= 1e-6
+    again.save_pretrained(str(tmp_path / "second"))
+    last = SentenceTransformer(str(tmp_path / "second"), device="cpu")
+    assert difference(last, name, embed(model, name)) <= 1e-6
+
+
+@pytest.mark.parametrize("what", ["missing", "unexpected"])
+def test_load_adapter_refuses_an_adapter_that_does_not_fit(what: str, tmp_path: Path) -> None:
+    adapted("gme-2b").save_pretrained(str(tmp_path))
+    file = tmp_path / "adapter_model.safetensors"
+    weights = load_file(file)
+    first = min(weights)
+    if what == "unexpected":
+        weights[first.replace("layers.0", "layers.9")] = weights[first].clone()
+    else:
+        del weights[first]
+    save_file(weights, file)
+    model = load("gme-2b")
+    with pytest.raises(CheckpointError, match=f"{tmp_path}.*{what}"):
+        model.load_adapter(str(tmp_path))
+    assert difference(model, "gme-2b", embed(load("gme-2b"), "gme-2b")) <= 1e-6
+    with pytest.raises(CheckpointError, match=f"{what}"):
+        model.load_adapter(adapter_state_dict=weights, peft_config=lora("gme-2b"))
+
+
+def test_adapters_are_switched_as_in_sentence_transformers() -> None:
+    model = adapted("gme-2b")
+    expected = embed(model, "gme-2b")
+    state = {name: weight.clone() for name, weight in model.get_adapter_state_dict().items()}
+    model.disable_adapters()
+    assert difference(model, "gme-2b", embed(load("gme-2b"), "gme-2b")) <= 1e-6
+    model.enable_adapters()
+    assert difference(model, "gme-2b", expected) <= 1e-6
+    assert state.keys() == {name.removeprefix("0.model.").replace(".default", "") for name in trained(model)}
+    model.delete_adapter("default")
+    assert difference(model, "gme-2b", embed(load("gme-2b"), "gme-2b")) <= 1e-6

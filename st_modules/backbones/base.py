@@ -19,7 +19,9 @@ from typing_extensions import Self
 
 from st_modules.backbones.precision import loading_kwargs
 from st_modules.backbones.prefixes import PrefixStates
-from st_modules.checkpoints.locate import SAVED_OPTIONS, Checkpoint
+from st_modules.checkpoints.adapter_files import read_adapters, write_adapters
+from st_modules.checkpoints.adapters import collect_adapters, install_adapters, without_adapters
+from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, Checkpoint, lone_adapter
 from st_modules.checkpoints.lora import load_adapted
 from st_modules.checkpoints.weights import (
     UNUSED_WEIGHTS,
@@ -298,7 +300,7 @@ class Backbone(InputModule):
             check_text(prompt, "the prompt")
         language: Any = self.model.get_submodule(self.towers.language)
         self.segment_tokenizer.follow_changes(
-            language.get_input_embeddings().num_embeddings,
+            language.get_input_embeddings().weight.shape[0],
             f"model[0].model.{self.towers.language}.resize_token_embeddings",
         )
         render = TEMPLATES[self.template].render
@@ -427,16 +429,24 @@ class Backbone(InputModule):
             )
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Write the weights as safetensors, the tokenizer, the image processor and the options to a folder."""
+        """Write the weights as safetensors, the tokenizer, the image processor and the options to a folder.
+
+        Adapters that are not merged are written beside the weights, and loaded with them.
+
+        Raises:
+            ValueError: The adapters are in a state that no file has; nothing is written.
+        """
+        adapters = collect_adapters(self.model)
         self.save_weights(output_path)
+        write_adapters(adapters, Path(output_path))
         self.save_tokenizer(output_path)
         self.image_processor.save_pretrained(output_path)
         self.save_config(output_path)
 
     def save_weights(self, output_path: str) -> None:
-        """Write the weights and ``config.json`` to a folder."""
+        """Write the weights and ``config.json`` to a folder, those of adapters left out."""
         with hide_progress_bar():
-            self.model.save_pretrained(output_path)
+            without_adapters(self.model).save_pretrained(output_path)
 
     @classmethod
     def load(
@@ -470,13 +480,19 @@ class Backbone(InputModule):
             "revision": revision,
             "local_files_only": local_files_only,
         }
-        folder = cls.load_dir_path(model_name_or_path, **location)
-        return cls.from_checkpoint(
-            Checkpoint(Path(cast(str, folder))),
+        folder = Path(cast(str, cls.load_dir_path(model_name_or_path, **location)))
+        if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+            raise lone_adapter(folder)
+        adapters = read_adapters(folder)
+        module = cls.from_checkpoint(
+            Checkpoint(folder),
             model_kwargs=model_kwargs,
             config_kwargs=config_kwargs,
             **{**cls.load_config(model_name_or_path, **location), **(init_defaults or {})},
         )
+        if adapters:
+            install_adapters(module.model, adapters, folder)
+        return module
 
 
 def images_of(rows: Sequence[Row]) -> list[ImageSource]:

@@ -70,7 +70,7 @@ class DecoderBackbone(Backbone):
 
     def get_embedding_dimension(self) -> int:
         """Return the length of an embedding, read from the weights."""
-        return self.model.get_input_embeddings().embedding_dim
+        return self.model.get_input_embeddings().weight.shape[1]
 
     def plan(
         self, items: Sequence[Item], prompt: str | None = None, side: Side | None = None, max_length: int | None = None

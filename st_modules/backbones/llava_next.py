@@ -23,6 +23,7 @@ from st_modules.backbones.attention import attention_of
 from st_modules.backbones.base import Architecture, Towers
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.packing import allow_packing
+from st_modules.checkpoints.adapters import collect_adapters, install_adapters, without_adapters
 from st_modules.checkpoints.weights import load_pretrained
 from st_modules.inputs.images import ImageSource, to_rgb
 from st_modules.inputs.limits import ImageLimits
@@ -113,10 +114,12 @@ class LlavaNext(DecoderBackbone):
     # not constructed in its process lacks: so the weights travel, and the model is built anew around them.
     def __getstate__(self) -> dict[str, Any]:
         modules = {name: module for name, module in self._modules.items() if module is not self.model}
-        return {**self.__dict__, "_modules": modules, "_model_state": (self.model.config, self.model.state_dict())}
+        plain = without_adapters(self.model)
+        packed = (plain.config, plain.state_dict(), collect_adapters(self.model))
+        return {**self.__dict__, "_modules": modules, "_model_state": packed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        config, weights = state.pop("_model_state")
+        config, weights, adapters = state.pop("_model_state")
         super().__setstate__(state)
         # Not by the configuration, which does not follow a model that was cast or moved.
         sample = weights["image_newline"]
@@ -124,6 +127,8 @@ class LlavaNext(DecoderBackbone):
         model = load_pretrained(LlavaNextModel, Path("pickle"), state_dict=weights, config=config, **kwargs)
         self.model = cast(LlavaNextModel, model.train(self.training).to(sample.device))
         allow_packing(self.model.language_model)
+        if adapters:
+            install_adapters(self.model, adapters, Path("pickle"))
 
     def _read(self, image: ImageSource) -> PILImage:
         pixels = image.load()

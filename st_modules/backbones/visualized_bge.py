@@ -28,6 +28,7 @@ from st_modules.backbones.base import Backbone, Towers
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
 from st_modules.backbones.pruning import allow_pruning, pooling_arguments
 from st_modules.backbones.visualized_bge_weights import upstream_weights
+from st_modules.checkpoints.adapters import without_adapters
 from st_modules.checkpoints.locate import Checkpoint
 from st_modules.checkpoints.weights import cast_parameters, check_model_type, load_pretrained, refuse_other_weights
 from st_modules.errors import CheckpointError
@@ -208,10 +209,11 @@ class VisualizedBGE(Backbone):
         return limit + self.model.position_offset if has_image and limit == self.positions else limit
 
     def save_weights(self, output_path: str) -> None:
-        """Write the weights and the text encoder's ``config.json`` to a folder."""
-        weights = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
+        """Write the weights and the text encoder's ``config.json`` to a folder, those of adapters left out."""
+        model = without_adapters(self.model)
+        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, Path(output_path) / _WEIGHTS_FILE, metadata={"format": "pt"})
-        self.model.text.config.save_pretrained(output_path)
+        model.text.config.save_pretrained(output_path)
 
     @classmethod
     def _build(

@@ -91,7 +91,8 @@ def locate(
         raise CheckpointError(f"{path}: a file. Pass the folder that holds the files of {spec.repo_id or spec.name}.")
     if path.is_dir() and spec.weights_file and (path / spec.weights_file).is_file():
         path = path / spec.weights_file
-    adapter = (path / ADAPTER_CONFIG).is_file()
+    # A model that this package saved is complete: adapters of it lie beside their base.
+    adapter = (path / ADAPTER_CONFIG).is_file() and not (path / SAVED_OPTIONS).is_file()
     if path.is_file() or (adapter and spec.base_repo_id):
         return Checkpoint(path, _locate_base(spec, path, adapter, base_weights, hub))
     _check_complete(spec, path, adapter)
@@ -160,6 +161,14 @@ def _download(
             f"On a machine without network, pass {argument} with a local folder of its files."
         ) from error
     return Path(folder)
+
+
+def lone_adapter(folder: Path, which: str = "") -> CheckpointError:
+    """Return the error for a folder that holds an adapter and lacks its model; ``which`` says what that was."""
+    return CheckpointError(
+        f"{folder}: it holds an adapter and no model. Load the model that it was trained on{which} and call "
+        f"st_modules.train.load_adapter(model, {str(folder)!r})."
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -97,10 +97,24 @@ def merge_adapter_files(model: PreTrainedModel, folder: Path, dtype: torch.dtype
 
 
 def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """Read an adapter's settings and weights, the weights under the names that they have in the file.
+    """Read the settings and weights of a LoRA adapter, the weights under the names that they have in the file.
 
     Raises:
         CheckpointError: They are missing or damaged, or of another kind than LoRA.
+    """
+    config, weights = read_peft_files(folder)
+    if not isinstance(config, LoraConfig) or config.peft_type != PeftType.LORA:
+        raise CheckpointError(
+            f"{folder}: the adapter is of the type {config.peft_type}; only LoRA and DoRA can be merged."
+        )
+    return config, weights
+
+
+def read_peft_files(folder: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
+    """Read the settings and weights of an adapter of any kind, the weights under the names that the file has.
+
+    Raises:
+        CheckpointError: They are missing or damaged.
     """
     # Without a file, PEFT would look for the folder's name on the Hub.
     if not any((folder / name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
@@ -110,10 +124,6 @@ def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
         weights = load_peft_weights(str(folder), device="cpu")
     except Exception as error:
         raise CheckpointError(f"{folder}: the adapter cannot be read ({error}).") from error
-    if not isinstance(config, LoraConfig) or config.peft_type != PeftType.LORA:
-        raise CheckpointError(
-            f"{folder}: the adapter is of the type {config.peft_type}; only LoRA and DoRA can be merged."
-        )
     if not isinstance(weights, dict) or not weights:
         raise CheckpointError(f"{folder}: the adapter's file holds no weights.")
     if not all(isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from st_modules.catalog import ModelSpec, list_models
-from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, is_repo_id, read_json
+from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, is_repo_id, lone_adapter, read_json
 from st_modules.errors import CheckpointError, UnknownModelError
 
 _MODULES = "modules.json"
@@ -117,21 +117,20 @@ def _refuse_adapter(path: Path, architectures: Mapping[str, Sequence[str]]) -> N
             f"is. Pass the model's name, and the folder as its weights: {_call(adapters[0], path)}, with base_weights= "
             "where what it is built on is a local folder."
         )
-    trained_on = _trained_on(config, base, architectures)
-    # Neither a folder that is here nor a repository: that of another machine, or nothing at all.
-    unknown = not base or not (Path(base).is_dir() or is_repo_id(base))
-    if trained_on or unknown:
-        which = f", {_list(trained_on)}," if trained_on else ""
-        raise CheckpointError(
-            f"{path}: it holds an adapter and no model. Load the model that it was trained on{which} and call "
-            f"st_modules.train.load_adapter(model, {str(path)!r})."
-        )
+    if trained_on := _trained_on(config, base, architectures):
+        raise lone_adapter(path, f", {_list(trained_on)},")
+    if not base:
+        raise lone_adapter(path)
+    if not Path(base).exists() and not is_repo_id(base):
+        raise lone_adapter(path, f" ({base}, which is gone),")
 
 
 def _trained_on(config: Mapping[str, Any], base: str, architectures: Mapping[str, Sequence[str]]) -> Sequence[str]:
     """Return the models that an adapter may have been trained on, as far as it says so."""
     folder = Path(base)
     if base and folder.is_dir():
+        if (folder / SAVED_OPTIONS).is_file():
+            return [next((spec.name for spec in list_models() if spec.path == folder), base)]
         if found := recognise(folder):
             return [found.name]
         return _of_architecture(folder, architectures) if (folder / _CONFIG).is_file() else ()

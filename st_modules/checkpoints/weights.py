@@ -145,6 +145,8 @@ def load_pretrained(
                 ignore_mismatched_sizes=True,
                 local_files_only=True,
                 trust_remote_code=False,
+                # A place where none is: transformers would load an adapter that lies beside the weights, unchecked.
+                adapter_kwargs={"subfolder": "no adapter"},
                 **kwargs,
             )
     except Exception as error:

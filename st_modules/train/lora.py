@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import sentence_transformers
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import ModulesToSaveWrapper
 from pydantic import Field, StrictBool
 from pydantic.dataclasses import dataclass
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from st_modules.backbones.base import Backbone, find_backbone
+from st_modules.checkpoints.adapter_files import name_weights, read_adapters, write_adapter
+from st_modules.checkpoints.adapters import (
+    Adapters,
+    active_adapters,
+    adapted_part,
+    collect_adapters,
+    fill_adapter,
+    find_wrappers,
+    has_adapters,
+    inject_adapter,
+    install_adapter,
+    unload_adapters,
+    unwrap,
+)
 from st_modules.checkpoints.lora import merge_layer, read_adapter
-from st_modules.checkpoints.weights import refuse_other_weights
 from st_modules.errors import CheckpointError
 from st_modules.train.validation import STRICT, Count, NonNegative
 
-_PREFIX = "base_model.model."
-"""What PEFT writes before the names of an adapter's weights."""
+_NAME = "default"
+"""What PEFT calls an adapter that is given no name."""
+
+_NO_ADAPTER = "The model has no adapter: add_lora or load_adapter puts one in."
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -61,10 +75,21 @@ def add_lora(model: sentence_transformers.SentenceTransformer, settings: LoraSet
     """
     settings = settings or LoraSettings()
     backbone = backbone_of(model)
-    _refuse_second(backbone)
+    _prepare(backbone)
     config = lora_config(backbone, settings)
     config.base_model_name_or_path = model.model_card_data.base_model
-    _inject(model, config)
+    name, part = _main_part(backbone)
+    targets, prefix = sorted(config.target_modules or ()), f"{name}." if name else ""
+    if all(target.startswith(prefix) for target in targets):
+        config.target_modules = [target.removeprefix(prefix) for target in targets]
+    else:
+        part = backbone.model
+    inject_adapter(part, _NAME, config)
+    # The card of the model as it was holds no more.
+    model.model_card_data.add_tags("generated_from_trainer")
+    for name, parameter in part.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
 
 
 def lora_config(backbone: Backbone, settings: LoraSettings) -> LoraConfig:
@@ -84,27 +109,26 @@ def lora_config(backbone: Backbone, settings: LoraSettings) -> LoraConfig:
 
 def has_adapter(model: sentence_transformers.SentenceTransformer) -> bool:
     """Whether a model has an adapter that is not merged."""
-    return any(isinstance(module, LoraLayer) for module in model.modules())
+    return has_adapters(model)
 
 
 def save_adapter(model: sentence_transformers.SentenceTransformer, folder: str | Path) -> None:
-    """Write a model's adapter, and nothing else of the model, in PEFT's format.
+    """Write a model's active adapter, and nothing else of the model, in PEFT's format.
 
     Args:
-        model: A model with an adapter.
+        model: A model with an adapter, whether :func:`add_lora` or sentence-transformers' ``add_adapter`` put it in.
         folder: Gets ``adapter_config.json`` and ``adapter_model.safetensors``.
 
     Raises:
-        ValueError: The model has no adapter.
+        ValueError: The model has no adapter, several are active, or it could not be saved as it is.
     """
-    backbone = _require_adapter(model)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    config = copy.copy(backbone.model.peft_config["default"])
-    config.inference_mode = True
-    config.target_modules = sorted(config.target_modules)
-    config.save_pretrained(str(folder))
-    weights = {_PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in _adapter_state(backbone).items()}
-    save_file(weights, Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"})
+    adapters = _require_adapters(model)
+    if len(adapters.active) != 1:
+        raise ValueError(
+            f"active adapters {list(adapters.active)}: one is saved. Choose it with set_adapter, or save the whole "
+            "model with save_pretrained."
+        )
+    write_adapter(adapters.by_name[adapters.active[0]], Path(folder))
 
 
 def load_adapter(
@@ -122,47 +146,60 @@ def load_adapter(
         ValueError: The model has an adapter already.
     """
     backbone, folder = backbone_of(model), Path(folder)
-    _refuse_second(backbone)
-    config, weights = read_adapter(folder)
-    config.inference_mode = not trainable
-    try:
-        _inject(model, config)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{folder}: the adapter does not fit the model: {error}") from error
-    _fill(backbone, weights, folder)
-    for name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(trainable and "lora_" in name)
+    _prepare(backbone)
+    adapter = name_weights(*read_adapter(folder))
+    adapter.config.inference_mode = not trainable
+    install_adapter(_part_with(backbone, adapter.weights), _NAME, adapter, folder)
+    model.model_card_data.add_tags("generated_from_trainer")
 
 
-def restore_adapter(model: sentence_transformers.SentenceTransformer, folder: str | Path) -> None:
-    """Give a model's adapter the weights of a saved one.
+def restore_adapters(model: sentence_transformers.SentenceTransformer, folder: str | Path) -> None:
+    """Give a model's adapters the weights of saved ones.
 
     Raises:
-        CheckpointError: The saved adapter cannot be read, or is of other layers.
+        CheckpointError: The saved adapters cannot be read, or are others.
         ValueError: The model has no adapter.
     """
-    _, weights = read_adapter(Path(folder))
-    _fill(_require_adapter(model), weights, Path(folder))
+    folder = Path(folder)
+    present, saved = _require_adapters(model), read_adapters(folder)
+    if saved is None or saved.by_name.keys() != present.by_name.keys() or saved.module != present.module:
+        found = "no adapters" if saved is None else f"the adapters {list(saved.by_name)}"
+        raise CheckpointError(f"{folder}: it holds {found}, and the model has {list(present.by_name)}.")
+    _, part = adapted_part(backbone_of(model).model)
+    for name, adapter in saved.by_name.items():
+        fill_adapter(part, name, adapter.weights, folder)
 
 
 def merge_adapter(model: sentence_transformers.SentenceTransformer) -> None:
-    """Add a model's adapter to the weights that it adapts, in place; ``save_pretrained`` then writes a whole model.
+    """Add a model's adapters to the weights that they adapt, in place.
 
     The sums are computed in float32 and stored in the model's precision.
 
     Args:
-        model: A model with an adapter.
+        model: A model with an adapter, or with several that are all active.
 
     Raises:
-        ValueError: The model has no adapter.
+        ValueError: The model has no adapter, or one that is not active or not enabled.
     """
-    backbone = _require_adapter(model)
-    adapted = [(name, module) for name, module in backbone.model.named_modules() if isinstance(module, LoraLayer)]
-    for name, layer in adapted:
-        linear: Any = layer.get_base_layer()
-        merge_layer(layer, linear.weight.dtype)
-        backbone.model.set_submodule(name, linear)
-    del backbone.model.peft_config
+    backbone = backbone_of(model)
+    if not has_adapter(model):
+        raise ValueError(_NO_ADAPTER)
+    backbone.model = unwrap(backbone.model)
+    _, part = adapted_part(backbone.model)
+    present: Any = part.peft_config
+    active, enabled = active_adapters(part)
+    if not enabled or set(active) != set(present):
+        raise ValueError(
+            f"adapters {sorted(present)}: of them, {active if enabled else 'none'} change the model. Take the others "
+            "out with delete_adapter, or activate them with set_adapter and enable_adapters."
+        )
+    for wrapper in find_wrappers(part):
+        if isinstance(wrapper, BaseTunerLayer):
+            linear: Any = wrapper.get_base_layer()
+            merge_layer(wrapper, linear.weight.dtype)
+        elif isinstance(wrapper, ModulesToSaveWrapper) and wrapper.active_adapters:
+            wrapper.original_module = wrapper.modules_to_save[wrapper.active_adapters[0]]
+    unload_adapters(part)
     model.requires_grad_(True)
 
 
@@ -210,15 +247,31 @@ def backbone_of(model: sentence_transformers.SentenceTransformer) -> Backbone:
     return backbone
 
 
-def _require_adapter(model: sentence_transformers.SentenceTransformer) -> Backbone:
-    if not has_adapter(model):
-        raise ValueError("The model has no adapter: add_lora or load_adapter puts one in.")
-    return backbone_of(model)
+def _require_adapters(model: sentence_transformers.SentenceTransformer) -> Adapters:
+    if adapters := collect_adapters(backbone_of(model).model):
+        return adapters
+    raise ValueError(_NO_ADAPTER)
 
 
-def _refuse_second(backbone: Backbone) -> None:
-    if any(isinstance(module, LoraLayer) for module in backbone.modules()):
+def _prepare(backbone: Backbone) -> None:
+    """Freeze a model for an adapter, which is its only one."""
+    if has_adapters(backbone):
         raise ValueError("The model has an adapter already: merge_adapter adds it to the weights.")
+    # delete_adapter leaves empty ones around the layers.
+    unload_adapters(backbone)
+    backbone.requires_grad_(False)
+
+
+def _main_part(backbone: Backbone) -> tuple[str, nn.Module]:
+    """Return the part of a model to which sentence-transformers' ``add_adapter`` adds adapters, and its name."""
+    return next((name, part) for name, part in backbone.model.named_modules() if isinstance(part, PreTrainedModel))
+
+
+def _part_with(backbone: Backbone, names: Iterable[str]) -> nn.Module:
+    """Return what has weights of these names: the main part, or the whole model."""
+    parts = tuple(f"{name}." for name, _ in backbone.model.named_children())
+    name, part = _main_part(backbone)
+    return backbone.model if name and any(each.startswith(parts) for each in names) else part
 
 
 def _targets(backbone: Backbone, settings: LoraSettings) -> list[str]:
@@ -235,24 +288,3 @@ def _targets(backbone: Backbone, settings: LoraSettings) -> list[str]:
     if unknown := sorted(set(settings.layers) - known):
         raise ValueError(f"layers {unknown}: no linear layer has this name. There are {sorted(known)}.")
     return [name for name in names if not settings.layers or name.rpartition(".")[2] in settings.layers]
-
-
-def _inject(model: sentence_transformers.SentenceTransformer, config: LoraConfig) -> None:
-    backbone = backbone_of(model)
-    inject_adapter_in_model(config, backbone.model)
-    model.model_card_data.add_tags("generated_from_trainer")  # the card of the model as it was holds no more
-    for name, parameter in backbone.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()
-    model.train(model.training)
-
-
-def _adapter_state(backbone: Backbone) -> dict[str, Tensor]:
-    return get_peft_model_state_dict(backbone.model, save_embedding_layers=False)
-
-
-def _fill(backbone: Backbone, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Load the weights of an adapter, each into its own place and no other."""
-    found = {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
-    refuse_other_weights(folder, found, _adapter_state(backbone))
-    set_peft_model_state_dict(backbone.model, found)

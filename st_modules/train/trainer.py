@@ -9,9 +9,11 @@ import torch
 from sentence_transformers import SentenceTransformerTrainer
 from transformers.trainer import TRAINING_ARGS_NAME
 
+from st_modules.checkpoints.adapter_files import write_adapters
+from st_modules.checkpoints.adapters import Adapters, collect_adapters
 from st_modules.model import SentenceTransformer
 from st_modules.train.collator import DataCollator
-from st_modules.train.lora import has_adapter, restore_adapter, save_adapter
+from st_modules.train.lora import backbone_of, has_adapter, restore_adapters
 
 
 class Trainer(SentenceTransformerTrainer):
@@ -29,16 +31,22 @@ class Trainer(SentenceTransformerTrainer):
         self.model.model_card_data.add_tags("generated_from_trainer")
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        if not has_adapter(self.model):
+        adapters = collect_adapters(backbone_of(self.model).model) if has_adapter(self.model) else None
+        if adapters is None or not self._trains_nothing_else(adapters):
             super()._save(output_dir, state_dict)
             return
         folder = Path(output_dir or str(self.args.output_dir))
-        save_adapter(self.model, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_adapters(adapters, folder)
         torch.save(self.args, folder / TRAINING_ARGS_NAME)
 
+    def _trains_nothing_else(self, adapters: Adapters) -> bool:
+        places = {weight.data_ptr() for each in adapters.by_name.values() for weight in each.weights.values()}
+        return all(weight.data_ptr() in places for weight in self.model.parameters() if weight.requires_grad)
+
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        if has_adapter(self.model):
-            restore_adapter(self.model, checkpoint_path)
+        if has_adapter(self.model) and not (Path(checkpoint_path) / "modules.json").is_file():
+            restore_adapters(self.model, checkpoint_path)
             return
         # Not by the base class, which loads the checkpoint in the device's default precision: on a GPU that would
         # round the weights of a float32 model to bfloat16.
