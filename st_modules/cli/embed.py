@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from st_modules.cli.shared import BaseWeights, Device, ModelName, Weights, one_line_errors, open_model, stop
+from st_modules.cli.shared import BaseWeights, Device, ModelName, Weights, one_line_errors, open_model, stop, tell
 from st_modules.errors import name_inputs
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _records(texts: Sequence[str], files: Sequence[Path], columns: Columns, scra
         reading = read_file(path, columns, scratch)
         records += reading.records
         for note in reading.notes:
-            typer.echo(note, err=True)
+            tell(note)
     if not records:
         stop("Nothing to embed: pass texts, or --file.", 2)
     return records

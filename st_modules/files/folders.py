@@ -9,7 +9,7 @@ from pathlib import Path
 from st_modules.errors import InputError
 from st_modules.files.kinds import find_kind, kind_by_content, kind_by_name, read_head
 from st_modules.files.pages import read_pdf
-from st_modules.files.records import NamedImage, Problems, Reading, Record, check_name, make_record, show_name
+from st_modules.files.records import NamedImage, Problems, Reading, Record, check_name, make_record
 
 _NAMED = 5
 
@@ -83,7 +83,7 @@ def _list_contents(folder: Path, problems: Problems) -> _Contents:
 
 def _list_folder(folder: Path) -> list[Path]:
     try:
-        return list(folder.iterdir())
+        return sorted(folder.iterdir())
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}); what is in it would be missing.", str(folder)) from error
 
@@ -121,6 +121,6 @@ def _describe_rest(folder: Path, contents: _Contents) -> list[str]:
 
 
 def _list_names(folder: Path, paths: list[Path]) -> str:
-    names = [show_name(path.relative_to(folder)) for path in sorted(paths)]
+    names = [str(path.relative_to(folder)) for path in sorted(paths)]
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -34,6 +34,7 @@ _IMAGE = re.compile(
     rb"|P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s",
     re.DOTALL,
 )
+_JSON = re.compile(r"\{\s*$|\[\s*($|[{\"])")
 _MARKUP = re.compile(r"\s*<(\?xml|!doctype|html|svg)\b", re.IGNORECASE)
 _NAMES = {"image": "an image", "pdf": "a PDF", "parquet": "Parquet"}
 
@@ -119,12 +120,9 @@ def _find_structure(path: Path, beginning: str) -> str | None:
 
 
 def _is_json(line: str) -> bool:
-    if line in ("{", "[", "[{"):
+    if _JSON.match(line):
         return True
-    if not line.startswith(("{", "[")):
-        return False
     try:
-        json.loads(line.removesuffix(","))
+        return line.startswith("{") and isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
-    return True

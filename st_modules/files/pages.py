@@ -38,8 +38,9 @@ def read_pdf(path: Path, scratch: Path) -> list[Record]:
     try:
         document = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
-        locked = "password" in str(error)
-        problem = "needs a password; save it without one" if locked else f"not a PDF that can be read ({error})"
+        problem = f"not a PDF with pages that can be read ({error})"
+        if "password" in str(error):
+            problem = "needs a password; save it without one"
         raise InputError(problem, str(path)) from error
     records: list[Record] = []
     problems = Problems()

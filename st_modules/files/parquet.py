@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ from st_modules.files.tables import Columns, read_row
 from st_modules.inputs.images import ImageSource
 
 _ROWS_AT_ONCE = 64  # an image of a few MB in each
+_STREAM_BUFFER = 1024 * 1024
 
 
 def read_parquet(path: Path, asked: Columns, scratch: Path) -> Reading:
@@ -33,24 +36,24 @@ def read_parquet(path: Path, asked: Columns, scratch: Path) -> Reading:
     pa, pq = (import_extra(module, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
     records: list[Record] = []
     problems = Problems()
-    try:
-        with pq.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            columns = asked.choose(schema.names, str(path))
-            _check_types(pa, schema, columns, path)
-            used = {columns.text, columns.image, columns.id}
-            left_out = [each for each in schema if each.name not in used and _has_bytes(pa, each.type)]
-            names = [name for name in schema.names if name not in {each.name for each in left_out}]
-            number = 0
-            for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names):
-                for row in range(batch.num_rows):
-                    number += 1
-                    with problems.collect():
-                        records.append(_read_row(path, number, batch, row, names, columns, scratch))
-            if number != file.metadata.num_rows:
-                raise InputError(f"{number} rows were read of {file.metadata.num_rows}; write it again.", str(path))
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"cannot be read as Parquet: {str(error).splitlines()[0]}", str(path)) from error
+    with _name_errors(pa, path):
+        # Streamed: otherwise whole groups of rows are in memory, up to all of the file.
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_STREAM_BUFFER)
+    with file:
+        schema = file.schema_arrow
+        columns = asked.choose(schema.names, str(path))
+        _check_types(pa, schema, columns, path)
+        used = {columns.text, columns.image, columns.id}
+        left_out = [each for each in schema if each.name not in used and _has_bytes(pa, each.type)]
+        names = [name for name in schema.names if name not in {each.name for each in left_out}]
+        number = 0
+        for batch in _batches(pa, file, names, path):
+            for row in range(batch.num_rows):
+                number += 1
+                with problems.collect():
+                    records.append(_read_row(path, number, batch, row, columns, scratch))
+        if number != file.metadata.num_rows:
+            raise InputError(f"{number} rows were read of {file.metadata.num_rows}; write it again.", str(path))
     problems.raise_all()
     return Reading(
         records,
@@ -58,17 +61,35 @@ def read_parquet(path: Path, asked: Columns, scratch: Path) -> Reading:
     )
 
 
+def _batches(pa: Any, file: Any, names: list[str], path: Path) -> Generator[Any, None, None]:
+    with _name_errors(pa, path):
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names):
+            yield pa.RecordBatch.from_arrays([_write_times(pa, column) for column in batch.columns], batch.schema.names)
+
+
+def _write_times(pa: Any, column: Any) -> Any:
+    """Dates and times as text: Python's have no nanoseconds."""
+    tests = (pa.types.is_timestamp, pa.types.is_date, pa.types.is_time)
+    return column.cast(pa.string()) if any(test(column.type) for test in tests) else column
+
+
+@contextmanager
+def _name_errors(pa: Any, path: Path) -> Generator[None, None, None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"cannot be read as Parquet: {str(error).splitlines()[0]}", str(path)) from error
+
+
 def _check_types(pa: Any, schema: Any, columns: Columns, path: Path) -> None:
-    wanted = {
-        columns.text: (_is_string, "texts are strings"),
-        columns.image: (_is_image, "images are paths, URLs, bytes, or what datasets writes"),
-        columns.id: (_is_id, "ids are strings or whole numbers"),
-    }
-    for name, (fits, expected) in wanted.items():
-        if name and not fits(pa, _plain_type(pa, schema.field(name).type)):
-            raise InputError(
-                f'its column "{name}" has values of type {schema.field(name).type}; {expected}.', str(path)
-            )
+    for name, fits, expected in (
+        (columns.text, _is_string, "texts are strings"),
+        (columns.image, _is_image, "images are paths, URLs, bytes, or what datasets writes"),
+        (columns.id, _is_id, "ids are strings or whole numbers"),
+    ):
+        kind = schema.field(name).type if name else None
+        if name and not fits(pa, _plain_type(pa, kind)):
+            raise InputError(f"its column {name!r} has values of type {kind}; {expected}.", str(path))
 
 
 def _plain_type(pa: Any, kind: Any) -> Any:
@@ -107,21 +128,20 @@ def _has_bytes(pa: Any, kind: Any) -> bool:
     return _is_bytes(pa, kind) or any(_has_bytes(pa, kind.field(number).type) for number in range(kind.num_fields))
 
 
-def _read_row(
-    path: Path, number: int, batch: Any, row: int, names: list[str], columns: Columns, scratch: Path
-) -> Record:
+def _read_row(path: Path, number: int, batch: Any, row: int, columns: Columns, scratch: Path) -> Record:
     place = f"{path}, row {number}"
     fields: dict[str, Any] = {}
-    for name in names:
+    for name in cast("list[str]", batch.schema.names):
         try:
             value = batch.column(name)[row].as_py()
-        except ValueError as error:  # a string that is not UTF-8, or a time of nanoseconds
-            raise InputError(f'its "{name}" cannot be read: {error}', place) from error
+        except ValueError as error:  # a string that is not UTF-8, or a time within a list
+            raise InputError(f"its {name!r} cannot be read: {error}", place) from error
         if name == columns.image:
-            value = _read_image(value, place, f"{path}#row={number}", scratch)
-        elif name not in (columns.text, columns.id):
-            value = _as_json(value)
-        fields[name] = None if name in (columns.text, columns.id) and value == "" else value
+            fields[name] = _read_image(value, place, f"{path}#row={number}", scratch)
+        elif name in (columns.text, columns.id):
+            fields[name] = None if value == "" else value
+        else:
+            fields[name] = _as_json(value)
     return read_row(place, fields, columns, path.parent)
 
 

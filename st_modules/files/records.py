@@ -112,17 +112,12 @@ def keep_image(content: bytes, scratch: Path) -> Path:
     return path
 
 
-def show_name(name: str | Path) -> str:
-    """A file's name as it can be printed: control characters and what is not UTF-8 are escaped."""
-    return str(name) if str(name).isprintable() else ascii(str(name))
-
-
 def check_name(path: Path) -> None:
     """Raise ``InputError`` where a path is not UTF-8: no record could be written that names it."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InputError("its name is not UTF-8; rename it.", show_name(path)) from error
+        raise InputError("its name is not UTF-8; rename it.", ascii(str(path))) from error
 
 
 def check_fields(fields: dict[str, Any], place: str) -> None:
