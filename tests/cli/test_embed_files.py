@@ -1,4 +1,4 @@
-"""``st-modules embed`` on the files that users have: the vectors are those of the same rows and pages read by others."""
+"""``st-modules embed`` on the files that users have, beside the same rows and pages read by others."""
 
 from __future__ import annotations
 
@@ -140,7 +140,9 @@ def test_a_file_among_the_texts_is_a_wrong_call(out: Path, tmp_path: Path, name:
     assert (result.exit_code, f"--file {tmp_path}/{name}" in result.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("text", ["folder", "missing.csv", "a" * 5000 + ".txt", "nul\0.txt", "or/"])
+@pytest.mark.parametrize(
+    "text", ["folder", "missing.csv", pytest.param("a" * 5000 + ".txt", id="long"), "nul\0.txt", "or/"]
+)
 def test_what_is_no_file_is_a_text(out: Path, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -117,8 +117,9 @@ def test_lines_that_are_parts_of_something_else_are_not_texts(
         "[a note in brackets]",
         "{curly}",
         "1 < 2",
-        "{" * 3000,
-        "[" * 3000,
+        pytest.param("{" * 3000, id="{{{"),
+        pytest.param('{"":' * 1000, id="deep"),
+        pytest.param("[" * 3000, id="[[["),
     ],
 )
 def test_lines_that_only_look_like_it_are_texts(tmp_path: Path, read: Read, line: str) -> None:

@@ -89,8 +89,10 @@ def test_the_number_of_pages_is_bounded(tmp_path: Path, read: Read, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "content", [b"%PDF-1.7\n", b"<html>", b"%PDF-1.7\n" + b"\0" * 100, FORM.replace(b"/Kids[3 0 R]/Count 1", b"/Kids[]/Count 0")]
-)  # fmt: skip
+    "content",
+    [b"%PDF-1.7\n", b"<html>", b"%PDF-1.7\n" + bytes(100), FORM.replace(b"[3 0 R]/Count 1", b"[]/Count 0")],
+    ids=["empty", "HTML", "damaged", "no pages"],
+)
 def test_a_pdf_without_readable_pages_is_told(tmp_path: Path, read: Read, content: bytes) -> None:
     (tmp_path / "a.pdf").write_bytes(content)
     with pytest.raises(InputError, match=r"a.pdf: (not a PDF with pages that can be read|a PDF of 0 pages)"):

@@ -93,7 +93,7 @@ def test_images_as_datasets_writes_them(path: Path, read: Read) -> None:
     assert [record.text for record in records] == ["one", "two", None]
     assert [record.metadata for record in records] == [{"label": 1}, {"label": 0}, {"label": 1}]
     with Image.open(records[2].item["image"]) as image:
-        assert image.tobytes() == pictures[2].tobytes()  # type: ignore[union-attr]
+        assert image.tobytes() == pictures[2].tobytes()
     assert "image" not in records[1].item
 
 
@@ -141,7 +141,15 @@ def test_other_columns_are_metadata_that_json_can_hold(path: Path, read: Read) -
     }
 
 
-@pytest.mark.parametrize("column", [pa.array([RED]), pa.array([[RED]]), pa.array([{"bytes": RED, "path": "a"}])])
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([RED]),
+        pa.array([[RED]]),
+        pa.array([{"bytes": RED, "path": "a"}]),
+        pa.array([b"0123456789abcdef"], pa.uuid()),
+    ],
+)
 def test_other_columns_of_bytes_are_left_out_and_told(path: Path, read: Read, column: pa.Array) -> None:
     reading = read(write(path, text=["a"], thumb=column, year=[1]))
     assert reading.records[0].metadata == {"year": 1}
@@ -162,9 +170,9 @@ def test_other_columns_of_bytes_are_left_out_and_told(path: Path, read: Read, co
         ({"text": ["a"]}, {"text": "title"}, ': no column "title"; there are "text"'),
         ({"image": [b"not an image"]}, {}, ", row 1: 12 bytes: not an image that can be read"),
         ({"image": ["missing.png"]}, {}, ", row 1: "),
-        ({"image": pa.array([[None, RED]])}, {}, ", row 1: \"image\" must be a path"),
+        ({"image": pa.array([[None, RED]])}, {}, ', row 1: "image" must be a path'),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_table_is_told(
     path: Path, read: Read, columns: dict[str, Any], asked: dict[str, str], problem: str
 ) -> None:
@@ -205,6 +213,13 @@ def test_a_file_whose_pages_are_damaged_is_told(path: Path, read: Read) -> None:
     path.write_bytes(content)
     with pytest.raises(InputError, match="rows.parquet: cannot be read as Parquet"):
         read(path)
+
+
+def test_rows_that_are_missing_are_told(path: Path, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *args, **options: [next(batches(*args, **options))])
+    with pytest.raises(InputError, match="64 rows were read of 100"):
+        read(write(path, text=["a"] * 100))
 
 
 def test_a_table_without_rows_has_nothing_to_embed(path: Path, read: Read) -> None:

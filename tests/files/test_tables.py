@@ -77,10 +77,10 @@ def test_a_table_is_read_by_its_columns(folder: Path, read: Read, name: str, opt
         ({"text": "title"}, {"text": "T", "image": "a.png"}, "i", {"text": "t", "key": "k"}),
         ({"text": ""}, {"image": "a.png"}, "i", {"text": "t", "title": "T", "key": "k"}),
         ({"image": "", "id": ""}, {"text": "t"}, None, {"image": "a.png", "id": "i", "title": "T", "key": "k"}),
-        ({"image": "", "text": "title", "id": "title"}, {"text": "T"}, "T", {"image": "a.png", "id": "i", "text": "t", "key": "k"}),
+        ({"text": "title", "id": "title"}, {"text": "T", "image": "a.png"}, "T", {"id": "i", "text": "t", "key": "k"}),
         ({"id": "key"}, {"text": "t", "image": "a.png"}, "k", {"id": "i", "title": "T"}),
     ],
-)  # fmt: skip
+)
 def test_columns_are_chosen_by_name(
     folder: Path,
     read: Read,
@@ -166,10 +166,10 @@ def test_the_length_of_a_cell_is_bounded(folder: Path, read: Read, monkeypatch: 
         ('{"text": "a", "other": {"deep": ["b", "\\udcff"]}}', 'field "other": character 0 '),
         ('{"text": "a", "other": {"\\ud800": 1}}', 'field "other": character 0 '),
         ('{"text": "a", "\\ud800": 1}', r'field "\ud800": character 0 '),
-        ('{"text": "a", "other": %s}' % ("[" * 200 + "]" * 200), 'field "other": lists and objects more than 100 deep'),
+        (f'{{"text": "a", "other": {"[" * 200}{"]" * 200}}}', 'field "other": lists and objects more than 100 deep'),
     ],
-    ids=str,
-)  # fmt: skip
+    ids=["text", "id", "list", "key", "name", "deep"],
+)
 def test_what_could_not_be_written_is_told_when_it_is_read(folder: Path, read: Read, line: str, problem: str) -> None:
     path = write(folder / "rows.jsonl", '{"text": "fine", "other": [["deep", {"a": null}]]}\n' + line)
     with pytest.raises(InputError) as caught:

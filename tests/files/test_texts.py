@@ -41,11 +41,9 @@ def test_of_many_problems_a_hundred_are_told(tmp_path: Path, read: Read) -> None
     (tmp_path / "a.txt").write_bytes(b"\xff\n" * 103)
     with pytest.raises(InputError) as caught:
         read(tmp_path / "a.txt")
-    lines = str(caught.value).splitlines()
-    assert (len(lines), lines[99:]) == (
-        101,
-        [f"{tmp_path / 'a.txt'}:100: not UTF-8 text; save it as UTF-8", "… and 3 more."],
-    )
+    problem = "not UTF-8 text; save it as UTF-8"
+    expected = [f"{tmp_path / 'a.txt'}:{number}: {problem}" for number in range(1, 101)]
+    assert str(caught.value).splitlines() == [*expected, "… and 3 more."]
 
 
 def test_an_argument_with_a_lone_surrogate_is_told() -> None:
