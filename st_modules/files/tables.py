@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -159,8 +160,8 @@ def read_csv(path: Path, asked: Columns) -> list[Record]:
     """
     records: list[Record] = []
     problems = Problems()
-    with path.open("rb") as stream:
-        rows = read_csv_rows(stream, path)
+    with path.open("rb") as stream, _allow_long_cells():
+        rows = _read_cells(stream, path)
         line, names = next(rows, (1, list[str]()))
         columns = asked.choose(names, f"{path}:{line}")
         with problems.collect():
@@ -172,16 +173,20 @@ def read_csv(path: Path, asked: Columns) -> list[Record]:
     return records
 
 
-def read_csv_rows(stream: BinaryIO, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV file, each with the number of the line that it begins in; empty lines are left out.
+@contextmanager
+def _allow_long_cells() -> Generator[None, None, None]:
+    usual = csv.field_size_limit(LONGEST_LINE)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(usual)
 
-    Raises:
-        InputError: The file is not UTF-8, its quotes are wrong, or a cell is longer than ``LONGEST_LINE``.
-    """
+
+def _read_cells(stream: BinaryIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows, each with the number of the line that it begins in; empty lines are left out."""
     lines = (decode(line, f"{path}:{number}") for number, line in enumerate(read_lines(stream, str(path)), 1))
     rows = csv.reader(lines, delimiter=DELIMITERS[path.suffix.lower()], strict=True)
     start = 1
-    usual = csv.field_size_limit(LONGEST_LINE)
     try:
         for cells in rows:
             if cells:
@@ -189,8 +194,6 @@ def read_csv_rows(stream: BinaryIO, path: Path) -> Iterator[tuple[int, list[str]
             start = rows.line_num + 1
     except csv.Error as error:
         raise InputError(f"not valid CSV: {error}", f"{path}:{start}") from error
-    finally:
-        csv.field_size_limit(usual)
 
 
 def _name_cells(names: list[str], cells: list[str], columns: Columns, place: str) -> dict[str, str | None]:

@@ -146,10 +146,10 @@ def test_a_table_without_rows_has_nothing_to_embed(folder: Path, read: Read) -> 
 
 
 def test_cells_longer_than_the_standard_library_reads_are_read(folder: Path, read: Read) -> None:
+    csv.field_size_limit(131_072)  # the default
     path = write(folder / "rows.csv", f"text\n{'a' * 200_000}\n")
-    usual = csv.field_size_limit()
     assert len(read(path).records[0].text or "") == 200_000
-    assert csv.field_size_limit() == usual
+    assert csv.field_size_limit() == 131_072
 
 
 def test_the_length_of_a_cell_is_bounded(folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
