@@ -16,17 +16,15 @@ _NAMED = 5
 
 @dataclass
 class _Contents:
-    """What is in a folder and the folders in it.
+    """The files of a folder.
 
     Attributes:
-        files: Images and PDFs.
-        links: Folders behind symbolic links, which are not gone into: a link may lead in a circle.
+        wanted: Images and PDFs.
         others: Files that are neither image nor PDF.
         unreadable: Files of which that is not known.
     """
 
-    files: list[Path] = field(default_factory=list[Path])
-    links: list[Path] = field(default_factory=list[Path])
+    wanted: list[Path] = field(default_factory=list[Path])
     others: list[Path] = field(default_factory=list[Path])
     unreadable: list[Path] = field(default_factory=list[Path])
 
@@ -54,31 +52,44 @@ def read_folder(folder: Path, scratch: Path) -> Reading:
         MissingExtraError: There is a PDF, and pypdfium2 is not installed.
     """
     problems = Problems()
-    contents = _list_contents(folder, problems)
+    files, links = list_tree(folder, problems)
+    contents = _Contents()
+    for path in files:
+        with problems.collect():
+            _sort_file(path, contents)
     records: list[Record] = []
-    for path in sorted(contents.files):
+    for path in sorted(contents.wanted):
         with problems.collect():
             check_name(path)
             records += read_pdf(path, scratch) if path.suffix.lower() == ".pdf" else [read_image(path)]
     problems.raise_all()
-    notes = _describe_rest(folder, contents)
+    notes = _describe_rest(folder, contents, links)
     if not records:
         raise InputError("\n".join([f"{folder}: nothing to embed in it.", *notes]))
     return Reading(records, notes)
 
 
-def _list_contents(folder: Path, problems: Problems) -> _Contents:
-    contents = _Contents()
+def list_tree(folder: Path, problems: Problems) -> tuple[list[Path], list[Path]]:
+    """List what is in a folder and in the folders in it.
+
+    Args:
+        folder: The folder.
+        problems: Takes note of folders that cannot be read.
+
+    Returns:
+        The files, and the folders behind symbolic links, which are not gone into: a link may lead in a circle.
+    """
+    files: list[Path] = []
+    links: list[Path] = []
     folders = [folder]
     while folders:
         with problems.collect():
             for path in _list_folder(folders.pop()):
-                if os.path.isdir(path):
-                    (contents.links if path.is_symlink() else folders).append(path)
+                if not os.path.isdir(path):
+                    files.append(path)
                 else:
-                    with problems.collect():
-                        _sort_file(path, contents)
-    return contents
+                    (links if path.is_symlink() else folders).append(path)
+    return files, links
 
 
 def _list_folder(folder: Path) -> list[Path]:
@@ -102,19 +113,19 @@ def _sort_file(path: Path, contents: _Contents) -> None:
     if found == "pdf" and named == "text":
         raise InputError("its content is a PDF, whatever its name says; rename it to .pdf", str(path))
     if find_kind(path, head) in ("image", "pdf") and (found or not hidden):
-        contents.files.append(path)
+        contents.wanted.append(path)
     elif not hidden:
         contents.others.append(path)
 
 
-def _describe_rest(folder: Path, contents: _Contents) -> list[str]:
+def _describe_rest(folder: Path, contents: _Contents, links: list[Path]) -> list[str]:
     """What was left out, a line for each reason."""
     return [
         f"{folder}: left out {len(paths)} {what[len(paths) > 1]}: {_list_names(folder, paths)}"
         for paths, what in (
             (contents.others, ("file that is neither image nor PDF", "files that are neither images nor PDFs")),
             (contents.unreadable, ("file that cannot be read", "files that cannot be read")),
-            (contents.links, ("folder behind a symbolic link", "folders behind symbolic links")),
+            (links, ("folder behind a symbolic link", "folders behind symbolic links")),
         )
         if paths
     ]

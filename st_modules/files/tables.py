@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 from st_modules.errors import InputError
 from st_modules.files.kinds import DELIMITERS
 from st_modules.files.records import NamedImage, Problems, Record, check_fields, make_record, resolve_image
-from st_modules.files.texts import LONGEST_LINE, decode, number_lines, read_lines
+from st_modules.files.texts import LONGEST_LINE, number_lines, read_lines
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ class Columns:
         Raises:
             InputError: A column that was asked for is not there, nor is one to embed, or two have the same name.
         """
-        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-            raise InputError(f"more than one column has the name {_quote(twice[0])}; rename it.", place)
+        _check_names(names, place)
         there = ", ".join(map(_quote, names))
         if unknown := [name for name in self.named().values() if name not in names]:
             raise InputError(f"no column {_quote(unknown[0])}; there are {there}.", place)
@@ -160,48 +159,95 @@ def read_csv(path: Path, asked: Columns) -> list[Record]:
     """
     records: list[Record] = []
     problems = Problems()
-    with path.open("rb") as stream, _allow_long_cells():
-        rows = _read_cells(stream, path)
-        line, names = next(rows, (1, list[str]()))
-        columns = asked.choose(names, f"{path}:{line}")
+    with open_csv(path) as (names, rows):
+        columns = asked.choose(names, str(path))
+        used = {columns.text, columns.image, columns.id}
         with problems.collect():
-            for line, cells in rows:
-                place = f"{path}:{line}"
+            for place, cells in rows:
                 with problems.collect():
-                    records.append(read_row(place, _name_cells(names, cells, columns, place), columns, path.parent))
+                    fields = name_cells(names, cells, place)
+                    given = {name: None if name in used and not cell else cell for name, cell in fields.items()}
+                    records.append(read_row(place, given, columns, path.parent))
     problems.raise_all()
     return records
 
 
 @contextmanager
-def _allow_long_cells() -> Generator[None, None, None]:
+def open_csv(path: Path) -> Generator[tuple[list[str], Iterator[tuple[str, list[str]]]], None, None]:
+    """Open a CSV file, or one whose suffix says that something else is between the cells.
+
+    Yields:
+        The names of the columns, and the rows: each its place, the line that it begins in, and its cells. Empty lines
+        are left out. Going on to a row raises ``InputError`` where the file is not UTF-8, or its quotes are wrong, or a
+        cell is longer than ``LONGEST_LINE``.
+
+    Raises:
+        InputError: Two columns have the same name, or the first row cannot be read.
+    """
     usual = csv.field_size_limit(LONGEST_LINE)
     try:
-        yield
+        with path.open("rb") as stream:
+            rows = _read_rows(stream, path)
+            place, names = next(rows, (str(path), list[str]()))
+            _check_names(names, place)
+            yield names, rows
     finally:
         csv.field_size_limit(usual)
 
 
-def _read_cells(stream: BinaryIO, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows, each with the number of the line that it begins in; empty lines are left out."""
-    lines = (decode(line, f"{path}:{number}") for number, line in enumerate(read_lines(stream, str(path)), 1))
-    rows = csv.reader(lines, delimiter=DELIMITERS[path.suffix.lower()], strict=True)
-    start = 1
-    try:
-        for cells in rows:
-            if cells:
-                yield start, cells
-            start = rows.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"not valid CSV: {error}", f"{path}:{start}") from error
+def check_csv(path: Path) -> list[str]:
+    """Read a CSV file for another reader, which would fill up short rows and rename columns without a word.
+
+    Returns:
+        The names of its columns.
+
+    Raises:
+        InputError: As ``open_csv``, or rows have more or fewer cells than there are columns: one line for each.
+    """
+    problems = Problems()
+    with open_csv(path) as (names, rows), problems.collect():
+        for place, cells in rows:
+            with problems.collect():
+                name_cells(names, cells, place)
+    problems.raise_all()
+    return names
 
 
-def _name_cells(names: list[str], cells: list[str], columns: Columns, place: str) -> dict[str, str | None]:
+def name_cells(names: list[str], cells: list[str], place: str) -> dict[str, str]:
+    """Return the cells of a row by their columns.
+
+    Raises:
+        InputError: There are more or fewer cells than columns.
+    """
     if len(cells) != len(names):
         raise InputError(
             f"{len(cells)} cells for {len(names)} columns; put quotes around a cell that has a delimiter or a line "
             "break in it",
             place,
         )
-    used = {columns.text, columns.image, columns.id}
-    return {name: None if name in used and not cell else cell for name, cell in zip(names, cells, strict=True)}
+    return dict(zip(names, cells, strict=True))
+
+
+def _read_rows(stream: BinaryIO, path: Path) -> Iterator[tuple[str, list[str]]]:
+    rows = csv.reader(_decode_lines(stream, path), delimiter=DELIMITERS[path.suffix.lower()], strict=True)
+    start = 1
+    try:
+        for cells in rows:
+            if cells:
+                yield f"{path}:{start}", cells
+            start = rows.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"cannot be read as CSV: {error}", f"{path}:{start}") from error
+
+
+def _decode_lines(stream: BinaryIO, path: Path) -> Iterator[str]:
+    for number, line in enumerate(read_lines(stream, str(path)), 1):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError("cannot be read as CSV: not UTF-8 text; save it as UTF-8", f"{path}:{number}") from error
+
+
+def _check_names(names: Sequence[str], place: str) -> None:
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise InputError(f"more than one column has the name {_quote(twice[0])}; rename it.", place)

@@ -36,7 +36,7 @@ def read_texts(stream: BinaryIO, name: str) -> list[Record]:
     problems = Problems()
     for number, line in number_lines(read_lines(stream, name)):
         with problems.collect():
-            records.append(make_record(f"{name}:{number}", decode(line, f"{name}:{number}")))
+            records.append(_read_text(line, f"{name}:{number}"))
     problems.raise_all()
     return records
 
@@ -62,13 +62,8 @@ def number_lines(lines: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
     return ((number, part) for number, part in enumerate(parts, 1) if part.strip())
 
 
-def decode(line: bytes, place: str) -> str:
-    """Return a line as text.
-
-    Raises:
-        InputError: It is not UTF-8.
-    """
+def _read_text(line: bytes, place: str) -> Record:
     try:
-        return line.decode("utf-8")
+        return make_record(place, line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InputError("not UTF-8 text; save it as UTF-8", place) from error

@@ -102,19 +102,19 @@ def test_columns_are_chosen_by_name(
 @pytest.mark.parametrize(
     ("content", "columns", "problem"),
     [
-        ("id,title\n1,a\n", {}, '1: no column to embed; pass --text or --image with one of "id", "title"'),
-        ("id;text\n1;a\n", {}, '1: no column to embed; pass --text or --image with one of "id;text"'),
-        ("id,text\n1,a\n", {"text": "Text"}, '1: no column "Text"; there are "id", "text"'),
-        ("id,text\n1,a\n", {"id": "key"}, '1: no column "key"; there are "id", "text"'),
-        ("id,text\n1,a\n", {"text": ""}, "1: no column to embed"),
-        ("text,a,a\nx,y,z\n", {}, '1: more than one column has the name "a"'),
-        ("\n\ntext,a\nx,y,z\n", {}, "4: 3 cells for 2 columns"),
-        ('text,a\n"x\ny",z\nx\n', {}, "4: 1 cells for 2 columns"),
-        ('text,a\n"x" y,z\n', {}, "2: not valid CSV"),
-        ('text,a\nx,y\n"x,y\nz,\n', {}, "3: not valid CSV"),
-        ("text,a\nx,y\n,y\n", {}, '3: no "text" field'),
-        ("text,image\nx,\n,\n", {}, '3: neither a "text" nor an "image" field'),
-        ("text,image\nx,missing.png\n", {}, "2: "),
+        ("id,title\n1,a\n", {}, ': no column to embed; pass --text or --image with one of "id", "title"'),
+        ("id;text\n1;a\n", {}, ': no column to embed; pass --text or --image with one of "id;text"'),
+        ("id,text\n1,a\n", {"text": "Text"}, ': no column "Text"; there are "id", "text"'),
+        ("id,text\n1,a\n", {"id": "key"}, ': no column "key"; there are "id", "text"'),
+        ("id,text\n1,a\n", {"text": ""}, ": no column to embed"),
+        ("text,a,a\nx,y,z\n", {}, ':1: more than one column has the name "a"'),
+        ("\n\ntext,a\nx,y,z\n", {}, ":4: 3 cells for 2 columns"),
+        ('text,a\n"x\ny",z\nx\n', {}, ":4: 1 cells for 2 columns"),
+        ('text,a\n"x" y,z\n', {}, ":2: cannot be read as CSV"),
+        ('text,a\nx,y\n"x,y\nz,\n', {}, ":3: cannot be read as CSV"),
+        ("text,a\nx,y\n,y\n", {}, ':3: no "text" field'),
+        ("text,image\nx,\n,\n", {}, ':3: neither a "text" nor an "image" field'),
+        ("text,image\nx,missing.png\n", {}, ":2: "),
     ],
 )
 def test_a_wrong_table_is_told_by_its_line(
@@ -123,7 +123,7 @@ def test_a_wrong_table_is_told_by_its_line(
     path = write(folder / "rows.csv", content)
     with pytest.raises(InputError) as caught:
         read(path, **columns)
-    assert str(caught.value).startswith(f"{path}:{problem}")
+    assert str(caught.value).startswith(f"{path}{problem}")
     assert "\n" not in str(caught.value)
 
 
@@ -136,7 +136,7 @@ def test_all_wrong_rows_are_told_together(folder: Path, read: Read) -> None:
 
 def test_a_table_that_is_not_utf8_is_told_by_its_line(folder: Path, read: Read) -> None:
     (folder / "rows.csv").write_bytes("text\nok\ncafé\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"rows.csv:3: not UTF-8 text"):
+    with pytest.raises(InputError, match=r"rows.csv:3: cannot be read as CSV: not UTF-8 text"):
         read(folder / "rows.csv")
 
 
@@ -154,7 +154,7 @@ def test_cells_longer_than_the_standard_library_reads_are_read(folder: Path, rea
 
 def test_the_length_of_a_cell_is_bounded(folder: Path, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "LONGEST_LINE", 10)
-    with pytest.raises(InputError, match=r"rows.csv:2: not valid CSV: field larger than field limit \(10\)"):
+    with pytest.raises(InputError, match=r"rows.csv:2: cannot be read as CSV: field larger than field limit \(10\)"):
         read(write(folder / "rows.csv", 'text\n"aaaaaa\naaaaaa"\n'))
 
 
