@@ -37,20 +37,25 @@ def embed(
         typer.Option(
             "--text",
             metavar="COLUMN",
-            help="The column of the texts in JSONL, CSV, TSV and Parquet files; text where there is one by default, '' "
-            "for none.",
+            help="The column of the texts in JSONL, CSV, TSV and Parquet files: by default text, where there is one; "
+            "'' for none.",
             show_default=False,
         ),
     ] = None,
     image_column: Annotated[
         str | None,
         typer.Option(
-            "--image", metavar="COLUMN", help="The column of the images, likewise: image.", show_default=False
+            "--image",
+            metavar="COLUMN",
+            help="The column of the images, likewise; image by default.",
+            show_default=False,
         ),
     ] = None,
     id_column: Annotated[
         str | None,
-        typer.Option("--id", metavar="COLUMN", help="The column of the ids, likewise: id.", show_default=False),
+        typer.Option(
+            "--id", metavar="COLUMN", help="The column of the ids, likewise; id by default.", show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="File.npy (records go to file.jsonl beside it) or file.parquet.")

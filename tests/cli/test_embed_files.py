@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from st_modules import SentenceTransformer, cli
-from tests.files.test_pages import write_pdf
+from tests.helpers.files import write_pdf
 from tests.helpers.gallery import CAPTIONS, Gallery
 
 

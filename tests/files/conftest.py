@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 
 from st_modules.files.reading import read_file
 from st_modules.files.records import Reading
 from st_modules.files.tables import Columns
-
-Read: TypeAlias = Callable[..., Reading]
+from tests.helpers.files import Read
 
 
 @pytest.fixture

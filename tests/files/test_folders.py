@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from st_modules import InputError
-from tests.files.conftest import Read
-from tests.files.test_pages import write_pdf
+from tests.helpers.files import Read, write_pdf
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pypdfium2
 import pytest
 from PIL import Image
 
 from st_modules import InputError
 from st_modules.files.kinds import kind_by_name
 from st_modules.inputs.images import FORMATS, ImageSource
-from tests.files.conftest import Read
+from tests.helpers.files import Read, write_pdf
 
 
 def write_image(path: Path, kind: str) -> Path:
@@ -28,11 +27,8 @@ def write_parquet(path: Path) -> Path:
     return path
 
 
-def write_pdf(path: Path) -> Path:
-    with pypdfium2.PdfDocument.new() as document:
-        document.new_page(20, 10)
-        document.save(path)
-    return path
+def write_page(path: Path) -> Path:
+    return write_pdf(path, ["red"])
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -54,7 +50,7 @@ def test_a_text_that_begins_like_a_picture_is_a_text(tmp_path: Path, read: Read,
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.bin", "a", "a.csv", "a.tsv", "a.jsonl"])
-@pytest.mark.parametrize(("write", "suffix"), [(write_parquet, ".parquet"), (write_pdf, ".pdf")])
+@pytest.mark.parametrize(("write", "suffix"), [(write_parquet, ".parquet"), (write_page, ".pdf")])
 def test_a_file_that_is_not_what_its_name_says_is_told(
     tmp_path: Path, read: Read, write: Callable[[Path], Path], suffix: str, name: str
 ) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pypdfium2
 import pytest
 from PIL import Image
 
 from st_modules import InputError
 from st_modules.errors import MissingExtraError
 from st_modules.files import pages
-from tests.files.conftest import Read
+from tests.helpers.files import Read, write_pdf
 
 FORM = b"""%PDF-1.7
 1 0 obj<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[4 0 R]>>>>endobj
@@ -26,20 +24,6 @@ FORM = b"""%PDF-1.7
 endstream endobj
 trailer<</Root 1 0 R>>"""
 """A page that is all a red form field."""
-
-
-def write_pdf(path: Path, colours: Sequence[str], size: tuple[float, float] = (30, 20)) -> Path:
-    """Pages that are all of one colour."""
-    with pypdfium2.PdfDocument.new() as document:
-        for colour in colours:
-            page = document.new_page(*size)
-            picture = pypdfium2.PdfImage.new(document)
-            picture.set_bitmap(pypdfium2.PdfBitmap.from_pil(Image.new("RGB", (4, 4), colour)))
-            picture.set_matrix(pypdfium2.PdfMatrix().scale(*size))
-            page.insert_obj(picture)
-            page.gen_content()
-        document.save(path)
-    return path
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from st_modules import InputError
-from tests.files.conftest import Read
+from tests.helpers.files import Read
 
 
 def encoded(colour: str) -> bytes:

@@ -13,7 +13,7 @@ from PIL import Image
 from st_modules import InputError
 from st_modules.files import tables
 from st_modules.files.records import Record
-from tests.files.conftest import Read
+from tests.helpers.files import Read
 
 DATA_URI = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 ROWS = [

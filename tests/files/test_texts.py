@@ -9,7 +9,7 @@ import pytest
 from st_modules import InputError
 from st_modules.files import texts
 from st_modules.files.texts import read_arguments
-from tests.files.conftest import Read
+from tests.helpers.files import Read
 
 
 def test_lines_are_numbered_as_an_editor_does(tmp_path: Path, read: Read) -> None:
