@@ -43,8 +43,7 @@ def read_parquet(path: Path, asked: Columns, scratch: Path) -> Reading:
         schema = file.schema_arrow
         columns = asked.choose(schema.names, str(path))
         _check_types(pa, schema, columns, path)
-        used = {columns.text, columns.image, columns.id}
-        left_out = [each for each in schema if each.name not in used and _has_bytes(pa, each.type)]
+        left_out = [each for each in schema if each.name not in columns.used() and _has_bytes(pa, each.type)]
         names = [name for name in schema.names if name not in {each.name for each in left_out}]
         number = 0
         for batch in _batches(pa, file, names, path):

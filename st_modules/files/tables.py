@@ -15,6 +15,8 @@ from st_modules.files.kinds import DELIMITERS
 from st_modules.files.records import NamedImage, Problems, Record, check_fields, make_record, resolve_image
 from st_modules.files.texts import LONGEST_LINE, number_lines, read_lines
 
+_MOST_NAMES = 50  # in a message
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -34,6 +36,10 @@ class Columns:
         """The columns that were asked for by name, by what they are."""
         return {role: name for role, name in vars(self).items() if name}
 
+    def used(self) -> set[str]:
+        """The columns that are no metadata."""
+        return {name for name in vars(self).values() if name}
+
     def choose(self, names: Sequence[str], place: str) -> Columns:
         """Return the columns that a table is read by, each one that it has, or "".
 
@@ -45,7 +51,7 @@ class Columns:
             InputError: A column that was asked for is not there, nor is one to embed, or two have the same name.
         """
         _check_names(names, place)
-        there = ", ".join(map(_quote, names))
+        there = _list_names(names)
         if unknown := [name for name in self.named().values() if name not in names]:
             raise InputError(f"no column {_quote(unknown[0])}; there are {there}.", place)
         chosen = {
@@ -74,8 +80,7 @@ def read_row(place: str, fields: dict[str, Any], columns: Columns, folder: Path)
         image = [_as_image(each, folder) for each in cast("list[str | NamedImage]", image)]
     elif image is not None:
         image = _as_image(image, folder)
-    used = {columns.text, columns.image, columns.id} - {""}
-    metadata = {name: value for name, value in fields.items() if name not in used}
+    metadata = {name: value for name, value in fields.items() if name not in columns.used()}
     check_fields(fields, place)
     return make_record(place, text, image or None, id_, metadata)
 
@@ -103,6 +108,11 @@ def _quote(name: str | None) -> str:
     return json.dumps(name, ensure_ascii=not (name or "").isprintable())
 
 
+def _list_names(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(map(_quote, names[:_MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
+
+
 def _show(value: Any) -> str:
     return json.dumps(value, default=repr)[:40]
 
@@ -127,7 +137,7 @@ def read_jsonl(path: Path, asked: Columns) -> list[Record]:
                 seen |= dict.fromkeys(fields)
                 records.append(read_row(place, fields, columns, path.parent))
     if seen and (unknown := [name for name in asked.named().values() if name not in seen]):
-        raise InputError(f"no field {_quote(unknown[0])}; there are {', '.join(map(_quote, seen))}.", str(path))
+        raise InputError(f"no field {_quote(unknown[0])}; there are {_list_names(list(seen))}.", str(path))
     problems.raise_all()
     return records
 
@@ -161,7 +171,7 @@ def read_csv(path: Path, asked: Columns) -> list[Record]:
     problems = Problems()
     with open_csv(path) as (names, rows):
         columns = asked.choose(names, str(path))
-        used = {columns.text, columns.image, columns.id}
+        used = columns.used()
         with problems.collect():
             for place, cells in rows:
                 with problems.collect():

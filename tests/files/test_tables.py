@@ -69,6 +69,17 @@ def test_a_table_is_read_by_its_columns(folder: Path, read: Read, name: str, opt
     ]
 
 
+def test_a_column_without_a_name_is_metadata(folder: Path, read: Read) -> None:
+    path = write(folder / "rows.csv", ",text\n0,a\n,b\n")
+    assert [record.metadata for record in read(path).records] == [{"": "0"}, {"": ""}]
+
+
+def test_of_many_columns_fifty_are_told(folder: Path, read: Read) -> None:
+    names = [f"c{number}" for number in range(60)]
+    with pytest.raises(InputError, match='"c48", "c49" and 10 more'):
+        read(write(folder / "rows.csv", ",".join(names) + "\n"))
+
+
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
 @pytest.mark.parametrize(
     ("columns", "item", "id_", "metadata"),
