@@ -17,6 +17,9 @@ from st_modules.inputs.images import ImageSource
 _ROWS_AT_ONCE = 64  # an image of a few MB in each
 _STREAM_BUFFER = 1024 * 1024
 
+MOST_ROWS = 10_000_000
+"""A file of a kilobyte may have any number of rows that are the same."""
+
 
 def read_parquet(path: Path, asked: Columns, scratch: Path) -> Reading:
     """Read a table, a part of it in memory at a time.
@@ -30,7 +33,8 @@ def read_parquet(path: Path, asked: Columns, scratch: Path) -> Reading:
         scratch: A folder for images that are in cells.
 
     Raises:
-        InputError: The file is damaged, a column is of a wrong type, or rows are wrong: one line for each.
+        InputError: The file is damaged or has more than ``MOST_ROWS`` rows, a column is of a wrong type, or rows are
+            wrong: one line for each.
         MissingExtraError: pyarrow is not installed.
     """
     pa, pq = (import_extra(module, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
@@ -40,6 +44,9 @@ def read_parquet(path: Path, asked: Columns, scratch: Path) -> Reading:
         # Streamed: otherwise whole groups of rows are in memory, up to all of the file.
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_STREAM_BUFFER)
     with file:
+        expected = file.metadata.num_rows
+        if expected > MOST_ROWS:
+            raise InputError(f"{expected} rows; at most {MOST_ROWS} are read. Write it in parts.", str(path))
         schema = file.schema_arrow
         columns = asked.choose(schema.names, str(path))
         _check_types(pa, schema, columns, path)
@@ -51,8 +58,8 @@ def read_parquet(path: Path, asked: Columns, scratch: Path) -> Reading:
                 number += 1
                 with problems.collect():
                     records.append(_read_row(path, number, batch, row, columns, scratch))
-        if number != file.metadata.num_rows:
-            raise InputError(f"{number} rows were read of {file.metadata.num_rows}; write it again.", str(path))
+        if number != expected:
+            raise InputError(f"{number} rows were read of {expected}; write it again.", str(path))
     problems.raise_all()
     return Reading(
         records,

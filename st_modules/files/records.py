@@ -147,6 +147,7 @@ class Problems:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._more = 0
 
     @contextmanager
     def collect(self) -> Generator[None, None, None]:
@@ -154,10 +155,13 @@ class Problems:
         try:
             yield
         except InputError as error:
-            self._lines += str(error).splitlines()
+            lines = str(error).splitlines()
+            room = _MOST_PROBLEMS - len(self._lines)
+            self._lines += lines[:room]
+            self._more += len(lines[room:])
 
     def raise_all(self) -> None:
         """Raise what was noted as one ``InputError``: a line each, up to a hundred."""
-        more = len(self._lines) - _MOST_PROBLEMS
         if self._lines:
-            raise InputError("\n".join(self._lines[:_MOST_PROBLEMS] + [f"… and {more} more."] * (more > 0)))
+            rest = [f"… and {self._more} more."] if self._more else []
+            raise InputError("\n".join(self._lines + rest))

@@ -215,6 +215,13 @@ def test_a_file_whose_pages_are_damaged_is_told(path: Path, read: Read) -> None:
         read(path)
 
 
+def test_the_number_of_rows_is_bounded(path: Path, read: Read) -> None:
+    pq.write_table(pa.table({"text": pa.nulls(10_000_001, pa.string())}), path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(InputError, match="10000001 rows; at most 10000000 are read"):
+        read(path)
+
+
 def test_rows_that_are_missing_are_told(path: Path, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = pq.ParquetFile.iter_batches
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *args, **options: [next(batches(*args, **options))])
