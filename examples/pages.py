@@ -50,7 +50,10 @@ def write_pdf(path: Path) -> None:
 
 
 def read_pdf(path: Path) -> list[Page]:
-    """Render every page of a PDF, and read its text."""
+    """Render every page of a PDF, and read its text.
+
+    These pages are as small as the drawings on them. For a page of paper take scale=2, which is 144 dpi.
+    """
     with pypdfium2.PdfDocument(path) as document:
         return [
             Page(number, page.render(scale=1).to_pil(), page.get_textpage().get_text_range().strip())

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from st_modules.cli.shared import BaseWeights, Device, ModelName, Weights, one_line_errors, open_model, stop
+from st_modules.cli.shared import BaseWeights, Device, ModelName, Weights, one_line_errors, open_model, stop, tell
 from st_modules.errors import name_inputs
 
 if TYPE_CHECKING:
     from st_modules.files.records import Record
+    from st_modules.files.tables import Columns
 
 app = typer.Typer()
 
@@ -25,9 +27,34 @@ def embed(
         typer.Option(
             "--file",
             "-f",
-            help="A text file (one text a line), an image, a folder of images, a JSONL file with text and/or image "
-            "fields, or - for lines from standard input. May be given several times.",
+            help="A text file (one text a line), an image, a PDF (a page each), a folder of images and PDFs, a JSONL, "
+            "CSV, TSV or Parquet file, or - for lines from standard input. May be given several times.",
             show_default=False,
+        ),
+    ] = None,
+    text_column: Annotated[
+        str | None,
+        typer.Option(
+            "--text",
+            metavar="COLUMN",
+            help="The column of the texts in JSONL, CSV, TSV and Parquet files: by default text, where there is one; "
+            "'' for none.",
+            show_default=False,
+        ),
+    ] = None,
+    image_column: Annotated[
+        str | None,
+        typer.Option(
+            "--image",
+            metavar="COLUMN",
+            help="The column of the images, likewise; image by default.",
+            show_default=False,
+        ),
+    ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            "--id", metavar="COLUMN", help="The column of the ids, likewise; id by default.", show_default=False
         ),
     ] = None,
     out: Annotated[
@@ -48,13 +75,14 @@ def embed(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
 ) -> None:
     """Embed texts, images, or both together, and write the vectors."""
-    with one_line_errors():
+    with one_line_errors(), TemporaryDirectory(prefix="st-modules-") as scratch:
+        from st_modules.files.tables import Columns
         from st_modules.files.vectors import check_target, write_vectors
 
         if prompt is not None and prompt_name is not None:
             stop("--prompt and --prompt-name are two ways to say the same: pass one of them.", 2)
         check_target(out, overwrite=force)
-        records = _records(texts or [], files or [])
+        records = _records(texts or [], files or [], Columns(text_column, image_column, id_column), Path(scratch))
         model = open_model(model_name, device, weights, base_weights)
         if prompt_name is not None and prompt_name not in model.prompts:
             known = ", ".join(model.prompts) or "none"
@@ -72,13 +100,21 @@ def embed(
         typer.echo(f"Wrote {len(vectors)} vectors of {vectors.shape[1]} to {' and '.join(map(str, written))}.")
 
 
-def _records(texts: Sequence[str], files: Sequence[Path]) -> list[Record]:
-    from st_modules.files.records import is_file_name, read_file, read_texts
+def _records(texts: Sequence[str], files: Sequence[Path], columns: Columns, scratch: Path) -> list[Record]:
+    from st_modules.files.reading import is_file_name, is_table, read_file
+    from st_modules.files.texts import read_arguments
 
     for text in texts:
         if is_file_name(text):
-            stop(f"{text!r} is a file: pass it as --file {text}", 2)
-    records = [*read_texts(texts), *(record for path in files for record in read_file(path))]
+            stop(f"{text!r} is a file or a folder: pass it as --file {text}", 2)
+    if any(name is not None for name in vars(columns).values()) and not any(map(is_table, files)):
+        stop("--text, --image and --id name columns of a JSONL, CSV, TSV or Parquet file, and there is none.", 2)
+    records = read_arguments(texts)
+    for path in files:
+        reading = read_file(path, columns, scratch)
+        records += reading.records
+        for note in reading.notes:
+            tell(note)
     if not records:
         stop("Nothing to embed: pass texts, or --file.", 2)
     return records

@@ -47,8 +47,13 @@ def first_line(error: Exception) -> str:
 def stop(message: str, code: int) -> NoReturn:
     """End the command with a message on stderr; 2 for a wrong call, 1 for the rest."""
     for line in message.splitlines():
-        typer.echo(f"Error: {line}", err=True)
+        tell(f"Error: {line}")
     raise typer.Exit(code)
+
+
+def tell(line: str) -> None:
+    """Print a line on stderr; control characters, which names from files may have, do not reach the terminal."""
+    typer.echo("".join(char if char.isprintable() else ascii(char)[1:-1] for char in line), err=True)
 
 
 def open_model(name: str, device: str | None, weights: Path | None, base_weights: Path | None) -> SentenceTransformer:

@@ -1,20 +1,22 @@
-"""What ``st-modules embed`` reads: arguments, text files, images and JSONL, each as records with a place and an id."""
+"""What ``st-modules embed`` reads, as records with a place and an id, and the problems of reading, told together."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from st_modules.errors import ImageError, InputError
+from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
+from st_modules.inputs.items import check_text
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
-JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson"})
+_MOST_PROBLEMS = 100
+_DEEPEST = 100
 _REMOTE = re.compile(r"https?://", re.IGNORECASE)
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 
@@ -27,9 +29,9 @@ class Record:
         place: Where it was read, as error messages say it: ``data.jsonl:3``.
         id: The record's own id, or its place.
         text: Its text.
-        image: Its image or images, as they were written.
+        image: Its image or images, as they were written, or where they are: ``report.pdf#page=3``.
         item: What ``encode`` is given: image paths are resolved.
-        metadata: The other fields of a JSONL record.
+        metadata: The other fields of a row.
     """
 
     place: str
@@ -40,132 +42,126 @@ class Record:
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def read_texts(texts: Sequence[str]) -> list[Record]:
-    """Turn texts of the command line into records; they are always text, never paths or URLs."""
-    return [
-        Record(f"text {number}", f"text {number}", text, None, {"text": text}) for number, text in enumerate(texts, 1)
-    ]
+@dataclass(frozen=True)
+class NamedImage:
+    """An image of a record.
+
+    Attributes:
+        name: What the record says of it.
+        source: What ``encode`` is given.
+    """
+
+    name: str
+    source: str | Path
 
 
-def is_file_name(text: str) -> bool:
-    """Whether a text of the command line is more likely a file that was meant to be read."""
-    return Path(text).suffix.lower() in IMAGE_SUFFIXES | JSONL_SUFFIXES | {".txt"} and Path(text).is_file()
+@dataclass(frozen=True)
+class Reading:
+    """What was read of a path.
+
+    Attributes:
+        records: In order, at least one.
+        notes: What was left out and why, a line each.
+    """
+
+    records: list[Record]
+    notes: list[str] = field(default_factory=list[str])
 
 
-def read_file(path: Path) -> list[Record]:
-    """Read what a path holds.
-
-    Args:
-        path: A folder (its images, recursively), an image, a JSONL file with ``text`` and/or ``image`` fields, any
-            other file (one text a line; empty lines are left out), or ``-`` (texts from standard input).
-
-    Returns:
-        The records, in the file's order; a folder's are sorted by path.
+def make_record(
+    place: str,
+    text: str | None = None,
+    image: NamedImage | list[NamedImage] | None = None,
+    id: str | int | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> Record:
+    """Put a record together.
 
     Raises:
-        InputError: The path is missing or holds nothing, or some of its records are wrong: one line for each.
+        InputError: An image's header cannot be read (one that is fetched is not looked at yet).
     """
-    if str(path) == "-":
-        records = _text_records("stdin", sys.stdin.buffer.read())
-    elif path.is_dir():
-        records = _require_good(_image_record(image) for image in _images_below(path))
-    elif not path.exists():
-        raise InputError(f"{path}: no such file or folder.")
-    elif path.suffix.lower() in IMAGE_SUFFIXES:
-        records = _require_good([_image_record(path)])
-    elif path.suffix.lower() in JSONL_SUFFIXES:
-        records = _require_good(_json_record(path, place, line) for place, line in _lines(str(path), path.read_bytes()))
-    else:
-        records = _text_records(str(path), path.read_bytes())
-    if not records:
-        raise InputError(f"{path}: nothing to embed in it.")
-    return records
-
-
-def _text_records(name: str, content: bytes) -> list[Record]:
-    return _require_good(_text_record(place, line) for place, line in _lines(name, content))
-
-
-def _text_record(place: str, line: bytes) -> Record | str:
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError:
-        return f"{place}: not UTF-8 text"
-    return Record(place, place, text, None, {"text": text})
-
-
-def _image_record(path: Path) -> Record | str:
-    problem = _image_problem(path, str(path))
-    return problem or Record(str(path), str(path), None, str(path), {"image": path})
-
-
-def _images_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-
-
-def _json_record(path: Path, place: str, line: bytes) -> Record | str:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return f"{place}: not valid JSON: {error}"
-    if problem := _field_problem(fields):
-        return f"{place}: {problem}"
-    text, image = fields.pop("text", None), fields.pop("image", None)
-    images = [_resolve(name, path.parent) for name in ([image] if isinstance(image, str) else image or [])]
-    for source in images:
-        if problem := _image_problem(source, place):
-            return problem
-    item = {"text": text, "image": images[0] if isinstance(image, str) else images or None}
+    images = [image] if isinstance(image, NamedImage) else image or []
+    for each in images:
+        if not (isinstance(each.source, str) and _REMOTE.match(each.source)):
+            _ = ImageSource(each.source, place).size
+    written = [each.name for each in images]
+    sources = [each.source for each in images]
+    single = isinstance(image, NamedImage)
+    item = {"text": text, "image": (sources[0] if single else sources) if images else None}
     given = {name: value for name, value in item.items() if value is not None}
-    return Record(place, fields.pop("id", place), text, image, given, fields)
+    return Record(
+        place, place if id is None else id, text, written[0] if single else written or None, given, metadata or {}
+    )
 
 
-def _field_problem(fields: object) -> str | None:
-    """What is wrong with a JSONL record, apart from its images."""
-    if not isinstance(fields, dict):
-        return 'not a JSON object; write {"text": ..., "image": ...}'
-    fields = cast("dict[str, Any]", fields)
-    text, image, id_ = (fields.get(name) for name in ("text", "image", "id"))
-    if text is None and not image:
-        return 'neither a "text" nor an "image" field'
-    if text is not None and not isinstance(text, str):
-        return f'"text" must be a string, not {json.dumps(text)[:40]}'
-    names = cast("list[Any]", image) if isinstance(image, list) else [image]
-    if image is not None and not all(isinstance(name, str) and name for name in names):
-        return f'"image" must be a path, a URL, or a list of them, not {json.dumps(image)[:40]}'
-    if "id" in fields and (isinstance(id_, bool) or not isinstance(id_, (str, int))):
-        return f'"id" must be a string or a whole number, not {json.dumps(id_)[:40]}'
-    return None
+def resolve_image(name: str, folder: Path) -> NamedImage:
+    """An image by the path, URL or data URI that a file has for it; paths are relative to the file's folder."""
+    return NamedImage(name, name if _ADDRESS.match(name) else folder / name)
 
 
-def _resolve(image: str, folder: Path) -> str | Path:
-    return image if _ADDRESS.match(image) else folder / image
+def keep_image(content: bytes, scratch: Path) -> Path:
+    """Put an encoded image that is in no file of its own into one, so that it waits on the disk to be embedded.
+
+    Args:
+        content: The encoded image.
+        scratch: A folder for such files; the same image twice is one file.
+    """
+    path = scratch / hashlib.blake2b(content, digest_size=16).hexdigest()
+    if not path.exists():
+        path.write_bytes(content)
+    return path
 
 
-def _image_problem(source: str | Path, place: str) -> str | None:
-    """What is wrong with an image's header; a remote image is not fetched for this."""
-    if isinstance(source, str) and _REMOTE.match(source):
-        return None
+def check_name(path: Path) -> None:
+    """Raise ``InputError`` where a path is not UTF-8: no record could be written that names it."""
     try:
-        _ = ImageSource(source, place).size
-    except ImageError as error:
-        return str(error)
-    return None
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError("its name is not UTF-8; rename it.", ascii(str(path))) from error
 
 
-def _lines(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
-    # Split as bytes: str.splitlines also cuts at U+2028 and others, which are legal inside a JSON string.
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
-        if line.strip():
-            yield f"{name}:{number}", line
+def check_fields(fields: dict[str, Any], place: str) -> None:
+    """Make sure that fields can be written as JSON.
+
+    Raises:
+        InputError: A string, anywhere in lists and objects, has a lone surrogate, or these are nested too deeply.
+    """
+    for name, field_ in fields.items():
+        here = f"{place}, field {json.dumps(name)}"
+        remaining: list[tuple[object, int]] = [(name, 0), (field_, 0)]
+        while remaining:
+            value, depth = remaining.pop()
+            if depth > _DEEPEST:
+                raise InputError(f"lists and objects more than {_DEEPEST} deep; leave it out", here)
+            if isinstance(value, str):
+                check_text(value, here)
+            elif isinstance(value, list):
+                remaining += [(each, depth + 1) for each in cast("list[object]", value)]
+            elif isinstance(value, dict):
+                pairs = cast("dict[object, object]", value).items()
+                remaining += [(each, depth + 1) for pair in pairs for each in pair]
 
 
-def _require_good(records: Iterator[Record | str] | list[Record | str]) -> list[Record]:
-    """Split records from problems, and raise all of the problems together."""
-    good: list[Record] = []
-    problems: list[str] = []
-    for record in records:
-        good.append(record) if isinstance(record, Record) else problems.append(record)
-    if problems:
-        raise InputError("\n".join(problems))
-    return good
+class Problems:
+    """What is wrong with the parts of a file, so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._more = 0
+
+    @contextmanager
+    def collect(self) -> Generator[None, None, None]:
+        """Take note of an ``InputError`` that is raised within, and go on."""
+        try:
+            yield
+        except InputError as error:
+            lines = str(error).splitlines()
+            room = _MOST_PROBLEMS - len(self._lines)
+            self._lines += lines[:room]
+            self._more += len(lines[room:])
+
+    def raise_all(self) -> None:
+        """Raise what was noted as one ``InputError``: a line each, up to a hundred."""
+        if self._lines:
+            rest = [f"… and {self._more} more."] if self._more else []
+            raise InputError("\n".join(self._lines + rest))

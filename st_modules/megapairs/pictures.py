@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from st_modules._imports import require
 from st_modules.errors import InputError
-from st_modules.files.records import IMAGE_SUFFIXES, JSONL_SUFFIXES
+from st_modules.files.folders import list_tree
+from st_modules.files.kinds import JSONL_SUFFIXES
+from st_modules.files.records import Problems
+from st_modules.files.tables import name_cells, open_csv
+from st_modules.inputs.formats import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,7 +74,8 @@ def read_collection(path: str | Path) -> Collection:
         The pictures of the folder, or those that the file names. Whether a file can be read is not known yet.
 
     Raises:
-        InputError: The path is missing or holds no picture, or rows are wrong: one line for each, up to twenty.
+        InputError: The path is missing or holds no picture, a folder in it cannot be read, or rows are wrong: one line
+            for each, up to twenty.
     """
     path = Path(path)
     if path.is_dir():
@@ -84,10 +88,13 @@ def read_collection(path: str | Path) -> Collection:
 def _folder(root: Path) -> Collection:
     pictures: list[Path] = []
     metadata: list[Path] = []
-    for file in root.rglob("*"):
+    problems = Problems()
+    files, _ = list_tree(root, problems)
+    problems.raise_all()
+    for file in files:
         if file.name in _METADATA_FILES:
             metadata.append(file)
-        elif file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir():
+        elif file.suffix.lower() in IMAGE_SUFFIXES:
             pictures.append(file)
     told: dict[str, str | None] = {}
     for file in sorted(metadata):
@@ -155,12 +162,8 @@ def _jsonl_rows(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[str, Any]]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream, strict=True)
-        try:
-            yield from ((f"{file}:{rows.line_num}", row) for row in rows)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{file}:{rows.line_num + 1}: cannot be read as CSV: {error}") from error
+    with open_csv(file) as (names, rows):
+        yield from ((place, name_cells(names, cells, place)) for place, cells in rows)
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[str, Any]]:

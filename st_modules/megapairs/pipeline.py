@@ -22,9 +22,9 @@ from st_modules._imports import require
 from st_modules.errors import InputError
 from st_modules.files.arrays import ArrayFile
 from st_modules.files.atomic import write_atomically
+from st_modules.files.kinds import JSONL_SUFFIXES
 from st_modules.files.lines import LineFile
 from st_modules.files.locks import lock_folder
-from st_modules.files.records import JSONL_SUFFIXES
 from st_modules.megapairs.encoders import Encoder
 from st_modules.megapairs.instructions import CaptionTemplates, InstructionWriter, PicturePair
 from st_modules.megapairs.mining import Duplicates, Miner, Pair

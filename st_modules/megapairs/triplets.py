@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from st_modules._imports import require
 from st_modules.errors import InputError
-from st_modules.files.records import JSONL_SUFFIXES
+from st_modules.files.kinds import JSONL_SUFFIXES
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,6 +13,8 @@ import datasets
 from datasets import Dataset, load_dataset, load_from_disk
 
 from st_modules.errors import InputError
+from st_modules.files.kinds import DELIMITERS
+from st_modules.files.tables import check_csv
 from st_modules.train.config import ColumnSettings, ItemSettings, SourceSettings
 from st_modules.train.validation import ConfigError
 
@@ -34,7 +36,8 @@ def load_source(settings: SourceSettings) -> Dataset:
 
     Raises:
         ConfigError: The source cannot be read, or has no such column.
-        InputError: Rows lack a text or an image, or an image file is missing: one line for each, up to twenty.
+        InputError: Rows lack a text or an image, or an image file is missing: one line for each, up to twenty. Or a CSV
+            file is damaged: one line for each row that is.
     """
     if settings.megapairs is not None:
         rows = _limit(_megapairs(settings), settings.limit)
@@ -65,14 +68,28 @@ def _read(settings: SourceSettings) -> Dataset:
         if settings.folder and (settings.folder / "state.json").is_file():
             return load_from_disk(str(settings.folder))  # type: ignore[return-value]
         return load_dataset(str(source), settings.subset, split=settings.split)
+    except InputError:
+        raise
     except Exception as error:  # every reader raises its own
         reason = str(error.__cause__ or error).strip().partition("\n")[0]
         raise ConfigError(f"{settings.name}: {source} cannot be read: {reason}") from error
 
 
 def _read_file(file: Path) -> Dataset:
-    separator = {"sep": "\t"} if file.suffix.lower() == ".tsv" else {}
-    return load_dataset(_READERS[file.suffix.lower()], data_files=str(file), split="train", **separator)  # type: ignore[return-value]
+    suffix = file.suffix.lower()
+    options = _csv_options(file) if suffix in DELIMITERS else {}
+    return load_dataset(_READERS[suffix], data_files=str(file), split="train", **options)
+
+
+def _csv_options(file: Path) -> dict[str, Any]:
+    """Have every cell read as it is written: "NA" and "007" are texts, and only an empty cell is none."""
+    features = datasets.Features({name: datasets.Value("string") for name in check_csv(file)})
+    return {
+        "sep": DELIMITERS[file.suffix.lower()],
+        "features": features,
+        "keep_default_na": False,
+        "na_values": [""],
+    }
 
 
 def _megapairs(settings: SourceSettings) -> Dataset:

@@ -132,7 +132,7 @@ ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
     "of nothing that is named": ({"base_model_name_or_path": None, "auto_mapping": None}, "trained on and call"),
     "of a folder elsewhere": (
         {"base_model_name_or_path": "/home/me/qwen", "auto_mapping": None},
-        "trained on and call",
+        "qwen, which is gone",
     ),
     "of an architecture": ({"base_model_name_or_path": "me/qwen"}, "gme-2b, .*dse-qwen2-2b"),
 }

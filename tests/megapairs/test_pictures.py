@@ -195,6 +195,34 @@ def test_damaged_csv_is_an_error_that_names_its_line(folder: Path, name: str, co
         read_collection(folder / name)
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("file_name,caption\n0.png\n", ":2: 1 cells for 2 columns"),
+        ("file_name,caption\n0.png,a,b\n", ":2: 3 cells for 2 columns"),
+        ("file_name,caption,caption\n0.png,a,b\n", ":1: more than one column has the name"),
+    ],
+)
+def test_csv_whose_cells_fit_no_column_is_an_error(folder: Path, content: str, problem: str) -> None:
+    (folder / "list.csv").write_text(content)
+    with pytest.raises(InputError, match=f"list.csv{problem}"):
+        read_collection(folder / "list.csv")
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "below").mkdir()
+    list_folder = Path.iterdir
+
+    def refuse(path: Path) -> object:
+        if path.name == "below":
+            raise PermissionError(13, "Permission denied")
+        return list_folder(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match=r"below: cannot be read \(Permission denied\)"):
+        read_collection(folder)
+
+
 def test_parquet_that_is_damaged_in_the_middle_is_an_error(folder: Path) -> None:
     path = write_rows(folder / "metadata.parquet", ROWS)
     whole = path.read_bytes()

@@ -92,6 +92,35 @@ def test_every_kind_of_source_gives_the_same_items(
     ]
 
 
+CSV_COLUMNS = ColumnSettings(anchor=ItemSettings(text="query", image="image"), positive=ItemSettings(text="answer"))
+
+
+@pytest.mark.parametrize("text", ["NA", "null", "nan", "007", "1.50", "true"])
+def test_cells_of_csv_are_the_texts_that_are_written(tmp_path: Path, gallery: Gallery, text: str) -> None:
+    picture = gallery.paths[0]
+    (tmp_path / "rows.csv").write_text("query,image,answer\n" + f"{text},{picture},{text}\n,{picture},a\n")
+    source = SourceSettings("rows", file=tmp_path / "rows.csv", columns=CSV_COLUMNS)
+    assert load_source(source)[0] == {"anchor": {"text": text, "image": str(picture)}, "positive": {"text": text}}
+    assert load_source(source)[1]["anchor"] == {"image": str(picture)}
+
+
+@pytest.mark.parametrize(
+    ("content", "places"),
+    [
+        ("query,image,answer\na,,b\na,\n\na,,b,c\n", ["3", "5"]),
+        ("query,image,answer,answer\na,,b,c\n", ["1"]),
+        ('query,image,answer\na,,"b\n', ["2"]),
+    ],
+    ids=["ragged", "twice", "quote"],
+)
+def test_damaged_csv_is_told_by_its_lines(tmp_path: Path, content: str, places: list[str]) -> None:
+    (tmp_path / "rows.csv").write_text(content)
+    with pytest.raises(InputError) as caught:
+        load_source(SourceSettings("rows", file=tmp_path / "rows.csv", columns=CSV_COLUMNS))
+    lines = str(caught.value).splitlines()
+    assert [line.split(": ")[0] for line in lines] == [f"{tmp_path / 'rows.csv'}:{place}" for place in places]
+
+
 def test_paths_are_relative_to_the_folder_of_the_file(gallery: Gallery, tmp_path: Path) -> None:
     PILImage.new("RGB", (30, 30)).save(tmp_path / "a.png")
     (tmp_path / "rows.jsonl").write_text(json.dumps({"caption": "a", "image": "a.png"}))

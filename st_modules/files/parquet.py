@@ -1,0 +1,180 @@
+"""Parquet, by columns; images as paths, as bytes, or as ``datasets`` writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from st_modules._imports import import_extra
+from st_modules.errors import InputError
+from st_modules.files.records import NamedImage, Problems, Reading, Record, keep_image
+from st_modules.files.tables import Columns, read_row
+from st_modules.inputs.images import ImageSource
+
+_ROWS_AT_ONCE = 64  # an image of a few MB in each
+_STREAM_BUFFER = 1024 * 1024
+
+MOST_ROWS = 10_000_000
+"""A file of a kilobyte may have any number of rows that are the same."""
+
+
+def read_parquet(path: Path, asked: Columns, scratch: Path) -> Reading:
+    """Read a table, a part of it in memory at a time.
+
+    Empty cells, null ones and empty strings, count as left out. Metadata is what JSON has a word for: dates and the
+    like are strings, and NaN is null. Columns of bytes are left out.
+
+    Args:
+        path: A Parquet file.
+        asked: Which columns to embed.
+        scratch: A folder for images that are in cells.
+
+    Raises:
+        InputError: The file is damaged or has more than ``MOST_ROWS`` rows, a column is of a wrong type, or rows are
+            wrong: one line for each.
+        MissingExtraError: pyarrow is not installed.
+    """
+    pa, pq = (import_extra(module, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
+    records: list[Record] = []
+    problems = Problems()
+    with _name_errors(pa, path):
+        # Streamed: otherwise whole groups of rows are in memory, up to all of the file.
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_STREAM_BUFFER)
+    with file:
+        expected = file.metadata.num_rows
+        if expected > MOST_ROWS:
+            raise InputError(f"{expected} rows; at most {MOST_ROWS} are read. Write it in parts.", str(path))
+        schema = file.schema_arrow
+        columns = asked.choose(schema.names, str(path))
+        _check_types(pa, schema, columns, path)
+        left_out = [each for each in schema if each.name not in columns.used() and _has_bytes(pa, each.type)]
+        names = [name for name in schema.names if name not in {each.name for each in left_out}]
+        number = 0
+        for batch in _batches(pa, file, names, path):
+            for row in range(batch.num_rows):
+                number += 1
+                with problems.collect():
+                    records.append(_read_row(path, number, batch, row, columns, scratch))
+        if number != expected:
+            raise InputError(f"{number} rows were read of {expected}; write it again.", str(path))
+    problems.raise_all()
+    return Reading(
+        records,
+        [f"{path}: left out the column {each.name!r} of {each.type}: metadata has no bytes." for each in left_out],
+    )
+
+
+def _batches(pa: Any, file: Any, names: list[str], path: Path) -> Generator[Any, None, None]:
+    with _name_errors(pa, path):
+        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names):
+            yield pa.RecordBatch.from_arrays([_write_times(pa, column) for column in batch.columns], batch.schema.names)
+
+
+def _write_times(pa: Any, column: Any) -> Any:
+    """Dates and times as text: Python's have no nanoseconds."""
+    tests = (pa.types.is_timestamp, pa.types.is_date, pa.types.is_time)
+    return column.cast(pa.string()) if any(test(column.type) for test in tests) else column
+
+
+@contextmanager
+def _name_errors(pa: Any, path: Path) -> Generator[None, None, None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"cannot be read as Parquet: {str(error).splitlines()[0]}", str(path)) from error
+
+
+def _check_types(pa: Any, schema: Any, columns: Columns, path: Path) -> None:
+    for name, fits, expected in (
+        (columns.text, _is_string, "texts are strings"),
+        (columns.image, _is_image, "images are paths, URLs, bytes, or what datasets writes"),
+        (columns.id, _is_id, "ids are strings or whole numbers"),
+    ):
+        kind = schema.field(name).type if name else None
+        if name and not fits(pa, _plain_type(pa, kind)):
+            raise InputError(f"its column {name!r} has values of type {kind}; {expected}.", str(path))
+
+
+def _plain_type(pa: Any, kind: Any) -> Any:
+    """A type without what only says how it is stored."""
+    while isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_string(pa: Any, kind: Any) -> bool:
+    types = pa.types
+    return any(test(kind) for test in (types.is_string, types.is_large_string, types.is_string_view, types.is_null))
+
+
+def _is_bytes(pa: Any, kind: Any) -> bool:
+    types = pa.types
+    tests = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_binary_view)
+    return any(test(kind) for test in tests)
+
+
+def _is_image(pa: Any, kind: Any) -> bool:
+    types = pa.types
+    if any(test(kind) for test in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
+        return _is_image(pa, _plain_type(pa, kind.value_type))
+    if types.is_struct(kind):
+        return {each.name for each in kind} == {"bytes", "path"}
+    return _is_string(pa, kind) or _is_bytes(pa, kind)
+
+
+def _is_id(pa: Any, kind: Any) -> bool:
+    return _is_string(pa, kind) or pa.types.is_integer(kind)
+
+
+def _has_bytes(pa: Any, kind: Any) -> bool:
+    kind = _plain_type(pa, kind)
+    return _is_bytes(pa, kind) or any(_has_bytes(pa, kind.field(number).type) for number in range(kind.num_fields))
+
+
+def _read_row(path: Path, number: int, batch: Any, row: int, columns: Columns, scratch: Path) -> Record:
+    place = f"{path}, row {number}"
+    fields: dict[str, Any] = {}
+    for name in cast("list[str]", batch.schema.names):
+        try:
+            value = batch.column(name)[row].as_py()
+        except ValueError as error:  # a string that is not UTF-8, or a time within a list
+            raise InputError(f"its {name!r} cannot be read: {error}", place) from error
+        if name == columns.image:
+            fields[name] = _read_image(value, place, f"{path}#row={number}", scratch)
+        elif name in (columns.text, columns.id):
+            fields[name] = None if value == "" else value
+        else:
+            fields[name] = _as_json(value)
+    return read_row(place, fields, columns, path.parent)
+
+
+def _read_image(cell: Any, place: str, name: str, scratch: Path) -> Any:
+    """A cell with its images, those that are not in files of their own put into one."""
+    if isinstance(cell, list):
+        cells = cast("list[Any]", cell)
+        return [_read_image(each, place, f"{name}&image={number}", scratch) for number, each in enumerate(cells, 1)]
+    if isinstance(cell, dict):
+        image = cast("dict[str, Any]", cell)
+        if not image["bytes"]:
+            return image["path"] or None
+        cell, name = image["bytes"], f"{name}&path={image['path']}" if image["path"] else name
+    if not isinstance(cell, bytes):
+        return cell or None
+    if not cell:
+        return None
+    _ = ImageSource(cell, place).size
+    return NamedImage(name, keep_image(cell, scratch))
+
+
+def _as_json(value: Any) -> Any:
+    """A value of metadata as JSON has it."""
+    if isinstance(value, (list, tuple)):
+        return [_as_json(each) for each in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {str(name): _as_json(each) for name, each in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
