@@ -23,6 +23,7 @@ from transformers import (
 )
 from typing_extensions import Self
 
+from st_modules.arguments import check_choice, check_integer
 from st_modules.backbones.attention import KeysAndValues, split_heads
 from st_modules.backbones.base import Backbone, Towers
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
@@ -140,6 +141,13 @@ class VisualizedBGE(Backbone):
         positions = model.text.config.max_position_embeddings - model.position_offset
         scale_only = CLIPImageProcessorPil(do_resize=False, do_center_crop=False, do_convert_rgb=False)
         super().__init__(model, segment_tokenizer, scale_only, template, positions, max_length, image_limits)
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Check options that were saved with a model; see :meth:`Backbone.check_options`."""
+        super().check_options(options)
+        check_choice("text_model", options.get("text_model"), _TEXT_MODELS)
+        check_integer("head_dim", options.get("head_dim"))
 
     @property
     def text_model(self) -> str:
