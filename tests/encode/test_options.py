@@ -124,6 +124,13 @@ def test_what_is_no_answer_to_keep_prefixes_is_refused(gme: SentenceTransformer,
         gme.keep_prefixes = value
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_an_option_is_on_or_off(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name}={value!r}: pass True or False"):
+        EncodeOptions(**{name: value})
+
+
 def test_a_model_that_shares_no_beginnings_keeps_none() -> None:
     assert not reference("bge-vl-base").load("bge-vl-base", keep_prefixes=True).keep_prefixes
 
