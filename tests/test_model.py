@@ -17,6 +17,7 @@ from PIL import Image
 from sentence_transformers.sentence_transformer.modules import BoW, Dense, Normalize
 
 from st_modules import ImageError, InputError, SentenceTransformer, UnknownModelError
+from st_modules.errors import ArgumentError
 from tests.helpers.paths import GOLDEN
 
 GOLDEN_GME = GOLDEN / "gme"
@@ -375,6 +376,26 @@ def test_both_names_and_forms_of_dtype(option: str, value: Any) -> None:
 def test_bad_arguments_say_what_is_wrong(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SentenceTransformer("gme-2b", weights=CHECKPOINT, **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"min_image_tokens": 1.5},
+        {"max_image_tokens": 0},
+        {"max_length": True},
+        {"max_batch_tokens": 0},
+        {"truncate_dim": 0},
+        {"device": "foo"},
+        {"backend": "onnx"},
+        {"image_limits": {}},
+        {"remote_images": "no"},
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_told_before_the_files_are_looked_for(arguments: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=f"^{next(iter(arguments))}="):
+        SentenceTransformer("gme-2b", weights=tmp_path / "missing", **arguments)
 
 
 @pytest.mark.parametrize(

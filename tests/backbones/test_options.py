@@ -129,9 +129,10 @@ def test_a_length_that_is_none_is_refused_and_changes_nothing(model: SentenceTra
 
 
 def test_no_length_is_as_long_as_the_positions_allow(model: SentenceTransformer) -> None:
+    backbone: Any = model[0]
     model.max_seq_length = 64
     model.max_seq_length = None
-    assert model.max_seq_length == model[0].model.config.get_text_config().max_position_embeddings
-    model[0].max_length = 64
-    model[0].max_length = None
+    assert model.max_seq_length == backbone.model.config.get_text_config().max_position_embeddings
+    backbone.max_length = 64
+    backbone.max_length = None
     assert len(model.preprocess(["word " * 5000])["input_ids"][0]) == model.max_seq_length == 4096
