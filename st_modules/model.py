@@ -99,7 +99,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         UnknownModelError: The name is near one of the catalog's, or that of a repository with several models.
         CheckpointError: The model's files are missing, damaged, or of another architecture, or a folder does not say
             which model it is.
-        ValueError: An argument of this class was passed for a model that it does not apply to.
+        ValueError: An argument has a value that it cannot have, or is for other models than this one.
 
     Example:
         >>> from st_modules import SentenceTransformer

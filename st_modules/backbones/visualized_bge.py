@@ -266,14 +266,19 @@ def _keys_and_values(layer: Any, hidden: Tensor) -> KeysAndValues:
 
 def _build_vision(weights: dict[str, Tensor], head_dim: int, text: PreTrainedModel, path: Path) -> nn.ModuleDict:
     """Build the tower and the projection to the text encoder's width, in its precision, from their weights."""
-    if head_dim < 1:
-        raise CheckpointError(f"{path / Backbone.config_file_name}: it does not say the vision tower's head_dim.")
+    source = path if path.is_file() else path / Backbone.config_file_name
+    if head_dim < 1 or head_dim % 4:  # pairs turn by the row in one half of a head, by the column in the other
+        raise CheckpointError(f"{source}: head_dim={head_dim}, and a multiple of 4 is needed.")
     try:
         shape = EVA02Shape.of(_under("tower.", weights), head_dim)
     except KeyError as error:
         raise CheckpointError(f"{path}: the weights do not fit the model. missing: tower.{error.args[0]}.") from error
     except (ValueError, IndexError) as error:
         raise CheckpointError(f"{path}: the vision tower's weights are of no shape that it can have.") from error
+    if shape.width % head_dim:
+        raise CheckpointError(
+            f"{source}: head_dim={head_dim}, and the vision tower's width of {shape.width} is no multiple."
+        )
     with torch.device("meta"):
         vision = nn.ModuleDict({"tower": EVA02(shape), "projection": nn.Linear(shape.width, text.config.hidden_size)})
     _fill(vision, weights, path)
