@@ -107,6 +107,10 @@ class ImageError(InputError):
     """An image is missing, unreadable, over a limit, or not allowed to be fetched."""
 
 
+class ArgumentError(STModulesError, ValueError):
+    """An argument, or an option that was saved with a model, has a value that it cannot have."""
+
+
 class UnknownNameError(STModulesError, ValueError):
     """A name that nothing has."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
+import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import sentence_transformers
 import torch
@@ -17,9 +19,11 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor, nn
 
+from st_modules.arguments import check_flag, check_optional_integer
 from st_modules.backbones import BACKBONES
-from st_modules.backbones.base import Backbone, find_backbone, refuse_options
+from st_modules.backbones.base import Backbone, find_backbone, refuse_backend, refuse_options
 from st_modules.backbones.decoder import DecoderBackbone
+from st_modules.backbones.precision import check_device
 from st_modules.card import write_card
 from st_modules.catalog import ModelSpec, find_model, list_models, near_miss
 from st_modules.checkpoints.adapter_files import name_weights
@@ -29,12 +33,30 @@ from st_modules.checkpoints.lora import read_peft_files
 from st_modules.checkpoints.recognise import recognise, refuse_unnamed
 from st_modules.checkpoints.weights import refuse_misfits
 from st_modules.encode.callers import refuse_left_out_images
+from st_modules.encode.checks import check_call, check_truncation
 from st_modules.encode.engine import Engine, check_finite
 from st_modules.encode.options import EncodeOptions
-from st_modules.errors import CheckpointError, UnknownModelError
+from st_modules.errors import ArgumentError, CheckpointError, UnknownModelError
 from st_modules.inputs.batches import is_batch
 from st_modules.inputs.items import parse_items
 from st_modules.inputs.limits import ImageLimits
+
+_Encode = TypeVar("_Encode", bound=Callable[..., Any])
+
+
+def _checked(encode: _Encode) -> _Encode:
+    """Return a method ``encode`` that checks its arguments before it reads or computes anything."""
+    signature = inspect.signature(encode)
+
+    @functools.wraps(encode)
+    def checked(self: SentenceTransformer, *args: Any, **kwargs: Any) -> Any:
+        if backbone := self._backbone:
+            call = signature.bind_partial(self, *args, **kwargs)
+            call.apply_defaults()
+            check_call(backbone, _find_dimension(self), call.arguments)
+        return encode(self, *args, **kwargs)
+
+    return cast(_Encode, checked)
 
 
 class SentenceTransformer(sentence_transformers.SentenceTransformer):
@@ -76,7 +98,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         UnknownModelError: The name is near one of the catalog's, or that of a repository with several models.
         CheckpointError: The model's files are missing, damaged, or of another architecture, or a folder does not say
             which model it is.
-        ValueError: An argument of this class was passed for a model that it does not apply to.
+        ValueError: An argument has a value that it cannot have, or is for other models than this one.
 
     Example:
         >>> from st_modules import SentenceTransformer
@@ -108,11 +130,12 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         name = None if model_name_or_path is None else str(model_name_or_path)
         self._spec, weights = _resolve(name, weights) if name else (None, weights)
         self._options = _given(
-            min_image_tokens=min_image_tokens,
-            max_image_tokens=max_image_tokens,
-            max_length=max_length,
+            min_image_tokens=check_optional_integer("min_image_tokens", min_image_tokens),
+            max_image_tokens=check_optional_integer("max_image_tokens", max_image_tokens),
+            max_length=check_optional_integer("max_length", max_length),
             image_limits=_limits(image_limits, remote_images, allow_private_hosts),
         )
+        self.max_batch_tokens = max_batch_tokens
         self._requested_device = kwargs.get("device")
         if self._spec:
             self._checkpoint = self._prepare(self._spec, weights, base_weights, kwargs)
@@ -126,7 +149,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
                     "folder itself."
                 )
         super().__init__(name, **kwargs)
-        self.max_batch_tokens = max_batch_tokens
+        _check_own_truncation(self, name, given=kwargs.get("truncate_dim"))
         self.encode_options = EncodeOptions()
         self.keep_prefixes = keep_prefixes
         if self._options and not self._backbone:
@@ -143,9 +166,23 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
 
     @max_batch_tokens.setter
     def max_batch_tokens(self, value: int | None) -> None:
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"max_batch_tokens={value!r}: pass a number of at least 1, or None for the default.")
-        self._max_batch_tokens = value
+        self._max_batch_tokens = check_optional_integer("max_batch_tokens", value)
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """How many dimensions of an embedding ``encode`` returns, the first ones; ``None`` returns all.
+
+        Raises:
+            ArgumentError: It is set to what is no number of the model's dimensions.
+        """
+        return self._truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, value: int | None) -> None:
+        # sentence-transformers sets it before the model has modules too.
+        if "_modules" in vars(self) and self._backbone:
+            check_truncation(value, _find_dimension(self))
+        self._truncate_dim = value
 
     @property
     def encode_options(self) -> EncodeOptions:
@@ -170,14 +207,13 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         not count is not seen: after writes through ``.data`` or numpy set it to ``False``, and to ``True`` again.
 
         Raises:
-            TypeError: It is set to something else than a bool.
+            ArgumentError: It is set to something else than a bool.
         """
         return bool(self._backbone and self._backbone.keep_prefixes)
 
     @keep_prefixes.setter
     def keep_prefixes(self, value: bool) -> None:
-        if not isinstance(value, bool):
-            raise TypeError(f"keep_prefixes={value!r}: pass True or False.")
+        check_flag("keep_prefixes", value)
         if isinstance(backbone := self._backbone, DecoderBackbone):
             backbone.keep_prefixes = value
 
@@ -186,8 +222,9 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         spec: ModelSpec, weights: str | Path | None, base_weights: str | Path | None, kwargs: dict[str, Any]
     ) -> Checkpoint:
         """Find the model's files, and fill in the arguments that the catalog decides."""
-        if (backend := kwargs.get("backend", "torch")) != "torch":
-            raise ValueError(f"backend={backend!r}: the catalog's models run on the torch backend only.")
+        refuse_backend(kwargs.get("backend", "torch"))
+        check_optional_integer("truncate_dim", kwargs.get("truncate_dim"))
+        check_device(kwargs.get("device"))
         refuse_options({name: kwargs.get(name) for name in ("processor_kwargs", "tokenizer_kwargs")})
         checkpoint = locate(
             spec,
@@ -310,6 +347,9 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             return super().is_singular_input(inputs)
         return not is_batch(inputs)
 
+    # By a wrapper, so that the overloads stay, by which type checkers know what comes back.
+    encode = _checked(sentence_transformers.SentenceTransformer.encode)
+
     def parse(self, inputs: Sequence[Any]) -> list[Any]:
         """Check inputs before anything is embedded; images are not opened.
 
@@ -357,8 +397,6 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         **kwargs: Any,
     ) -> Any:
         backbone = self._backbone
-        if backbone and output_value == "token_embeddings" and not backbone.has_token_embeddings:
-            raise ValueError("output_value='token_embeddings': this model embeds text and images apart and has none.")
         items = self.parse(inputs)
         if backbone is None or output_value != "sentence_embedding":
             found = super()._inference(
@@ -438,6 +476,25 @@ def unregister() -> None:
     plain.__init__ = getattr(plain.__init__, "_st_modules_original", plain.__init__)
 
 
+def _find_dimension(model: SentenceTransformer) -> int:
+    """Return the length of a model's embeddings before they are truncated."""
+    modules: list[Any] = list(model)
+    known = [module.get_embedding_dimension() for module in modules if hasattr(module, "get_embedding_dimension")]
+    return known[-1]
+
+
+def _check_own_truncation(model: SentenceTransformer, name: str | None, given: int | None) -> None:
+    """Check how many dimensions a model that was just loaded returns: as given, or else as it was saved."""
+    if model._backbone is None:
+        return
+    try:
+        check_truncation(model.truncate_dim, _find_dimension(model))
+    except ArgumentError as error:
+        if given is not None:
+            raise
+        raise CheckpointError(f"{name}/config_sentence_transformers.json: {error}") from error
+
+
 def _submodules(module: nn.Module) -> list[nn.Module]:
     """Return a module and all below it."""
     found = [module]
@@ -497,5 +554,9 @@ def _given(**options: Any) -> dict[str, Any]:
 def _limits(
     image_limits: ImageLimits | None, remote_images: bool | None, allow_private_hosts: bool | None
 ) -> ImageLimits | None:
+    if not isinstance(image_limits, ImageLimits | None):
+        raise ArgumentError(
+            f"image_limits={reprlib.repr(image_limits)}: pass an ImageLimits, as ImageLimits(max_pixels=10**7)."
+        )
     changes = _given(remote_images=remote_images, allow_private_hosts=allow_private_hosts)
     return dataclasses.replace(image_limits or ImageLimits(), **changes) if changes else image_limits

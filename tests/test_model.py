@@ -15,9 +15,10 @@ import sentence_transformers
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from sentence_transformers.sentence_transformer.modules import Normalize
+from sentence_transformers.sentence_transformer.modules import BoW, Dense, Normalize
 
 from st_modules import CheckpointError, ImageError, InputError, SentenceTransformer, UnknownModelError
+from st_modules.errors import ArgumentError
 from tests.helpers.adapters import adapted, difference, embed, lora, trained
 from tests.helpers.paths import GOLDEN
 from tests.helpers.training_rows import load
@@ -109,6 +110,35 @@ def test_truncated_dimensions_are_the_first_ones(model: SentenceTransformer, emb
     with model.truncate_embeddings(8):
         assert model.encode("a").shape == (8,)
         assert model.get_embedding_dimension() == 8
+
+
+@pytest.mark.parametrize("value", [0, -1, 65, 1.5, True, "16"])
+def test_a_dimension_that_the_embeddings_do_not_have_is_refused(model: SentenceTransformer, value: Any) -> None:
+    with pytest.raises(ValueError, match="^truncate_dim="):
+        model.truncate_dim = value
+    with pytest.raises(ValueError, match="^truncate_dim="), model.truncate_embeddings(value):
+        pass
+    assert model.truncate_dim is None
+    assert model.get_embedding_dimension() == 64
+
+
+def test_the_dimension_is_that_of_the_last_module_that_changes_it(tmp_path: Path) -> None:
+    model = SentenceTransformer("tiny", device="cpu")
+    model.append(Dense(128, 200))
+    model.save_pretrained(str(tmp_path), create_model_card=False)
+    wide = SentenceTransformer(str(tmp_path), device="cpu", truncate_dim=200)
+    assert wide.encode("a").shape == (200,)
+    with pytest.raises(ValueError, match=r"truncate_dim=201: .* 200 dimensions"):
+        wide.encode("a", truncate_dim=201)
+
+
+def test_other_models_are_truncated_as_in_sentence_transformers(tmp_path: Path) -> None:
+    plain = sentence_transformers.SentenceTransformer(modules=[BoW(["a", "b", "c"])], device="cpu")
+    plain.save_pretrained(str(tmp_path), create_model_card=False)
+    ours = SentenceTransformer(str(tmp_path), device="cpu", truncate_dim=9)
+    assert ours.truncate_dim == 9
+    for arguments in [{}, {"truncate_dim": 2}, {"truncate_dim": -1}, {"normalize_embeddings": 1}]:
+        assert (ours.encode("a b", **arguments) == plain.encode("a b", **arguments)).all()
 
 
 @pytest.mark.parametrize(
@@ -341,14 +371,45 @@ def test_both_names_and_forms_of_dtype(option: str, value: Any) -> None:
         ({"max_length": 0}, "max_length=0"),
         ({"max_length": 10**7}, "max_length=10000000: .* 32768 positions"),
         ({"model_kwargs": {"dtype": "bogus"}}, "dtype='bogus'"),
-        ({"backend": "onnx"}, "onnx"),
-        ({"backend": "openvino"}, "openvino"),
+        ({"backend": "onnx"}, "backend='onnx': these models run on the backend 'torch'"),
+        ({"backend": "openvino"}, "backend='openvino': these models run on the backend 'torch'"),
+        ({"min_image_tokens": 1.5}, "min_image_tokens=1.5: pass an integer"),
+        ({"max_image_tokens": True}, "max_image_tokens=True: pass an integer"),
+        ({"max_length": "512"}, "max_length='512': pass an integer"),
+        ({"max_batch_tokens": True}, "max_batch_tokens=True: pass an integer"),
+        ({"truncate_dim": 0}, "truncate_dim=0: pass an integer"),
+        ({"truncate_dim": 65}, "truncate_dim=65: .* 64 dimensions"),
+        ({"device": "foo"}, "device='foo': torch knows no such device"),
+        ({"image_limits": {}}, "image_limits={}: pass an ImageLimits"),
+        ({"image_limits": {"max_bytes": 9}, "remote_images": False}, "image_limits={'max_bytes': 9}: pass an Image"),
+        ({"remote_images": "no"}, "remote_images='no': pass True or False"),
+        ({"allow_private_hosts": 1}, "allow_private_hosts=1: pass True or False"),
         ({"processor_kwargs": {"min_pixels": 3136}}, "min_image_tokens"),
     ],
 )
 def test_bad_arguments_say_what_is_wrong(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SentenceTransformer("gme-2b", weights=CHECKPOINT, **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"min_image_tokens": 1.5},
+        {"max_image_tokens": 0},
+        {"max_length": True},
+        {"max_batch_tokens": 0},
+        {"truncate_dim": 0},
+        {"device": "foo"},
+        {"backend": "onnx"},
+        {"image_limits": {}},
+        {"remote_images": "no"},
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_told_before_the_files_are_looked_for(arguments: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=f"^{next(iter(arguments))}="):
+        SentenceTransformer("gme-2b", weights=tmp_path / "missing", **arguments)
 
 
 @pytest.mark.parametrize(
@@ -384,8 +445,10 @@ def test_options_that_would_be_ignored_are_refused(model: SentenceTransformer, t
     model.save_pretrained(str(tmp_path))
     with pytest.raises(ValueError, match="processor_kwargs"):
         SentenceTransformer(str(tmp_path), processor_kwargs={"min_pixels": 3136})
-    with pytest.raises(ValueError, match="backend"):
+    with pytest.raises(ValueError, match="backend='onnx': these models run on the backend 'torch'"):
         SentenceTransformer(str(tmp_path), backend="onnx")
+    with pytest.raises(ValueError, match="^device='foo': torch knows no such device"):
+        SentenceTransformer(str(tmp_path), device="foo")
 
 
 def test_options_for_the_catalogs_models_are_refused_for_others(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast, get_args
 
 import torch
 from sentence_transformers.base.modality_types import Modality
@@ -17,11 +18,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
-from st_modules.backbones.precision import loading_kwargs
+from st_modules.arguments import check_choice, check_integer, check_optional_integer
+from st_modules.backbones.precision import check_device, loading_kwargs
 from st_modules.backbones.prefixes import PrefixStates
 from st_modules.checkpoints.adapter_files import read_adapters, write_adapters
 from st_modules.checkpoints.adapters import collect_adapters, install_adapters, without_adapters
-from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, Checkpoint, lone_adapter
+from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, Checkpoint, lone_adapter, read_json
 from st_modules.checkpoints.lora import load_adapted
 from st_modules.checkpoints.weights import (
     UNUSED_WEIGHTS,
@@ -31,6 +33,7 @@ from st_modules.checkpoints.weights import (
     load_image_processor,
     load_pretrained,
 )
+from st_modules.errors import ArgumentError, CheckpointError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item, check_text, parse_items
 from st_modules.inputs.limits import ImageLimits
@@ -98,7 +101,8 @@ class Backbone(InputModule):
     """Base class of the modules that turn items into one vector each.
 
     A subclass names its ``architecture`` and its ``towers``, adds its own constructor arguments to ``config_keys``,
-    which are saved with the model (``identity_keys`` are those that tell two models apart), and implements
+    which are saved with the model (``identity_keys`` are those that tell two models apart), checks what was saved of
+    them in :meth:`check_options`, and implements
     :meth:`get_embedding_dimension`, :meth:`image_tokens`, :meth:`pixel_features` and :meth:`forward`. Inference and
     training share them: ``preprocess`` is ``collate(plan(items))``.
 
@@ -138,7 +142,7 @@ class Backbone(InputModule):
         self.template = template
         self.positions = positions
         self.image_limits = image_limits or ImageLimits()
-        self.max_length = positions if max_length is None else max_length
+        self.max_length = max_length
 
     @property
     def modalities(self) -> list[Modality]:
@@ -182,12 +186,16 @@ class Backbone(InputModule):
 
     @property
     def max_length(self) -> int:
-        """Longest row in tokens; longer rows lose the end of their user text."""
+        """Longest row in tokens; longer rows lose the end of their user text. ``None`` is as long as positions allow.
+
+        Raises:
+            ArgumentError: It is set to what is no length, or to more than the model has positions.
+        """
         return self._max_length
 
     @max_length.setter
-    def max_length(self, value: int) -> None:
-        self._max_length = self._check_length(value)
+    def max_length(self, value: int | None) -> None:
+        self._max_length = self.positions if value is None else self._check_length(value)
 
     @property
     def max_seq_length(self) -> int:
@@ -195,7 +203,7 @@ class Backbone(InputModule):
         return self.max_length
 
     @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
+    def max_seq_length(self, value: int | None) -> None:
         self.max_length = value
 
     @abstractmethod
@@ -225,6 +233,23 @@ class Backbone(InputModule):
     def join_pixels(self, images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Join the features of a batch's images, one after the other."""
         return {name: torch.cat([image[name] for image in images]) for name in images[0]}
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Check options that were saved with a model, as far as they can be without its weights.
+
+        Args:
+            options: The constructor's keyword arguments that are among ``config_keys``.
+
+        Raises:
+            ArgumentError: One is not among them, or has a value that it cannot have.
+        """
+        if unknown := sorted(options.keys() - cls.config_keys):
+            raise ArgumentError(
+                f"{', '.join(unknown)}: no option of {cls.__name__}; known are {sorted(cls.config_keys)}."
+            )
+        check_choice("template", options.get("template"), TEMPLATES)
+        check_optional_integer("max_length", options.get("max_length"))
 
     @classmethod
     def from_checkpoint(
@@ -294,10 +319,11 @@ class Backbone(InputModule):
             One row an item, in the same order.
 
         Raises:
+            ArgumentError: The prompt, the side or the length is none.
             InputError: An item does not fit, or cannot be read.
         """
-        if prompt:
-            check_text(prompt, "the prompt")
+        check_side(side)
+        check_prompt(prompt)
         language: Any = self.model.get_submodule(self.towers.language)
         self.segment_tokenizer.follow_changes(
             language.get_input_embeddings().weight.shape[0],
@@ -329,11 +355,10 @@ class Backbone(InputModule):
         return self.max_length if max_length is None else self._check_length(max_length)
 
     def _check_length(self, max_length: int) -> int:
-        if not 1 <= max_length <= self.positions:
-            raise ValueError(
-                f"max_length={max_length}: it must be at least 1, and this model has {self.positions} positions."
-            )
-        return max_length
+        length = check_integer("max_length", max_length)
+        if length > self.positions:
+            raise ArgumentError(f"max_length={length}: pass less, for this model has {self.positions} positions.")
+        return length
 
     def collate(
         self, rows: Sequence[Row], pixels: Iterable[Mapping[str, torch.Tensor]] | None = None
@@ -383,7 +408,7 @@ class Backbone(InputModule):
 
         Raises:
             InputError: An input cannot be embedded.
-            ValueError: An option that this module does not have was passed.
+            ValueError: An option that this module does not have was passed, or one has no value that it can have.
         """
         refuse_options(kwargs)
         rows = self.plan(parse_items(inputs, self.image_limits), prompt, task, max_length)
@@ -466,13 +491,15 @@ class Backbone(InputModule):
 
         ``init_defaults`` are the options and the device that the user asked for, so here they win over the saved
         ones.
+
+        Raises:
+            CheckpointError: The files do not hold exactly this architecture's weights, or a saved option has a value
+                that it cannot have.
         """
-        refuse_options(
-            {
-                "processor_kwargs": kwargs.get("processor_kwargs"),
-                "backend": kwargs.get("backend", "torch") != "torch",
-            }
-        )
+        refuse_options({"processor_kwargs": kwargs.get("processor_kwargs")})
+        refuse_backend(kwargs.get("backend", "torch"))
+        given = init_defaults or {}
+        check_device(given.get("device"))
         location = {
             "subfolder": subfolder,
             "token": token,
@@ -484,12 +511,20 @@ class Backbone(InputModule):
         if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
             raise lone_adapter(folder)
         adapters = read_adapters(folder)
-        module = cls.from_checkpoint(
-            Checkpoint(folder),
-            model_kwargs=model_kwargs,
-            config_kwargs=config_kwargs,
-            **{**cls.load_config(model_name_or_path, **location), **(init_defaults or {})},
-        )
+        path = folder / SAVED_OPTIONS
+        saved = read_json(path)
+        try:
+            cls.check_options(saved)
+        except ArgumentError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        try:
+            module = cls.from_checkpoint(
+                Checkpoint(folder), model_kwargs=model_kwargs, config_kwargs=config_kwargs, **{**saved, **given}
+            )
+        except ArgumentError as error:
+            if given.keys() & cls.config_keys:
+                raise
+            raise CheckpointError(f"{path}: {error}") from error
         if adapters:
             install_adapters(module.model, adapters, folder)
         return module
@@ -504,6 +539,31 @@ def find_backbone(model: Iterable[nn.Module]) -> Backbone | None:
     """Return the backbone of a sentence-transformers model; ``None`` where it is not one of this package's."""
     first = next(iter(model), None)
     return first if isinstance(first, Backbone) else None
+
+
+def check_side(side: object) -> None:
+    """Raise ``ArgumentError`` where something is no side of a search, which sentence-transformers calls a task."""
+    check_choice("task", side, (*get_args(Side), None))
+
+
+def check_prompt(prompt: object) -> None:
+    """Raise where something cannot be an instruction.
+
+    Raises:
+        ArgumentError: It is neither a string nor ``None``.
+        InputError: It has a character that no tokenizer can read.
+    """
+    if prompt is None:
+        return
+    if not isinstance(prompt, str):
+        raise ArgumentError(f"prompt={reprlib.repr(prompt)}: pass a string.")
+    check_text(prompt, "the prompt")
+
+
+def refuse_backend(backend: object) -> None:
+    """Raise ``ArgumentError`` for any backend of sentence-transformers but torch."""
+    if backend != "torch":
+        raise ArgumentError(f"backend={backend!r}: these models run on the backend 'torch' alone. Leave it out.")
 
 
 def refuse_options(options: Mapping[str, Any]) -> None:

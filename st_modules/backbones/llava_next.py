@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
+from st_modules.arguments import check_optional_integer
 from st_modules.backbones.attention import attention_of
 from st_modules.backbones.base import Architecture, Towers
 from st_modules.backbones.decoder import DecoderBackbone
@@ -78,6 +79,12 @@ class LlavaNext(DecoderBackbone):
             image_limits=image_limits,
         )
         self.first_resize = first_resize
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Check options that were saved with a model; see :meth:`Backbone.check_options`."""
+        super().check_options(options)
+        check_optional_integer("first_resize", options.get("first_resize"))
 
     def image_tokens(self, image: ImageSource) -> int:
         """Return how many tokens an image becomes, from its size alone.

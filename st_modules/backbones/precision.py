@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from sentence_transformers.util import get_device_name
+
+from st_modules.errors import ArgumentError
 
 
 def default_dtype(device: str | torch.device | None) -> torch.dtype:
@@ -19,6 +22,20 @@ def default_dtype(device: str | torch.device | None) -> torch.dtype:
         float32 on the CPU, bfloat16 on an accelerator.
     """
     return torch.float32 if torch.device(device or get_device_name()).type == "cpu" else torch.bfloat16
+
+
+def check_device(device: Any) -> None:
+    """Raise ``ArgumentError`` where something is no device that torch knows; ``None`` is sentence-transformers' choice.
+
+    Whether there is such a device is not asked, which could set one up.
+    """
+    try:
+        if device is not None:
+            torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ArgumentError(
+            f"device={reprlib.repr(device)}: torch knows no such device here. Pass one like 'cpu', 'cuda' or 'cuda:1'."
+        ) from error
 
 
 def loading_kwargs(model_kwargs: Mapping[str, Any] | None, device: str | torch.device | None) -> dict[str, Any]:

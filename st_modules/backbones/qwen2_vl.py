@@ -23,10 +23,11 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from st_modules.arguments import check_choice, check_flag, check_optional_integer
 from st_modules.backbones.base import Architecture, Towers
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.qwen2_vl_vision import computes_the_same, cut_patches, embed_images
-from st_modules.errors import ImageError
+from st_modules.errors import ArgumentError, ImageError
 from st_modules.inputs.images import ImageSource, to_rgb
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.tokenizer import SegmentTokenizer
@@ -101,10 +102,19 @@ class Qwen2VL(DecoderBackbone):
         self.max_image_tokens = max_image_tokens
         fewest, most = (bound // self._token_side**2 for bound in self._pixel_bounds)
         if not 0 < fewest <= most:
-            raise ValueError(
+            raise ArgumentError(
                 f"min_image_tokens={fewest} and max_image_tokens={most}: the first must be at least 1 and at most the "
                 "second."
             )
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Check options that were saved with a model; see :meth:`Backbone.check_options`."""
+        super().check_options(options)
+        check_choice("first_resize", options.get("first_resize"), (*FIRST_RESIZES, None))
+        check_flag("multimodal_positions", options.get("multimodal_positions", False))
+        for name in ("min_image_tokens", "max_image_tokens"):
+            check_optional_integer(name, options.get(name))
 
     def image_tokens(self, image: ImageSource) -> int:
         """Return how many tokens an image becomes, from its size alone.

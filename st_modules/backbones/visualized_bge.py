@@ -23,6 +23,7 @@ from transformers import (
 )
 from typing_extensions import Self
 
+from st_modules.arguments import check_choice, check_integer
 from st_modules.backbones.attention import KeysAndValues, split_heads
 from st_modules.backbones.base import Backbone, Towers
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
@@ -142,6 +143,13 @@ class VisualizedBGE(Backbone):
         scale_only = CLIPImageProcessorPil(do_resize=False, do_center_crop=False, do_convert_rgb=False)
         super().__init__(model, segment_tokenizer, scale_only, template, positions, max_length, image_limits)
 
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Check options that were saved with a model; see :meth:`Backbone.check_options`."""
+        super().check_options(options)
+        check_choice("text_model", options.get("text_model"), _TEXT_MODELS)
+        check_integer("head_dim", options.get("head_dim"))
+
     @property
     def text_model(self) -> str:
         """Architecture of the text encoder, as ``config.json`` names it."""
@@ -260,14 +268,19 @@ def _keys_and_values(layer: Any, hidden: Tensor) -> KeysAndValues:
 
 def _build_vision(weights: dict[str, Tensor], head_dim: int, text: PreTrainedModel, path: Path) -> nn.ModuleDict:
     """Build the tower and the projection to the text encoder's width, in its precision, from their weights."""
-    if head_dim < 1:
-        raise CheckpointError(f"{path / Backbone.config_file_name}: it does not say the vision tower's head_dim.")
+    source = path if path.is_file() else path / Backbone.config_file_name
+    if head_dim < 1 or head_dim % 4:  # pairs turn by the row in one half of a head, by the column in the other
+        raise CheckpointError(f"{source}: head_dim={head_dim}, and a multiple of 4 is needed.")
     try:
         shape = EVA02Shape.of(_under("tower.", weights), head_dim)
     except KeyError as error:
         raise CheckpointError(f"{path}: the weights do not fit the model. missing: tower.{error.args[0]}.") from error
     except (ValueError, IndexError) as error:
         raise CheckpointError(f"{path}: the vision tower's weights are of no shape that it can have.") from error
+    if shape.width % head_dim:
+        raise CheckpointError(
+            f"{source}: head_dim={head_dim}, and the vision tower's width of {shape.width} is no multiple."
+        )
     with torch.device("meta"):
         vision = nn.ModuleDict({"tower": EVA02(shape), "projection": nn.Linear(shape.width, text.config.hidden_size)})
     _fill(vision, weights, path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from st_modules.arguments import check_flag
 
 
 @dataclass(frozen=True)
@@ -35,3 +37,7 @@ class EncodeOptions:
     shared_prefix: bool = True
     pruning: bool = True
     fast_vision: bool = True
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check_flag(field.name, getattr(self, field.name))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from st_modules.arguments import check_flag, check_integer, check_seconds
+
 
 @dataclass(frozen=True)
 class ImageLimits:
@@ -20,6 +22,9 @@ class ImageLimits:
         remote_images: Whether http(s) images are fetched at all. True.
         allow_private_hosts: Whether they may come from addresses that are not public (localhost, an intranet). By
             default every address is checked, on every redirect. False.
+
+    Raises:
+        ArgumentError: A value is of another type, or nothing can be within it.
     """
 
     max_bytes: int = 64 * 1024 * 1024
@@ -30,3 +35,12 @@ class ImageLimits:
     max_redirects: int = 5
     remote_images: bool = True
     allow_private_hosts: bool = False
+
+    def __post_init__(self) -> None:
+        check_integer("max_bytes", self.max_bytes)
+        check_integer("max_pixels", self.max_pixels)
+        check_integer("max_redirects", self.max_redirects, least=0)
+        for name in ("connect_timeout", "read_timeout", "total_timeout"):
+            check_seconds(name, getattr(self, name))
+        for name in ("remote_images", "allow_private_hosts"):
+            check_flag(name, getattr(self, name))

@@ -879,10 +879,13 @@ def test_a_saved_folder_with_damaged_weights_is_refused(
         SentenceTransformer(str(copy), device="cpu")
 
 
-def test_a_saved_folder_that_does_not_say_the_heads_is_refused(size: Size, saved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head_dim", [0, 2, 7, 28, 10**9, "64", None])
+def test_a_saved_folder_with_heads_that_the_tower_cannot_have_is_refused(
+    size: Size, saved: Path, tmp_path: Path, head_dim: Any
+) -> None:
     copy = Path(shutil.copytree(saved, tmp_path / "copy"))
     path = copy / "st_modules_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "head_dim": 0}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "head_dim": head_dim}))
     with pytest.raises(CheckpointError, match=r"st_modules_config\.json: .*head_dim"):
         SentenceTransformer(str(copy), device="cpu")
 

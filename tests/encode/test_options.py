@@ -120,8 +120,15 @@ def test_a_single_query_runs_what_is_kept_apart_and_all_else_at_once(
 
 @pytest.mark.parametrize("value", [None, 1, "yes"])
 def test_what_is_no_answer_to_keep_prefixes_is_refused(gme: SentenceTransformer, value: Any) -> None:
-    with pytest.raises(TypeError, match="keep_prefixes="):
+    with pytest.raises(ValueError, match="keep_prefixes="):
         gme.keep_prefixes = value
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_an_option_is_on_or_off(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name}={value!r}: pass True or False"):
+        EncodeOptions(**{name: value})
 
 
 def test_a_model_that_shares_no_beginnings_keeps_none() -> None:

@@ -1,0 +1,51 @@
+"""What a call of ``encode`` asks for, checked before anything is read or computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from st_modules.arguments import check_choice, check_flag, check_integer, check_optional_integer
+from st_modules.backbones.base import Backbone, check_prompt, check_side
+from st_modules.backbones.precision import check_device
+from st_modules.errors import ArgumentError
+
+
+def check_call(backbone: Backbone, dimension: int, arguments: Mapping[str, Any]) -> None:
+    """Check the arguments of a call.
+
+    Args:
+        backbone: The model's.
+        dimension: Length of the model's embeddings before they are truncated.
+        arguments: The arguments of ``encode`` by their names, with its defaults.
+
+    Raises:
+        ArgumentError: One has a value that it cannot have.
+        InputError: The prompt has a character that no tokenizer can read.
+    """
+    check_integer("batch_size", arguments["batch_size"])
+    check_optional_integer("chunk_size", arguments["chunk_size"])
+    check_flag("normalize_embeddings", arguments["normalize_embeddings"])
+    check_choice("output_value", arguments["output_value"], ("sentence_embedding", "token_embeddings", None))
+    if arguments["output_value"] == "token_embeddings" and not backbone.has_token_embeddings:
+        raise ArgumentError("output_value='token_embeddings': this model embeds text and images apart and has none.")
+    if arguments["output_value"] is None and arguments["precision"] not in ("float32", None):
+        raise ArgumentError(
+            f"precision={arguments['precision']!r}: with output_value=None an embedding comes in a dictionary, in "
+            "float32. Leave one of the two out."
+        )
+    check_truncation(arguments["truncate_dim"], dimension)
+    check_side(arguments["kwargs"].get("task"))
+    check_prompt(arguments["prompt"])
+    device = arguments["device"]
+    for each in cast("list[Any]", device) if device and isinstance(device, list) else [device]:
+        check_device(each)
+
+
+def check_truncation(truncate_dim: object, dimension: int) -> None:
+    """Raise ``ArgumentError`` where embeddings of a dimension cannot be cut to another; ``None`` leaves them whole."""
+    kept = check_optional_integer("truncate_dim", truncate_dim)
+    if kept is not None and kept > dimension:
+        raise ArgumentError(
+            f"truncate_dim={kept}: the model's embeddings have {dimension} dimensions; pass at most as many."
+        )
