@@ -259,8 +259,10 @@ def _take_only_image(item: Item) -> ImageSource | None:
 
 
 def _refuse_instruction(item: Item, instruction: str | None, model: str) -> None:
+    if item.instruction:
+        raise InputError(f"{model} takes no instruction; leave it out.", item.place.within("system message"))
     if instruction:
-        raise InputError(f"{model} takes no instruction. Leave the prompt out.", item.place)
+        raise InputError(f"{model} takes no instruction; leave it out.", "the prompt")
 
 
 TEMPLATES: dict[str, Template] = {

@@ -83,8 +83,11 @@ def test_more_images_than_the_model_takes_are_refused_by_position(name: str) -> 
 
 @pytest.mark.parametrize("name", ["e5_v", "dse_qwen2"])
 def test_an_instruction_that_a_layout_has_no_place_for_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="item 0: .*no instruction"):
+    with pytest.raises(InputError, match="^the prompt: .*no instruction"):
         TEMPLATES[name].render(item("hello"), "Find it.", "query")
+    with pytest.raises(InputError, match="^item 3, system message: .*no instruction") as error:
+        TEMPLATES[name].render(Item("hello", (), "Find it.", 3), "Find it.", "query")
+    assert error.value.index == 3
 
 
 BGE_VL_CASES = [
