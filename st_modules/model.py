@@ -203,8 +203,9 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         is for models on Qwen2-VL and LLaVA-NeXT; on others, which share nothing, it stays ``False``.
 
         Training takes it back: it is ``False`` after ``train()``, and after a forward pass that records gradients. New
-        and other weights (``load_state_dict``, casts, moves), adapters, hooks and autocast begin anew. What torch does
-        not count is not seen: after writes through ``.data`` or numpy set it to ``False``, and to ``True`` again.
+        and other weights (``load_state_dict``, casts, moves) and autocast begin anew; with adapters or hooks nothing is
+        kept. What torch does not count is not seen: after writes through ``.data`` or numpy, and changes of modules'
+        attributes, set it to ``False``, and to ``True`` again. Copies, those in other processes too, have it off.
 
         Raises:
             ArgumentError: It is set to something else than a bool.

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from st_modules.backbones.attention import KeysAndValues
 from st_modules.backbones.base import Backbone, Row
-from st_modules.backbones.packing import PackedRows, Packing, allow_packing, takes_packed
+from st_modules.backbones.packing import PackedRows, Packing, allow_packing, take_recorded, takes_packed
 from st_modules.backbones.prefixes import KeptPrefixes, PrefixStates
 from st_modules.errors import CheckpointError, InputError
 from st_modules.inputs.items import Item
@@ -90,15 +90,18 @@ class DecoderBackbone(Backbone):
     @property
     def keep_prefixes(self) -> bool:
         """Whether the keys and values of what rows begin with outlive a call; ``False`` once the model is trained."""
+        if take_recorded(self.model.language_model):
+            self._stop_keeping_prefixes()
         return self._kept_prefixes is not None
 
     @keep_prefixes.setter
     def keep_prefixes(self, value: bool) -> None:
+        take_recorded(self.model.language_model)
         self._kept_prefixes = KeptPrefixes() if value else None
 
     def prefix_states(self) -> PrefixStates:
         """Return where the keys and values of what the rows of a call begin with are looked up, and go."""
-        if self._kept_prefixes is None:
+        if not self.keep_prefixes or self._kept_prefixes is None:
             return PrefixStates()
         return self._kept_prefixes.find([self.model, *self.model.language_model.modules()])
 
@@ -109,8 +112,8 @@ class DecoderBackbone(Backbone):
         return super().train(mode)
 
     def _stop_keeping_prefixes(self) -> None:
-        if self.keep_prefixes:
-            self.keep_prefixes = False
+        if self._kept_prefixes is not None:
+            self._kept_prefixes = None
             logger.warning("keep_prefixes is off from here on, since the model is trained.")
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
@@ -138,8 +141,6 @@ class DecoderBackbone(Backbone):
             use_cache=False,
             **self.visual_inputs(features),
         ).last_hidden_state
-        if hidden.requires_grad:
-            self._stop_keeping_prefixes()
         last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
         features["token_embeddings"] = hidden
         features["sentence_embedding"] = hidden[torch.arange(len(hidden), device=hidden.device), last]

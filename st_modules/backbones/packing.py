@@ -141,6 +141,8 @@ def keep_last_tokens(layer: Any, args: tuple[Tensor], kwargs: dict[str, Any]) ->
 
     A hook that the layer calls with its arguments, before itself.
     """
+    if torch.is_grad_enabled() and (args[0].requires_grad or any(each.requires_grad for each in layer.parameters())):
+        layer.records_gradients = True
     packed = kwargs.get("packed")
     if packed is None or packed.last is None or packed.all_tokens is not None:
         return None
@@ -168,6 +170,11 @@ def allow_packing(model: Any) -> None:
     if attends_by(model) and getattr(model.config, "sliding_window", None) is None:
         replace_attention(model, PACKED_ATTENTION)
         model.layers[-1].register_forward_pre_hook(keep_last_tokens, with_kwargs=True)
+
+
+def take_recorded(model: Any) -> bool:
+    """Whether a language model that takes packed batches has recorded gradients since this was asked last."""
+    return model.layers[-1].__dict__.pop("records_gradients", False)
 
 
 def takes_packed(model: Any) -> bool:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations, prune
 
 from st_modules.backbones.prefixes import KeptPrefixes, PrefixStates
@@ -166,7 +167,7 @@ def test_states_begin_anew_in_another_precision(model: nn.Module) -> None:
     assert len({id(before), id(inside), id(kept.find(model.modules()))}) == 3
 
 
-@pytest.mark.parametrize("untold", [train, add_adapter])
+@pytest.mark.parametrize("untold", [train, add_adapter, add_hook, step_fused])
 def test_nothing_is_kept_of_a_model_that_does_not_tell_its_changes(
     model: nn.Module, untold: Callable[[nn.Module], None]
 ) -> None:
@@ -182,9 +183,35 @@ def test_nothing_is_kept_of_weights_made_for_inference() -> None:
     assert kept.find(model.modules()) is not kept.find(model.modules())
 
 
-@pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda kept: pickle.loads(pickle.dumps(kept))])
-def test_a_copy_starts_empty(model: nn.Module, make_copy: Callable[[KeptPrefixes], KeptPrefixes]) -> None:
-    kept = KeptPrefixes()
+def test_what_an_adapter_leaves_behind_begins_anew(model: nn.Module) -> None:
+    kept, plain = KeptPrefixes(), model[0]  # type: ignore[index]
     before = kept.find(model.modules())
-    assert make_copy(kept).find(model.modules()) is not before
-    assert kept.find(model.modules()) is before
+    add_adapter(model)
+    kept.find(model.modules())
+    model[0] = plain  # type: ignore[index]
+    assert kept.find(model.modules()) is not before
+
+
+def test_nothing_is_kept_while_every_module_has_a_hook(model: nn.Module) -> None:
+    kept = KeptPrefixes()
+    handle = register_module_forward_hook(lambda module, args, output: output)
+    try:
+        assert kept.find(model.modules()) is not kept.find(model.modules())
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("setting", ["cuda", "mkldnn"])
+def test_states_begin_anew_with_another_precision_of_products(model: nn.Module, setting: str) -> None:
+    kept, backend = KeptPrefixes(), getattr(torch.backends, setting)
+    before, precision = kept.find(model.modules()), backend.matmul.fp32_precision
+    backend.matmul.fp32_precision = "tf32" if setting == "cuda" else "bf16"
+    try:
+        assert kept.find(model.modules()) is not before
+    finally:
+        backend.matmul.fp32_precision = precision
+
+
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, lambda kept: pickle.loads(pickle.dumps(kept))])
+def test_a_copy_keeps_nothing(make_copy: Callable[[KeptPrefixes], Any]) -> None:
+    assert make_copy(KeptPrefixes()) is None

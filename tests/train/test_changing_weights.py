@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.evaluation import BaseEvaluator
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
@@ -254,10 +256,56 @@ def test_a_pass_that_records_gradients_takes_it_back_too(name: str) -> None:
     assert not model.keep_prefixes
 
 
-def test_a_copy_of_a_model_with_fixed_weights_keeps_its_own() -> None:
+@pytest.mark.parametrize("name", ["gme-2b", "bge-vl-mllm-s1"])
+def test_training_of_the_stock_model_itself_takes_it_back_too(name: str) -> None:
+    model = reference(name).load(name, keep_prefixes=True)
+    embed(model)
+    backbone: Any = model[0]
+    stock = backbone.model
+    stock.train()
+    stock(input_ids=torch.tensor([[1, 2, 3]])).last_hidden_state.sum().backward()
+    torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True).step()
+    model.zero_grad()
+    stock.eval()
+    assert np.abs(embed(model) - embed_plainly(model)).max() <= ROUNDING
+    assert not model.keep_prefixes
+
+
+def merge_by_peft(model: SentenceTransformer) -> None:
+    backbone: Any = model[0]
+    config = LoraConfig(target_modules=["q_proj", "v_proj"], lora_alpha=64, init_lora_weights=False)
+    get_peft_model(backbone.model.language_model, config).merge_and_unload()
+
+
+def scale_a_layer_that_is_trained_whole(model: SentenceTransformer) -> None:
+    model.add_adapter(LoraConfig(target_modules=["q_proj"], modules_to_save=["input_layernorm"]))
+    embed(model)
+    for name, parameter in model.named_parameters():
+        if "modules_to_save" in name:
+            parameter.data.mul_(3)
+    embed(model)
+    model.disable_adapters()
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("name", ["gme-2b", "bge-vl-mllm-s1"])
+@pytest.mark.parametrize("change", [merge_by_peft, scale_a_layer_that_is_trained_whole, add_hooks, prune_weights])
+def test_kept_states_do_not_outlive_adapters_and_hooks(
+    name: str, change: Callable[[SentenceTransformer], None]
+) -> None:
+    model = reference(name).load(name, keep_prefixes=True)
+    embed(model)
+    change(model)
+    assert model.keep_prefixes
+    assert np.abs(embed(model) - embed_plainly(model)).max() <= ROUNDING
+
+
+def test_copies_of_a_model_with_fixed_weights_keep_nothing() -> None:
     model = reference("gme-2b").load("gme-2b", keep_prefixes=True)
     expected = embed(model)
-    changed = copy.deepcopy(model)
-    copy_data(changed)
-    assert np.abs(embed(changed) - embed_plainly(changed)).max() <= ROUNDING
+    for changed in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert not changed.keep_prefixes
+        copy_data(changed)
+        assert np.abs(embed(changed) - embed_plainly(changed)).max() <= ROUNDING
+    assert model.keep_prefixes
     assert np.array_equal(embed(model), expected)
