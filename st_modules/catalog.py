@@ -56,15 +56,10 @@ class ModelSpec:
     path: Path | None = None
 
     @property
-    def repository_names(self) -> list[str]:
-        """The names of its repositories, without their owners."""
-        return [each.rpartition("/")[2] for each in (self.repo_id, self.modelscope_id) if each]
-
-    @property
-    def aliases(self) -> list[str]:
-        """All that the model is called."""
+    def repositories(self) -> list[str]:
+        """The names of its repositories, with and without their owners."""
         ids = [each for each in (self.repo_id, self.modelscope_id) if each]
-        return [self.name, *ids, *self.repository_names]
+        return [*ids, *(each.rpartition("/")[2] for each in ids)]
 
 
 _GME = {
@@ -319,11 +314,22 @@ def find_model(name: str) -> ModelSpec | None:
         UnknownModelError: ``name`` is a repository that holds several models.
     """
     wanted = name.casefold()
-    hits = [spec for spec in _MODELS if wanted in map(str.casefold, spec.aliases)]
+    hits = [spec for spec in _MODELS if wanted in map(str.casefold, (spec.name, *spec.repositories))]
     if len(hits) > 1:
         names = " or ".join(repr(spec.name) for spec in hits)
         raise UnknownModelError(f"{name!r} holds several models: pass {names}.")
     return hits[0] if hits else None
+
+
+def find_published(name: str) -> ModelSpec | None:
+    """Look a model up as :func:`find_model` does, but for a name that is that of a folder here."""
+    return None if names_folder(name) else find_model(name)
+
+
+def names_folder(name: str) -> bool:
+    """Whether a name is that of a folder or a file that is here, and no short name, which always means the model."""
+    # In its own letter case: "BGE-VL-base" is the name of a repository, and may be a folder's.
+    return name not in {spec.name for spec in _MODELS} and Path(name).exists()
 
 
 def get_model(name: str) -> ModelSpec:
@@ -351,7 +357,7 @@ def near_miss(name: str) -> str:
 
 def _suggestion(name: str) -> str:
     """Return `` Did you mean 'x'?`` for a name that is near one of the catalog's, else the empty string."""
-    names = {alias.casefold(): spec.name for spec in _MODELS for alias in (*spec.repository_names, spec.name)}
+    names = {alias.casefold(): spec.name for spec in _MODELS for alias in (*spec.repositories, spec.name)}
     near = difflib.get_close_matches(name.casefold(), list(names), cutoff=0.75)
     # One that only lacks its end is meant rather than one that is as long.
     near.sort(key=lambda each: not each.startswith(name.casefold()))

@@ -25,9 +25,9 @@ from st_modules.backbones.base import Backbone, find_backbone, refuse_backend, r
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.precision import check_device
 from st_modules.card import write_card
-from st_modules.catalog import ModelSpec, find_model, list_models, near_miss
+from st_modules.catalog import ModelSpec, find_model, list_models, names_folder, near_miss
 from st_modules.checkpoints.adapter_files import name_weights
-from st_modules.checkpoints.adapters import collect_adapters, fill_adapter
+from st_modules.checkpoints.adapters import fill_adapter
 from st_modules.checkpoints.locate import Checkpoint, locate, read_json
 from st_modules.checkpoints.lora import read_peft_files
 from st_modules.checkpoints.recognise import recognise, refuse_unnamed
@@ -319,10 +319,10 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         Adapters that are not merged are saved beside the weights, and loaded with them.
 
         Raises:
-            ValueError: The adapters are in a state that no file has; nothing is written.
+            ValueError: The adapters are in a state that no file has, or the tokenizer was changed; nothing is written.
         """
         if backbone := self._backbone:
-            collect_adapters(backbone.model)
+            backbone.check_saving()
         super().save(path, *args, **kwargs)
 
     def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
@@ -422,6 +422,9 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
 
         def embed(features: dict[str, Any]) -> Tensor:
             vectors = self(batch_to_device(features, device), **kwargs)["sentence_embedding"]
+            # What is not finite may be cut off below, and is all zeros where a norm was.
+            whole = vectors.isfinite().all(1, keepdim=True) & vectors.any(1, keepdim=True)
+            vectors = vectors.masked_fill(~whole, torch.nan)
             vectors = truncate_embeddings(vectors, truncate_dim)
             vectors = nn.functional.normalize(vectors, p=2, dim=1) if normalize_embeddings else vectors
             return vectors.cpu() if save_to_cpu else vectors
@@ -506,13 +509,14 @@ def _submodules(module: nn.Module) -> list[nn.Module]:
 
 def _resolve(name: str, weights: str | Path | None) -> tuple[ModelSpec | None, str | Path | None]:
     """Find the model of the catalog that a name means, and the files in its repository's place."""
-    if weights is None and os.path.exists(name) and (spec := recognise(Path(name))):
-        return spec, name
-    return _find_spec(name), weights
+    if not names_folder(name):
+        return _find_spec(name), weights
+    spec = recognise(Path(name)) if weights is None else None
+    return spec, name if spec else weights
 
 
 def _is_of_catalog(name: str) -> bool:
-    return bool((os.path.exists(name) and recognise(Path(name))) or find_model(name))
+    return bool(recognise(Path(name)) if names_folder(name) else find_model(name))
 
 
 def _find_spec(name: str) -> ModelSpec | None:

@@ -22,7 +22,7 @@ from st_modules.arguments import check_choice, check_integer, check_optional_int
 from st_modules.backbones.precision import check_device, loading_kwargs
 from st_modules.backbones.prefixes import PrefixStates
 from st_modules.checkpoints.adapter_files import read_adapters, write_adapters
-from st_modules.checkpoints.adapters import collect_adapters, install_adapters, without_adapters
+from st_modules.checkpoints.adapters import Adapters, collect_adapters, install_adapters, without_adapters
 from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, Checkpoint, lone_adapter, read_json
 from st_modules.checkpoints.lora import load_adapted
 from st_modules.checkpoints.weights import (
@@ -438,10 +438,10 @@ class Backbone(InputModule):
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 return f"the model's weight {name} is not finite: load the model again, from files that are whole"
         if problem := describe_statistics(self.image_processor):
-            return f"its image processor has {problem}"
+            return f"the image processor's {problem.removesuffix('.')}"
         if next(self.model.parameters()).dtype == torch.float16:
             return "some number is too large for float16: load the model with the dtype bfloat16 or float32"
-        return "the weights are finite, and what they compute is not: check that they are those of the model"
+        return "the weights are finite, and what they compute is too large or too small: load the model's own weights"
 
     def report_trimmed(self, rows: Sequence[Row], max_length: int | None = None) -> None:
         """Log how many rows lost the end of their text, where any did."""
@@ -459,14 +459,23 @@ class Backbone(InputModule):
         Adapters that are not merged are written beside the weights, and loaded with them.
 
         Raises:
-            ValueError: The adapters are in a state that no file has; nothing is written.
+            ValueError: The adapters are in a state that no file has, or the tokenizer was changed; nothing is written.
         """
-        adapters = collect_adapters(self.model)
+        adapters = self.check_saving()
         self.save_weights(output_path)
         write_adapters(adapters, Path(output_path))
         self.save_tokenizer(output_path)
         self.image_processor.save_pretrained(output_path)
         self.save_config(output_path)
+
+    def check_saving(self) -> Adapters | None:
+        """Return the adapters that :meth:`save` writes.
+
+        Raises:
+            ValueError: The adapters are in a state that no file has, or the tokenizer was changed.
+        """
+        self.segment_tokenizer.check_unchanged()
+        return collect_adapters(self.model)
 
     def save_weights(self, output_path: str) -> None:
         """Write the weights and ``config.json`` to a folder, those of adapters left out."""

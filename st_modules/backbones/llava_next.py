@@ -122,11 +122,12 @@ class LlavaNext(DecoderBackbone):
     def __getstate__(self) -> dict[str, Any]:
         modules = {name: module for name, module in self._modules.items() if module is not self.model}
         plain = without_adapters(self.model)
-        packed = (plain.config, plain.state_dict(), collect_adapters(self.model))
+        frozen = [name for name, parameter in self.model.named_parameters() if not parameter.requires_grad]
+        packed = (plain.config, plain.state_dict(), collect_adapters(self.model), frozen)
         return {**self.__dict__, "_modules": modules, "_model_state": packed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        config, weights, adapters = state.pop("_model_state")
+        config, weights, adapters, frozen = state.pop("_model_state")
         super().__setstate__(state)
         # Not by the configuration, which does not follow a model that was cast or moved.
         sample = weights["image_newline"]
@@ -136,6 +137,8 @@ class LlavaNext(DecoderBackbone):
         allow_packing(self.model.language_model)
         if adapters:
             install_adapters(self.model, adapters, Path("pickle"))
+        for name in frozen:
+            self.model.get_parameter(name).requires_grad_(False)
 
     def _read(self, image: ImageSource) -> PILImage:
         pixels = image.load()

@@ -28,14 +28,16 @@ def recognise(path: Path) -> ModelSpec | None:
 
     Raises:
         UnknownModelError: The folder holds several models.
+        CheckpointError: The folder has a repository's name and a model that sentence-transformers saved.
     """
     if (path / SAVED_OPTIONS).is_file():
         return None
-    names = {name for each in (path, path.resolve()) for name in _repository_names(each)}
-    if path.is_file():
-        hits = [spec for spec in list_models() if spec.weights_file and spec.weights_file.casefold() in names]
-    else:
-        hits = [spec for spec in list_models() if not names.isdisjoint(map(str.casefold, spec.repository_names))]
+    hits = _named(path) or _named(path.resolve())
+    if hits and (path / _MODULES).is_file() and _names_modules_of_libraries(path / _MODULES):
+        raise CheckpointError(
+            f"{path}: it has the name of {_list([spec.name for spec in hits])}, and a {_MODULES} of "
+            f"sentence-transformers. Rename the folder to have that loaded, or pass {_call(hits[0].name, path)}."
+        )
     if len(hits) > 1:
         there = [spec for spec in hits if spec.weights_file and (path / spec.weights_file).is_file()]
         if len(there) != 1:
@@ -45,12 +47,17 @@ def recognise(path: Path) -> ModelSpec | None:
     return hits[0] if hits else None
 
 
-def _repository_names(path: Path) -> set[str]:
-    """Return what a repository may be called that has this path, without its owner and in lower case."""
-    folder = path.parent.parent if path.parent.name == "snapshots" else path
+def _named(path: Path) -> list[ModelSpec]:
+    """Return the models of a repository that has the name of a folder, or the model of a file of weights."""
+    name = path.name.casefold()
+    if path.is_file():
+        return [spec for spec in list_models() if spec.weights_file and spec.weights_file.casefold() == name]
+    if path.parent.name == "snapshots":
+        name = path.parent.parent.name.casefold()
     # The caches write OWNER--NAME, and that of ModelScope three underscores for a full stop.
-    name = folder.name.casefold().rpartition("--")[2]
-    return {name, name.replace("___", ".")}
+    owned = name.removeprefix("models--").replace("--", "/")
+    names = {owned, owned.replace("___", ".")}
+    return [spec for spec in list_models() if not names.isdisjoint(map(str.casefold, spec.repositories))]
 
 
 def refuse_unnamed(path: Path, architectures: Mapping[str, Sequence[str]]) -> None:
@@ -95,8 +102,9 @@ def _of_architecture(folder: Path, architectures: Mapping[str, Sequence[str]]) -
 
 
 def _names_modules_of_libraries(path: Path) -> bool:
-    """Whether a ``modules.json`` names no code of its own folder."""
-    return all(kind.startswith(("sentence_transformers.", "st_modules.")) for kind in _module_types(path))
+    """Whether a ``modules.json`` names modules, and none of its own folder's code."""
+    kinds = _module_types(path)
+    return bool(kinds) and all(kind.startswith(("sentence_transformers.", "st_modules.")) for kind in kinds)
 
 
 def _module_types(path: Path) -> list[str]:
@@ -110,7 +118,10 @@ def _refuse_adapter(path: Path, architectures: Mapping[str, Sequence[str]]) -> N
     """Refuse an adapter that a model of the catalog is, or that may have been trained on one."""
     config = read_json(path / ADAPTER_CONFIG)
     base = str(config.get("base_model_name_or_path") or "")
-    adapters = [spec.name for spec in list_models() if base and base == spec.base_repo_id and not spec.weights_file]
+    adapters = [spec.name for spec in list_models() if spec.base_repo_id and not spec.weights_file]
+    # Where the base was a folder or a mirror, its last name is still the repository's.
+    known = {spec.name: str(spec.base_repo_id).rpartition("/")[2].casefold() for spec in list_models()}
+    adapters = [name for name in adapters if known[name] == Path(base).name.casefold()]
     if adapters:
         raise CheckpointError(
             f"{path}: it holds an adapter of {base}, as {_list(adapters)} is, and its name does not say which model it "

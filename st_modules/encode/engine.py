@@ -202,8 +202,8 @@ def check_finite(backbone: Backbone, items: Sequence[Item], outputs: Iterable[An
     """
     for item, output in zip(items, outputs, strict=True):
         embedding = output if isinstance(output, Tensor) else output["sentence_embedding"]
-        if not embedding.isfinite().all():
-            raise InputError(f"its embedding is not finite: {backbone.explain_not_finite()}.", item.place)
+        if not embedding.isfinite().all() or not embedding.any():
+            raise InputError(f"its embedding is not finite, or zero: {backbone.explain_not_finite()}.", item.place)
 
 
 def reads_ahead(device: torch.device) -> bool:

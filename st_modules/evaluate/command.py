@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from st_modules.catalog import find_model
+from st_modules.catalog import find_published
 from st_modules.evaluate import (
     BenchmarkDataError,
     Entry,
@@ -63,7 +63,7 @@ def run_tasks(
 
     See :func:`st_modules.evaluate.evaluate`.
     """
-    spec = find_model(name)
+    spec = find_published(name)
     wrapped = wrap_model(
         model,
         name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from tqdm.auto import tqdm
 
 import st_modules
 from st_modules.backbones.base import find_backbone
-from st_modules.catalog import ModelSpec, find_model
+from st_modules.catalog import ModelSpec, find_published
 from st_modules.checkpoints.weights import digest_weights
 from st_modules.errors import name_inputs
 from st_modules.evaluate.instructions import find_instruction
@@ -31,8 +32,11 @@ ROWS_IN_MEMORY = 256
 """How many rows with decoded pictures are held at a time."""
 
 _LANGUAGES = {"English": "eng-Latn", "Chinese": "cmn-Hans", "French": "fra-Latn"}
-_WHERE_ONLY = frozenset({"device", "cache_folder", "token", "local_files_only"})
-_WEIGHT_SUFFIXES = frozenset({".safetensors", ".bin", ".pth", ".pt"})
+_CHANGES_NO_VECTOR = frozenset(
+    {"device", "cache_folder", "token", "local_files_only", "keep_prefixes", "max_batch_tokens"}
+)
+_HASHED_SUFFIXES = frozenset({".safetensors", ".bin", ".pth", ".pt", ".json"})
+"""Weights, and what says how they are used: the same weights under other options are another model."""
 
 
 class MTEBModel(AbsEncoder):
@@ -202,9 +206,9 @@ def load_model(
         CheckpointError: The model's files are missing or damaged.
     """
     name = catalog_name or name
-    options = {key: value for key, value in kwargs.items() if key not in _WHERE_ONLY}
+    options = {key: value for key, value in kwargs.items() if key not in _CHANGES_NO_VECTOR}
     # The catalog's revision is no commit where the catalog has none.
-    published = find_model(name) and revision in (None, revision_of(name))
+    published = find_published(name) and revision in (None, revision_of(name))
     kwargs["revision"] = None if published else revision
     if weights is not None or base_weights is not None:
         kwargs.update(weights=weights, base_weights=base_weights)
@@ -227,7 +231,7 @@ def revision_of(name: str, revision: str | None = None) -> str:
         name: A name of the catalog, a folder, or a repository.
         revision: What was loaded from the Hub; the catalog's revision by default.
     """
-    if spec := find_model(name):
+    if spec := find_published(name):
         return str(model_meta(spec, revision=revision).revision)
     return weights_revision([Path(name)]) if Path(name).is_dir() else revision or "main"
 
@@ -260,8 +264,8 @@ def wrap_model(
         The model, with metadata that has its number of parameters, its dimension and its longest input.
     """
     folders = [Path(folder) for folder in (weights, base_weights) if folder is not None]
-    revision = weights_revision(folders) if folders else revision or f"weights-{digest_weights(model)}"
-    spec = find_model(name)
+    revision = weights_revision(folders) if folders else revision or _revision_in_memory(model)
+    spec = find_published(name)
     meta = model_meta(spec, revision=revision) if spec else _meta_of_other(name, revision)
     changed = {key: str(value) for key, value in (options or {}).items()}
     if instructions:
@@ -288,11 +292,19 @@ def _meta_of_other(name: str, revision: str) -> ModelMeta:
     return ModelMeta.create_empty(overwrites=changes)
 
 
+def _revision_in_memory(model: SentenceTransformer) -> str:
+    """Name what a model embeds by now: by its weights, and by the options that they are used with."""
+    modules: list[Any] = list(model)
+    options = [module.get_config_dict() for module in modules if hasattr(module, "get_config_dict")]
+    told = json.dumps([digest_weights(model), options, model.prompts], sort_keys=True, default=str)
+    return f"weights-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
 def weights_revision(paths: Iterable[Path]) -> str:
     """Name local weights by their content.
 
     Args:
-        paths: Folders with files of weights, or such files.
+        paths: Folders with files of weights and of options, or such files.
 
     Returns:
         ``weights-`` and twelve digits of a SHA-256.
@@ -301,7 +313,7 @@ def weights_revision(paths: Iterable[Path]) -> str:
     for path in paths:
         files = [path] if path.is_file() else sorted(path.rglob("*"))
         for file in files:
-            if file.is_file() and file.suffix in _WEIGHT_SUFFIXES:
+            if file.is_file() and file.suffix in _HASHED_SUFFIXES:
                 digest.update(_file_digest(file))
     return f"weights-{digest.hexdigest()[:12]}"
 

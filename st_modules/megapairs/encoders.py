@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
-from st_modules.catalog import find_model, near_miss
+from st_modules.catalog import find_published, near_miss
 from st_modules.errors import CheckpointError, InputError, STModulesError, UnknownModelError
 from st_modules.megapairs.pictures import Picture
 
@@ -83,7 +83,7 @@ class Encoder:
             UnknownModelError: It is a misspelled name of the catalog, a folder that does not exist, or one without a
                 model. What could be a repository of the Hub is let through.
         """
-        if isinstance(self.model, str) and not find_model(self.model) and (problem := _problem(self.model)):
+        if isinstance(self.model, str) and not find_published(self.model) and (problem := _problem(self.model)):
             raise UnknownModelError(f"{self.label}: {problem}")
 
     def load(self, device: str | None = None) -> sentence_transformers.SentenceTransformer:
@@ -118,7 +118,7 @@ class Encoder:
             return digest_weights(self.model)
         if not isinstance(self.model, str):
             return ""
-        if spec := find_model(self.model):
+        if spec := find_published(self.model):
             return str(spec.revision)
         files = sorted(path for path in Path(self.model).rglob("*") if path.is_file())
         return " ".join(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -19,6 +20,10 @@ from st_modules.inputs.items import Item
 from st_modules.prompts.templates import End, Image, Render, Segment, Side, Special, Start, Text
 
 _TOKENIZER_FILE = "tokenizer.json"
+_CHANGED = (
+    "The tokenizer was changed by more than add_tokens, which is all that texts are read by. Special tokens are none "
+    "of a text's: add them as plain ones. For another tokenizer change the files of a saved model, and load it again."
+)
 
 Piece: TypeAlias = tuple[bool, str]
 
@@ -85,6 +90,7 @@ class SegmentTokenizer:
         for tokenizer in (self._plain, self._inner):
             _read_as_text(tokenizer, structure)
         self._read = _describe(self.tokenizer)
+        self._digest = _digest(self.tokenizer)
         self._numbers = self._number_added_tokens()
         self._check(folder, structure, samples)
 
@@ -151,14 +157,10 @@ class SegmentTokenizer:
         now = _describe(self.tokenizer)
         if now == self._read:
             return
-        added = [token for token in now.tokens if token not in self._read.tokens]
-        same = set(self._read.tokens) <= set(now.tokens) and self._read.rules == now.rules
-        if not same or any(token.special for token in added):
-            raise ValueError(
-                "The tokenizer was changed by more than add_tokens, which is all that texts are read by. Special "
-                "tokens are none of a text's: add them as plain ones. For another tokenizer change the files of a "
-                "saved model, and load it again."
-            )
+        known = set(self._read.tokens)
+        added = [token for token in now.tokens if token not in known]
+        if not known <= set(now.tokens) or self._read.rules != now.rules or any(token.special for token in added):
+            raise ValueError(_CHANGED)
         if len(self.tokenizer) > embeddings:
             raise ValueError(
                 f"The tokenizer has {len(self.tokenizer)} tokens, and the model embeddings for {embeddings}: call "
@@ -168,6 +170,15 @@ class SegmentTokenizer:
             tokenizer.add_tokens([_added_token(token) for token in added])
         self._numbers = self._number_added_tokens()
         self._read = now
+
+    def check_unchanged(self) -> None:
+        """Make sure that what would be saved reads texts as this does; that takes too long for every call.
+
+        Raises:
+            ValueError: The tokenizer was changed by more than ``add_tokens``.
+        """
+        if _digest(self.tokenizer) != self._digest:
+            raise ValueError(_CHANGED)
 
     def _parts(
         self, row: Sequence[Segment], image_tokens: Sequence[int], ids: Mapping[Piece, list[int]]
@@ -384,7 +395,7 @@ class _Description(NamedTuple):
     """What a tokenizer reads texts by, as far as it can be changed."""
 
     tokens: tuple[_Added, ...]
-    rules: tuple[str, str]
+    rules: tuple[str, ...]
 
 
 def _describe(tokenizer: Any) -> _Description:
@@ -393,7 +404,15 @@ def _describe(tokenizer: Any) -> _Description:
         for number, each in sorted(tokenizer.added_tokens_decoder.items())
     ]
     backend = tokenizer.backend_tokenizer
-    return _Description(tuple(tokens), (str(backend.normalizer), str(backend.pre_tokenizer)))
+    parts = (backend.normalizer, backend.pre_tokenizer, backend.post_processor)
+    edges = (getattr(tokenizer, name, None) for name in ("add_bos_token", "add_eos_token"))
+    return _Description(tuple(tokens), (*map(str, parts), str(tokenizer.special_tokens_map), *map(str, edges)))
+
+
+def _digest(tokenizer: Any) -> bytes:
+    """Return a hash of all that a tokenizer reads texts by, but for added tokens."""
+    written: str = tokenizer.backend_tokenizer.to_str()
+    return hashlib.blake2b(written[written.index('"normalizer"') :].encode()).digest()
 
 
 def _added_token(token: _Added) -> AddedToken:

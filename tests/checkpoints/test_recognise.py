@@ -14,6 +14,7 @@ import sentence_transformers
 from transformers import BertConfig, BertModel
 
 from st_modules import CheckpointError, SentenceTransformer, UnknownModelError, list_models, register, unregister
+from st_modules.catalog import find_model, find_published
 from st_modules.checkpoints.recognise import recognise
 from tests.helpers.paths import GOLDEN
 from tests.helpers.references import TOLERANCE, reference
@@ -134,6 +135,8 @@ ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
         {"base_model_name_or_path": "/home/me/qwen", "auto_mapping": None},
         "qwen, which is gone",
     ),
+    "of the base in a folder": ({"base_model_name_or_path": "/data/Qwen2-VL-2B-Instruct"}, "vlm2vec-qwen2vl-2b or"),
+    "of a mirror of the base": ({"base_model_name_or_path": "me/qwen2-vl-2b-instruct"}, "vlm2vec-qwen2vl-2b or"),
     "of an architecture": ({"base_model_name_or_path": "me/qwen"}, "gme-2b, .*dse-qwen2-2b"),
 }
 
@@ -164,6 +167,41 @@ def test_a_saved_model_is_itself_whatever_its_folder_is_called(tmp_path: Path) -
     model.save_pretrained(str(folder))
     loaded = SentenceTransformer(str(folder), device="cpu")
     assert (type(loaded[0]).__name__, loaded.max_seq_length) == ("Qwen2VL", 50)
+
+
+@pytest.mark.parametrize("name", ["BGE-VL-base", "bge-vl-BASE", "BAAI/BGE-VL-base"])
+def test_a_folder_that_is_here_goes_before_the_repository_of_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reference("gme-2b").load("gme-2b", max_length=50).save_pretrained(name)
+    for load in (SentenceTransformer, lambda name, device: SentenceTransformer(Path(name), device=device)):
+        assert load(name, device="cpu").max_seq_length == 50
+    assert find_published(name) is None
+
+
+def test_a_short_name_means_the_model_whatever_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert SentenceTransformer("tiny", device="cpu").get_embedding_dimension() == 128
+    assert find_published("tiny")
+
+
+def test_a_folder_with_modules_of_sentence_transformers_and_a_repositorys_name_is_refused(tmp_path: Path) -> None:
+    plain = sentence_transformers.SentenceTransformer(str(copy_to("bge-vl-base", tmp_path / "mine")), device="cpu")
+    folder = tmp_path / "BGE-VL-base"
+    plain.save_pretrained(str(folder))
+    with pytest.raises(CheckpointError, match=r"modules\.json.*Rename the folder.*weights="):
+        SentenceTransformer(str(folder), device="cpu")
+    assert find_model("bge-vl-base") == recognise(copy_to("bge-vl-base", tmp_path / "other" / "BGE-VL-base"))
+
+
+@pytest.mark.parametrize("folder", ["models--me--BGE-VL-base/snapshots/0", "me--BGE-VL-base", "BGE-VL-base-mine"])
+def test_a_folder_of_another_owners_repository_is_not_the_authors(folder: str, tmp_path: Path) -> None:
+    path = copy_to("bge-vl-base", tmp_path / folder)
+    assert recognise(path) is None
+    with pytest.raises(CheckpointError, match="weights="):
+        SentenceTransformer(str(path), device="cpu")
 
 
 def test_a_saved_model_without_its_list_of_modules_is_refused(tmp_path: Path) -> None:
@@ -207,7 +245,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spec", ONE_A_REPOSITORY, ids=lambda spec: spec.name)
 def test_a_repository_is_known_without_its_owner(spec: Any, tmp_path: Path) -> None:
-    for name in spec.repository_names:
+    for name in (each.rpartition("/")[2] for each in spec.repositories):
         with pytest.raises(CheckpointError, match=f"{spec.name}: {spec.repo_id} is neither in the download cache"):
             SentenceTransformer(name.upper(), cache_folder=str(tmp_path), local_files_only=True)
 

@@ -73,6 +73,24 @@ def test_an_image_processor_that_was_changed_is_named(name: str, setting: str, v
         model.encode(INPUTS)
 
 
+@pytest.mark.parametrize("scale", [1e30, 0.0])
+@pytest.mark.parametrize("output_value", ["sentence_embedding", None])
+def test_vectors_without_a_direction_are_told(scale: float, output_value: Any) -> None:
+    model = reference("bge-vl-base").load("bge-vl-base")
+    projection: Any = part(model, "text_projection")
+    projection.weight.data *= scale
+    with pytest.raises(InputError, match="item 0.*not finite, or zero"):
+        model.encode(["a cat"], output_value=output_value)
+
+
+def test_what_truncation_cuts_off_is_told_too() -> None:
+    model = reference("gme-2b").load("gme-2b")
+    norm: Any = part(model, "language_model.norm")
+    norm.weight.data[-1] = math.inf
+    with pytest.raises(InputError, match="item 0.*not finite"):
+        model.encode(["a cat"], truncate_dim=8)
+
+
 def test_numbers_that_are_too_large_for_half_precision_are_told() -> None:
     model = reference("bge-vl-base").load("bge-vl-base")
     projection: Any = part(model, "text_projection")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tokenizers.models import BPE, Unigram
 from tokenizers.normalizers import Lowercase
+from tokenizers.processors import TemplateProcessing
 
 from st_modules import SentenceTransformer
 from tests.helpers.references import reference
@@ -98,16 +102,38 @@ def test_tokens_without_an_embedding_are_refused_with_what_to_call(model: Senten
             model.encode(["a cat"])
 
 
-@pytest.mark.parametrize("name", ["gme-2b", "bge-vl-base"])
-@pytest.mark.parametrize("change", ["special tokens", "another normalizer"])
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "special tokens": lambda tokenizer: tokenizer.add_special_tokens({"additional_special_tokens": ["<object>"]}),
+    "another normalizer": lambda tokenizer: setattr(tokenizer.backend_tokenizer, "normalizer", Lowercase()),
+    "another post-processor": lambda tokenizer: setattr(
+        tokenizer.backend_tokenizer, "post_processor", TemplateProcessing("$A $A")
+    ),
+    "another token for padding": lambda tokenizer: setattr(tokenizer, "pad_token", "a"),
+    "another token at the end": lambda tokenizer: setattr(tokenizer, "eos_token", "a"),
+}
+
+
+@pytest.mark.parametrize("name", ["gme-2b", "bge-vl-mllm-s1", "bge-vl-base", "bge-visualized-m3"])
+@pytest.mark.parametrize("change", CHANGES)
 def test_other_changes_of_the_tokenizer_are_refused(name: str, change: str) -> None:
     model = reference(name).load(name)
-    if change == "special tokens":
-        model.tokenizer.add_special_tokens({"additional_special_tokens": ["<object>"]})
-    else:
-        model.tokenizer.backend_tokenizer.normalizer = Lowercase()
+    CHANGES[change](model.tokenizer)
     with pytest.raises(ValueError, match="add_tokens"):
         model.encode(["a cat"])
+
+
+@pytest.mark.parametrize("name", ["gme-2b", "bge-visualized-m3"])
+def test_a_vocabulary_that_was_changed_is_not_saved(name: str, tmp_path: Path) -> None:
+    model = reference(name).load(name)
+    backend: Any = model.tokenizer.backend_tokenizer
+    written = json.loads(backend.to_str())["model"]
+    if "merges" in written:
+        backend.model = BPE(written["vocab"], [tuple(merge) for merge in written["merges"][:-5]])
+    else:
+        backend.model = Unigram([(token, -1.0) for token, _ in written["vocab"]], 3, False)
+    with pytest.raises(ValueError, match="add_tokens"):
+        model.save_pretrained(str(tmp_path / "saved"))
+    assert not (tmp_path / "saved").exists()
 
 
 def test_another_tokenizer_is_refused_when_it_is_set() -> None:
