@@ -305,10 +305,10 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         fill_adapter(part, name, name_weights(*read_peft_files(folder)).weights, folder)
 
     def _follow_adapters(self) -> None:
-        # The card of the model as it was holds no more.
-        self.model_card_data.add_tags("generated_from_trainer")
-        # transformers freezes the model that it adapts, which may be one part of ours.
         if (backbone := self._backbone) and (adapted := self.transformers_model):
+            # The card of the model as it was holds no more.
+            self.model_card_data.add_tags("generated_from_trainer")
+            # transformers freezes the model that it adapts, which may be one part of ours.
             inside = {id(parameter) for parameter in adapted.parameters()}
             for parameter in backbone.model.parameters():
                 parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
