@@ -27,7 +27,7 @@ from st_modules.backbones.precision import check_device
 from st_modules.card import write_card
 from st_modules.catalog import ModelSpec, find_model, list_models, names_folder, near_miss
 from st_modules.checkpoints.adapter_files import name_weights
-from st_modules.checkpoints.adapters import fill_adapter
+from st_modules.checkpoints.adapters import fill_adapter, has_adapters, unload_adapters
 from st_modules.checkpoints.locate import Checkpoint, locate, read_json
 from st_modules.checkpoints.lora import read_peft_files
 from st_modules.checkpoints.recognise import recognise, refuse_unnamed
@@ -141,12 +141,12 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             self._checkpoint = self._prepare(self._spec, weights, base_weights, kwargs)
             name = str(self._checkpoint.folder)
         else:
-            if name and os.path.exists(name):
+            if name and weights is None and os.path.exists(name):
                 refuse_unnamed(Path(name), _list_architectures())
             if weights is not None or base_weights is not None:
                 raise ValueError(
-                    f"weights= and base_weights= stand in for a model of the catalog, and {name!r} is none: pass the "
-                    "folder itself."
+                    f"weights= and base_weights= stand in for files of a model of the catalog, and {name!r} is not the "
+                    "name of one: pass a name with them, or a folder without weights=."
                 )
         super().__init__(name, **kwargs)
         _check_own_truncation(self, name, given=kwargs.get("truncate_dim"))
@@ -272,7 +272,14 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
 
         Everything else of the model is frozen. That of Visualized-BGE goes to its text encoder.
         """
-        super().add_adapter(*args, **kwargs)
+        backbone = self._backbone
+        first = backbone is not None and not has_adapters(backbone.model)
+        try:
+            super().add_adapter(*args, **kwargs)
+        except Exception:
+            if backbone and first:  # what is left of it would be in the way of another
+                unload_adapters(backbone.model)
+            raise
         self._follow_adapters()
 
     def load_adapter(
@@ -509,10 +516,10 @@ def _submodules(module: nn.Module) -> list[nn.Module]:
 
 def _resolve(name: str, weights: str | Path | None) -> tuple[ModelSpec | None, str | Path | None]:
     """Find the model of the catalog that a name means, and the files in its repository's place."""
-    if not names_folder(name):
+    if weights is not None or not names_folder(name):
         return _find_spec(name), weights
-    spec = recognise(Path(name)) if weights is None else None
-    return spec, name if spec else weights
+    spec = recognise(Path(name))
+    return spec, name if spec else None
 
 
 def _is_of_catalog(name: str) -> bool:

@@ -324,11 +324,7 @@ class Backbone(InputModule):
         """
         check_side(side)
         check_prompt(prompt)
-        language: Any = self.model.get_submodule(self.towers.language)
-        self.segment_tokenizer.follow_changes(
-            language.get_input_embeddings().weight.shape[0],
-            f"model[0].model.{self.towers.language}.resize_token_embeddings",
-        )
+        self._follow_tokenizer()
         render = TEMPLATES[self.template].render
         rendered = [render(item, item.instruction or prompt, side) for item in items]
         images = [[segment for segment in row if isinstance(segment, Image)] for row in rendered]
@@ -349,6 +345,13 @@ class Backbone(InputModule):
             )
             for row, segments, tokens in zip(tokenized, images, counts, strict=True)
         ]
+
+    def _follow_tokenizer(self) -> None:
+        language: Any = self.model.get_submodule(self.towers.language)
+        self.segment_tokenizer.follow_changes(
+            language.get_input_embeddings().weight.shape[0],
+            f"model[0].model.{self.towers.language}.resize_token_embeddings",
+        )
 
     def _limit(self, max_length: int | None, has_image: bool) -> int:
         """Return the most tokens that a row may have."""
@@ -474,6 +477,7 @@ class Backbone(InputModule):
         Raises:
             ValueError: The adapters are in a state that no file has, or the tokenizer was changed.
         """
+        self._follow_tokenizer()
         self.segment_tokenizer.check_unchanged()
         return collect_adapters(self.model)
 

@@ -235,7 +235,7 @@ def unload_adapters(model: nn.Module) -> None:
         for name, child in part.named_children():
             if isinstance(child, _WRAPPERS):
                 part.register_module(name, _inner(child))
-    for _, part in _find_adapted(model):
+    for part in model.modules():
         _forget_adapters(part)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from st_modules.cli.shared import BaseWeights, Device, ModelName, Weights, one_line_errors, open_model, stop, tell
-from st_modules.errors import name_inputs
+from st_modules.errors import InputError, name_inputs
 
 if TYPE_CHECKING:
     from st_modules.files.records import Record
@@ -110,11 +110,18 @@ def _records(texts: Sequence[str], files: Sequence[Path], columns: Columns, scra
     if any(name is not None for name in vars(columns).values()) and not any(map(is_table, files)):
         stop("--text, --image and --id name columns of a JSONL, CSV, TSV or Parquet file, and there is none.", 2)
     records = read_arguments(texts)
+    problems: list[str] = []
     for path in files:
-        reading = read_file(path, columns, scratch)
+        try:
+            reading = read_file(path, columns, scratch)
+        except InputError as error:
+            problems.append(str(error))
+            continue
         records += reading.records
         for note in reading.notes:
             tell(note)
+    if problems:
+        raise InputError("\n".join(problems))
     if not records:
         stop("Nothing to embed: pass texts, or --file.", 2)
     return records

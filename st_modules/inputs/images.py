@@ -363,7 +363,7 @@ def _shorten(text: str, length: int) -> str:
 def _problem(error: Exception) -> str:
     """What a built-in exception means for the user."""
     if isinstance(error, FileNotFoundError):
-        return "no such file; check the path (it is relative to the current folder, and ~ is not expanded)"
+        return "no such file; check the path (~ is not expanded)"
     if isinstance(error, PermissionError):
         return "no permission to read it; change the file's permissions"
     if isinstance(error, MemoryError):

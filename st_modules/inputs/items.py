@@ -122,7 +122,7 @@ def _parse(value: Any, place: Place, limits: ImageLimits) -> Item:
     if value is None:
         raise InputError("None has nothing to embed; leave it out", place)
     if isinstance(value, Number):
-        raise InputError(f"the number {value}, such as a missing value is; leave it out, or pass a text as str", place)
+        raise InputError(f"the number {value}; pass a text as str, and leave missing values out", place)
     if not is_image_like(value):
         raise InputError(
             f'of type {type(value).__name__}; pass a text as str, an image, or {{"text": ..., "image": ...}}', place

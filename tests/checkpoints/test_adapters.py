@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AdaLoraConfig, IA3Config, LoHaConfig, PromptTuningConfig, get_peft_model
+from peft import AdaLoraConfig, IA3Config, LoHaConfig, LoraConfig, PromptTuningConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 
 from st_modules import EncodeOptions, SentenceTransformer
@@ -271,3 +271,11 @@ def test_what_is_taken_out_shares_memory_with_the_model() -> None:
     assert adapters is not None
     assert {weight.data_ptr() for weight in adapters.by_name["default"].weights.values()} <= places
     assert {weight.data_ptr() for weight in without_adapters(model).parameters()} <= places
+
+
+def test_an_adapter_that_could_not_be_added_is_not_in_the_way_of_another() -> None:
+    model = load("gme-2b")
+    with pytest.raises(ValueError, match="nowhere"):
+        model.add_adapter(LoraConfig(target_modules=["nowhere"]))
+    model.add_adapter(LoraConfig(target_modules=["q_proj"]))
+    assert model.active_adapters() == ["default"]

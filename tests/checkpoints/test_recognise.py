@@ -180,6 +180,15 @@ def test_a_folder_that_is_here_goes_before_the_repository_of_its_name(
     assert find_published(name) is None
 
 
+def test_weights_stand_in_for_a_name_and_not_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("BGE-VL-base", "data/BGE-VL-base", "elsewhere"):
+        copy_to("bge-vl-base", tmp_path / folder)
+    assert SentenceTransformer("BGE-VL-base", weights="elsewhere", device="cpu").get_embedding_dimension()
+    with pytest.raises(ValueError, match="'data/BGE-VL-base' is not the name of one"):
+        SentenceTransformer("data/BGE-VL-base", weights="elsewhere", device="cpu")
+
+
 def test_a_short_name_means_the_model_whatever_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()

@@ -76,6 +76,16 @@ def test_pdf_by_page(out: Path, tmp_path: Path, tiny: SentenceTransformer) -> No
     assert [row["image"] for row in rows(out)] == [f"{path}#page={number}" for number in (1, 2, 3)]
 
 
+def test_problems_of_all_files_are_told_together(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,image\n,nowhere.png\n")
+    (tmp_path / "empty.txt").touch()
+    names = ["missing.txt", "rows.csv", "empty.txt"]
+    result = embed(*(part for name in names for part in ("--file", tmp_path / name)), "--out", out)
+    assert result.exit_code == 1
+    assert all(name in result.stderr for name in names)
+    assert not out.exists()
+
+
 def test_files_of_several_kinds(out: Path, tmp_path: Path, gallery: Gallery, tiny: SentenceTransformer) -> None:
     (tmp_path / "a.txt").write_text("a red circle\n")
     (tmp_path / "a.jsonl").write_text(json.dumps({"caption": "a star", "id": 3}))

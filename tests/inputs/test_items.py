@@ -203,7 +203,7 @@ def test_items_can_be_pickled() -> None:
         ({"text": ["a"]}, '"text": of type list; pass a string'),
         ({"image": 3}, "object of type int: not an image; pass a path"),
         ({"image": ""}, "an empty string names no image"),
-        (3, "the number 3"),
+        (3, "the number 3; pass a text as str"),
         (b"", "zero bytes"),
         (("a", "b"), "a tuple of 2 is not one item; encode each by itself"),
         (["a", "b"], "a list of 2 is not one item"),

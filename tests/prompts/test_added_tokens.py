@@ -94,12 +94,15 @@ def test_a_copy_reads_what_was_added_to_it_alone(model: SentenceTransformer) -> 
     assert ids(model, "zq <s></s>[CLS]") == before
 
 
-def test_tokens_without_an_embedding_are_refused_with_what_to_call(model: SentenceTransformer) -> None:
+def test_tokens_without_an_embedding_are_refused_with_what_to_call(model: SentenceTransformer, tmp_path: Path) -> None:
     count = language(model).get_input_embeddings().num_embeddings
     model.tokenizer.add_tokens([f"zq{number}" for number in range(count)])
     for _ in range(2):
         with pytest.raises(ValueError, match=r"resize_token_embeddings\(\d+\)"):
             model.encode(["a cat"])
+    with pytest.raises(ValueError, match=r"resize_token_embeddings\(\d+\)"):
+        model.save_pretrained(str(tmp_path / "saved"))
+    assert not (tmp_path / "saved").exists()
 
 
 CHANGES: dict[str, Callable[[Any], object]] = {
