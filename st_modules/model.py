@@ -37,7 +37,7 @@ from st_modules.encode.checks import check_call, check_truncation
 from st_modules.encode.engine import Engine, check_finite
 from st_modules.encode.options import EncodeOptions
 from st_modules.errors import ArgumentError, CheckpointError, UnknownModelError
-from st_modules.inputs.batches import is_batch
+from st_modules.inputs.batches import is_batch, list_inputs
 from st_modules.inputs.items import parse_items
 from st_modules.inputs.limits import ImageLimits
 
@@ -362,7 +362,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         """Check inputs before anything is embedded; images are not opened.
 
         Args:
-            inputs: A list of what ``encode`` takes.
+            inputs: A list of what ``encode`` takes, or what it takes in the place of a list.
 
         Returns:
             The inputs in a form that ``encode`` takes too. Wherever they are passed on, in whatever batches, errors
@@ -375,13 +375,14 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         backbone = self._backbone
         if backbone is None:
             return list(inputs)
-        refuse_left_out_images(inputs)
-        return parse_items(inputs, backbone.image_limits)
+        values = list_inputs(inputs)
+        refuse_left_out_images(values)
+        return parse_items(values, backbone.image_limits)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Turn inputs into the features of one batch; see :meth:`Backbone.preprocess`."""
         backbone = self._backbone
-        if backbone and (inputs := list(inputs)):
+        if backbone and (inputs := list_inputs(inputs)):
             return backbone.preprocess(inputs, prompt=prompt, **kwargs)
         return super().preprocess(inputs, prompt=prompt, **kwargs)
 

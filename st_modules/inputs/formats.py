@@ -7,7 +7,7 @@ import os
 import re
 import stat
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 """Pillow's names of the raster formats that it decodes itself: nothing that starts a program (EPS) or wraps others."""
 
 IMAGE_SUFFIXES = frozenset(
@@ -19,16 +19,21 @@ IMAGE_SUFFIXES = frozenset(
 # Pictures of other formats: a file of such a name is one that cannot be read, and no text.
 _OTHER_SUFFIXES = frozenset(
     {".heic", ".heif", ".svg", ".jxl", ".ico", ".icns", ".psd", ".tga", ".jp2", ".j2k", ".eps", ".pcx", ".dds", ".xbm"}
+    | {".pfm"}
 )
 
-# "BM" and "P6" alone are how a text may begin.
+# "BM" and "P6" alone are how a text may begin, and the length of a DIB's header is a number like others: its planes,
+# which are one, and its bits a pixel tell more.
 _SIGNATURES = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II[*+]\0|MM\0[*+]|....ftypavi[fs]"
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM....\0\0\0\0|II[*+]\0|MM\0[*+]"
+    rb"|[(48@l|]\0{3}.{8}\x01\0[\x01\x04\x08\x10\x18\x20]\0|....ftyp(?:avi[fs]|m[is]f1)"
     rb"|P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s",
     re.DOTALL,
 )
 _HEAD = 4096
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{24,}={0,2}\s*")
+# Long, with letters of both cases and digits, and without a dot: the name of hardly any file.
+_LONG_BASE64 = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9+][A-Za-z0-9+/\s]{62,}={0,2}\s*", re.DOTALL)
 _LONGEST_PATH = 4096
 
 
@@ -44,6 +49,11 @@ def is_base64_of_image(text: str) -> bool:
         return False
     compact = "".join(head.split()).rstrip("=")
     return begins_like_image(base64.b64decode(compact[: len(compact) // 4 * 4]))
+
+
+def looks_like_base64(text: str) -> bool:
+    """Whether a text is base64, of an image or of anything else; only its beginning is looked at."""
+    return is_base64_of_image(text) or _LONG_BASE64.fullmatch(text[:128]) is not None
 
 
 def has_image_suffix(path: str) -> bool:
@@ -67,6 +77,7 @@ def is_image_file(path: str) -> bool:
         return True
     try:
         with open(path, "rb") as stream:
-            return begins_like_image(stream.read(_HEAD))
+            # Files of /proc say that they have no bytes, and some make a reader wait.
+            return os.fstat(stream.fileno()).st_size > 0 and begins_like_image(stream.read(_HEAD))
     except OSError:
         return False

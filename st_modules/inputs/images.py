@@ -8,6 +8,7 @@ where the authors' code embeds it so.
 from __future__ import annotations
 
 import base64
+import codecs
 import hashlib
 import io
 import logging
@@ -26,7 +27,7 @@ from PIL import Image, ImageFile
 
 from st_modules.errors import ImageError, Place
 from st_modules.inputs.download import download
-from st_modules.inputs.formats import FORMATS, is_base64_of_image
+from st_modules.inputs.formats import FORMATS, is_base64_of_image, looks_like_base64
 from st_modules.inputs.limits import ImageLimits
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ _MODES_TO_RGB = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CM
 _MODES_CUT_AT_255 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _ENCODED = (bytes, str, Path)
 _LONGEST_NAME = 255
-_URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://|file:/", re.IGNORECASE)
 
 
 class ImageSource:
@@ -44,9 +45,9 @@ class ImageSource:
 
     Args:
         source: A path (``str`` or ``os.PathLike``; ``~`` is not expanded), an http(s) or file URL, a data URI, the
-            encoded image (``bytes``, ``bytearray``, ``io.BytesIO``), a ``PIL.Image.Image`` (its current frame), a
-            uint8 numpy array of shape (H, W), (H, W, 3) or (H, W, 4), or a uint8 torch tensor of shape (C, H, W) with
-            C in 1, 3, 4. The caller's object is never closed, changed or consumed.
+            encoded image (``bytes``, ``bytearray``, ``memoryview``, ``io.BytesIO``), a ``PIL.Image.Image`` (its current
+            frame), a uint8 numpy array of shape (H, W), (H, W, 3) or (H, W, 4), or a uint8 torch tensor of shape
+            (C, H, W) with C in 1, 3, 4. The caller's object is never closed, changed or consumed.
         place: Where it stands among the inputs, or what error messages are to call it.
         limits: What the image may cost.
 
@@ -200,8 +201,8 @@ def _normalise(source: object) -> object:
     """The source as one of: bytes, Path, str (a URL or data URI), PIL image, array, tensor."""
     if isinstance(source, io.BytesIO):
         return source.getvalue()
-    if isinstance(source, (bytes, bytearray)):
-        return bytes(source)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(cast(bytes, source))
     if isinstance(source, str) and not source:
         raise ImageError("an empty string names no image; leave the image out or pass None")
     if isinstance(source, str) and (source[:5].lower() == "data:" or _URL.match(source)):
@@ -218,14 +219,14 @@ def _normalise(source: object) -> object:
 
 def is_image_like(value: object) -> bool:
     """Whether a value is of a type that ``ImageSource`` takes, but for strings."""
-    kinds = (bytes, bytearray, io.BytesIO, os.PathLike, Image.Image)
+    kinds = (bytes, bytearray, memoryview, io.BytesIO, os.PathLike, Image.Image)
     return isinstance(value, kinds) or _is_array(value) or _is_tensor(value)
 
 
 def _is_no_path(text: str) -> bool:
-    """Whether a text is longer than a path can be, or the base64 of an image."""
+    """Whether a text is longer than a path can be, or base64."""
     too_long = any(len(part) > _LONGEST_NAME for part in text.split("/"))
-    return too_long or (is_base64_of_image(text) and not os.path.exists(text))
+    return too_long or (looks_like_base64(text) and not os.path.exists(text))
 
 
 def _open_file(path: Path, max_bytes: int) -> BinaryIO:
@@ -283,7 +284,7 @@ def _open_raster(stream: BinaryIO, limits: ImageLimits) -> ImageFile.ImageFile:
     prefix = stream.read(64)
     for name in FORMATS:
         factory, accept = Image.OPEN.get(name, (None, None))
-        if factory and accept and accept(prefix) is True:
+        if factory and accept and accept(prefix.ljust(4, b"\0")) is True:  # DIB's reads four bytes that must be there
             stream.seek(0)
             image = factory(stream, "")
             _check_pixels(image, limits)
@@ -292,9 +293,16 @@ def _open_raster(stream: BinaryIO, limits: ImageLimits) -> ImageFile.ImageFile:
         raise ImageError("base64 text, and not the image itself; decode it, or write it as data:image/png;base64,...")
     if prefix.lstrip().startswith(b"<"):
         raise ImageError("HTML, XML or SVG text, not a raster image; check that the address is the image's own")
+    hint = ". It begins as a text does: pass a text, or a data URI, as str" if _is_text(prefix) else ""
     raise ImageError(
-        f"not an image that can be read, whatever its name says; convert it to one of {', '.join(FORMATS)}"
+        f"not an image that can be read, whatever its name says; convert it to one of {', '.join(FORMATS)}{hint}"
     )
+
+
+def _is_text(beginning: bytes) -> bool:
+    """Whether bytes are text; the last character may be cut off."""
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(beginning)
+    return "\ufffd" not in text and all(character.isprintable() or character.isspace() for character in text)
 
 
 def _from_memory(source: Any, limits: ImageLimits) -> Image.Image:
@@ -320,13 +328,16 @@ def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
 def _from_array(source: Any) -> Image.Image:
     """A PIL image of a uint8 array (H, W[, 3|4]) or of a uint8 tensor (1|3|4, H, W)."""
     channels_first = _is_tensor(source)
+    if not channels_first and source.dtype.kind in "SUOT":
+        raise ImageError("an array of strings or objects, not of pixels; pass the list of them: array.tolist()")
     if str(source.dtype).removeprefix("torch.") != "uint8":
         raise ImageError(f"values of type {source.dtype}; scale them to 0..255 and convert to uint8")
     shape = tuple(source.shape)
+    several = "; several images are passed as list(images)" if len(shape) == 4 else ""
     if channels_first and (len(shape) != 3 or shape[0] not in (1, 3, 4)):
-        raise ImageError(f"a tensor of shape {shape}; permute it to (C, H, W) with C in 1, 3, 4")
+        raise ImageError(f"a tensor of shape {shape}; permute it to (C, H, W) with C in 1, 3, 4{several}")
     if not channels_first and not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
-        raise ImageError(f"an array of shape {shape}; transpose it to (H, W, 3), (H, W, 4) or (H, W)")
+        raise ImageError(f"an array of shape {shape}; transpose it to (H, W, 3), (H, W, 4) or (H, W){several}")
     if 0 in shape:
         raise ImageError(f"no pixels in shape {shape}; leave the image out")
     array = source.detach().permute(1, 2, 0).cpu().numpy() if channels_first else source

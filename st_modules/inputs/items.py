@@ -7,13 +7,14 @@ forms are listed at ``parse_items``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from st_modules.errors import InputError, Place
+from st_modules.inputs.batches import list_inputs
 from st_modules.inputs.images import ImageSource, is_image_like
 from st_modules.inputs.limits import ImageLimits
 from st_modules.inputs.strings import names_image, report_lookalikes
@@ -65,11 +66,12 @@ def parse_items(inputs: Iterable[object], limits: ImageLimits | None = None) -> 
     - an ``Item``, which is returned as it is.
 
     Raises:
-        InputError: An input is none of these or has nothing in it. The message names its index.
+        InputError: An input is none of these or has nothing in it: the message names its index. Or ``inputs`` is a
+            single input, or has no order (``list_inputs``).
         ImageError: An image is of a type that cannot be an image.
     """
     limits = limits or ImageLimits()
-    values = list(inputs)
+    values = list_inputs(inputs)
     items = [_parse(value, Place(index), limits) for index, value in enumerate(values)]
     report_lookalikes(
         [value for value, item in zip(values, items, strict=True) if isinstance(value, str) and item.text is not None]
@@ -148,7 +150,7 @@ def _make_item(
     return Item("\n".join(texts) if any(texts) or (texts and not images) else None, sources, instruction, place.index)
 
 
-def _from_dict(value: dict[Any, Any], place: Place, limits: ImageLimits) -> Item:
+def _from_dict(value: Mapping[Any, Any], place: Place, limits: ImageLimits) -> Item:
     _check_keys(value, _ITEM_KEYS, place)
     text, image = value.get("text"), value.get("image")
     texts = [] if text is None else [_require_string(text, place.within('"text"'))]
@@ -156,7 +158,7 @@ def _from_dict(value: dict[Any, Any], place: Place, limits: ImageLimits) -> Item
     return _make_item(texts, images, None, place, limits)
 
 
-def _from_messages(messages: list[dict[Any, Any]], place: Place, limits: ImageLimits) -> Item:
+def _from_messages(messages: list[Mapping[Any, Any]], place: Place, limits: ImageLimits) -> Item:
     for message in messages:
         _check_keys(message, _MESSAGE_KEYS, place.within("message"))
     roles = [message.get("role") for message in messages]
@@ -171,14 +173,14 @@ def _from_messages(messages: list[dict[Any, Any]], place: Place, limits: ImageLi
     return _make_item(texts, images, instruction, place, limits)
 
 
-def _read_system_text(message: dict[Any, Any], place: Place) -> str:
+def _read_system_text(message: Mapping[Any, Any], place: Place) -> str:
     texts, images = _read_content(message, place)
     if images or not texts:
         raise InputError("an instruction is a text and nothing else; move images to the user message", place)
     return "\n".join(texts)
 
 
-def _read_content(message: dict[Any, Any], place: Place) -> tuple[list[str], list[object]]:
+def _read_content(message: Mapping[Any, Any], place: Place) -> tuple[list[str], list[object]]:
     """The texts and the images of a message, each in order."""
     content = message.get("content")
     if isinstance(content, str):
@@ -223,7 +225,7 @@ def _read_image(key: str, value: object, place: Place) -> object:
     return value
 
 
-def _take_only_value(values: dict[Any, Any], known: set[str] | frozenset[str], place: Place) -> tuple[str, Any]:
+def _take_only_value(values: Mapping[Any, Any], known: set[str] | frozenset[str], place: Place) -> tuple[str, Any]:
     """The one entry that a part has besides its type."""
     _check_keys(values, known, place)
     if len(values) != 1:
@@ -231,7 +233,7 @@ def _take_only_value(values: dict[Any, Any], known: set[str] | frozenset[str], p
     return next(iter(values.items()))
 
 
-def _is_undecoded(value: object) -> TypeGuard[dict[Any, Any]]:
+def _is_undecoded(value: object) -> TypeGuard[Mapping[Any, Any]]:
     return _is_dict(value) and bool(value) and value.keys() <= _UNDECODED_KEYS
 
 
@@ -245,8 +247,9 @@ def _take_encoded(image: object, place: Place) -> object:
     return encoded if encoded is not None else Path(_require_string(path, place))
 
 
-def _is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
-    return isinstance(value, dict)
+def _is_dict(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    # A row that `Dataset.map` of Hugging Face passes is a mapping, and no dict.
+    return isinstance(value, Mapping)
 
 
 def _is_sequence(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
@@ -259,7 +262,7 @@ def _require_string(value: object, place: Place) -> str:
     return value
 
 
-def _check_keys(value: dict[Any, Any], known: set[str] | frozenset[str], place: Place) -> None:
+def _check_keys(value: Mapping[Any, Any], known: set[str] | frozenset[str], place: Place) -> None:
     unknown = sorted(str(key) for key in value.keys() - known)
     if unknown:
         raise InputError(f"unknown keys {unknown}; known are {sorted(known)}", place)

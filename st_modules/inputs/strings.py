@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from st_modules.inputs.formats import has_image_suffix, is_image_file, is_regular_file
+from st_modules.inputs.formats import has_image_suffix, is_base64_of_image, is_image_file, is_regular_file
 
 logger = logging.getLogger(__name__)
 
+_DATA_URI = "data:image/"
 _LONGEST_NAME = 1024
 _SHOWN = 80
 
@@ -21,43 +22,56 @@ def names_image(text: str) -> bool:
 
     As in sentence-transformers, these do: an image URL, a ``data:image/`` URI and the path of an existing image file.
     Here the file may have any name, if it begins as one of the formats that are read, and may be given by a ``file:``
-    URL. An address on the web names an image where its path ends as an image's does.
+    URL. An address on the web names an image where its path ends as an image's does; several lines are no address.
     """
     # Imported here because it takes seconds; by the time that there is something to encode, the model has done it.
     from sentence_transformers.base.modality import is_image_url_or_path
 
-    if is_image_url_or_path(text):
-        return True
     if _is_web_address(text):
-        return has_image_suffix(_url_path(text))
+        return len(text.split()) == 1 and (is_image_url_or_path(text) or has_image_suffix(_url_path(text)))
+    if _is_data_uri(text) or is_image_url_or_path(text):
+        return True
     path = _local_path(text)
     return is_regular_file(path) and is_image_file(path)
 
 
 def report_lookalikes(texts: Sequence[str]) -> None:
-    """Log, once, that texts of a call look like the paths of images and name none.
+    """Log, once, that texts of a call look like images and name none.
 
     Args:
         texts: The bare strings that were taken for texts.
     """
-    found = [text for text in texts if _looks_like_image(text)]
+    found = [(text, likeness) for text in texts if (likeness := _find_likeness(text))]
     if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        (text, likeness), more = found[0], f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         logger.warning(
-            "%s%s looks like an image's path, and no image is there: it is embedded as text. For an image pass "
-            "{'image': path}, for a text {'text': ...}.",
-            _show(found[0]),
+            "%s%s %s: it is embedded as text. For an image pass {'image': path}, for a text {'text': ...}.",
+            _show(text),
             more,
+            likeness,
         )
 
 
-def _looks_like_image(text: str) -> bool:
-    """Whether a text is one line that ends as an image's path does, without a word before it, or is a file's path."""
-    if len(text) > _LONGEST_NAME or "\n" in text or _is_web_address(text):
-        return False
-    path = _local_path(text)
-    anywhere = " " not in text or re.match(r"[~/\\.]|[A-Za-z]:[/\\]|file:", text)
-    return bool(anywhere and has_image_suffix(path)) or is_regular_file(path)
+def _find_likeness(text: str) -> str | None:
+    """Say what of an image a text has: it is encoded, or one line that ends as a path does, or the path of a file."""
+    stripped = text.strip()  # a line of a file keeps its end
+    if _is_data_uri(stripped):
+        return "looks like a data URI, and has spaces before it"
+    if is_base64_of_image(text):
+        return f"looks like the base64 of an image, and has no {_DATA_URI}png;base64, before it"
+    if len(stripped) > _LONGEST_NAME or "\n" in stripped or _is_web_address(stripped):
+        return None
+    path = _local_path(stripped)
+    if is_regular_file(path):
+        return (
+            "is the path of a file that is no image" if text == stripped else "looks like a path with spaces around it"
+        )
+    anywhere = not re.search(r"\s", stripped) or re.match(r"[~/\\.]|[A-Za-z]:[/\\]|file:", stripped)
+    return "looks like an image's path, and no image is there" if anywhere and has_image_suffix(path) else None
+
+
+def _is_data_uri(text: str) -> bool:
+    return text[: len(_DATA_URI)].lower() == _DATA_URI
 
 
 def _is_web_address(text: str) -> bool:
@@ -66,14 +80,14 @@ def _is_web_address(text: str) -> bool:
 
 def _url_path(url: str) -> str:
     try:
-        return "" if " " in url else urlsplit(url).path
+        return urlsplit(url).path.strip()
     except ValueError:
         return ""
 
 
 def _local_path(text: str) -> str:
     """Return the path that a text would be; that of a ``file:`` URL is within it."""
-    if text[:7].lower() != "file://":
+    if text[:6].lower() != "file:/":
         return text
     try:
         parts = urlsplit(text)
@@ -83,4 +97,6 @@ def _local_path(text: str) -> str:
 
 
 def _show(text: str) -> str:
+    if is_base64_of_image(text):
+        return f"A string of {len(text)} characters"
     return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}... ({len(text)} characters)"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections import UserList, deque
+from collections import UserDict, UserList, deque
+from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,11 @@ class Rows(torch.utils.data.Dataset[str]):
         return TEXTS[index]
 
 
+class Stream(torch.utils.data.IterableDataset[str]):
+    def __iter__(self) -> Iterator[str]:
+        return iter(TEXTS)
+
+
 BATCHES: dict[str, Any] = {
     "tuple": lambda: tuple(TEXTS),
     "generator": lambda: (text for text in TEXTS),
@@ -52,6 +59,7 @@ BATCHES: dict[str, Any] = {
     "streamed column": lambda: Dataset.from_dict({"text": TEXTS}).to_iterable_dataset()["text"],
     "dataset": lambda: Dataset.from_dict({"text": TEXTS}),
     "streamed dataset": lambda: Dataset.from_dict({"text": TEXTS}).to_iterable_dataset(),
+    "stream of torch": Stream,
     "rows of a frame": lambda: pd.DataFrame({"text": TEXTS}).to_dict("records"),
 }
 
@@ -69,8 +77,9 @@ def test_what_has_an_order_is_embedded_as_its_list(
     assert np.abs(getattr(tiny, method)(BATCHES[kind]()) - expected).max() <= 1e-5
 
 
-@pytest.mark.parametrize("kind", ["series", "generator", "column", "array of strings"])
-def test_features_are_made_of_it_too(kind: str, tiny: SentenceTransformer) -> None:
+@pytest.mark.parametrize("kind", BATCHES)
+def test_items_and_features_are_made_of_it_too(kind: str, tiny: SentenceTransformer) -> None:
+    assert [item.text for item in tiny.parse(BATCHES[kind]())] == TEXTS
     found, listed = tiny.preprocess(BATCHES[kind]()), tiny.preprocess(TEXTS)
     assert torch.equal(found["input_ids"], listed["input_ids"])
 
@@ -79,7 +88,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "set": (lambda: set(TEXTS), "no order.*a list"),
     "frozenset": (lambda: frozenset(TEXTS), "no order.*a list"),
     "frame": (lambda: pd.DataFrame({"text": TEXTS}), r"list\(frame\['text'\]\)"),
-    "frame of polars": (lambda: pl.DataFrame({"text": TEXTS}), "columns"),
+    "frame of polars": (lambda: pl.DataFrame({"text": TEXTS}), r"columns.*to_dicts\(\)"),
     "table of arrow": (lambda: pa.table({"text": TEXTS}), "to_pylist"),
     "column of arrow": (lambda: pa.chunked_array([TEXTS]), "to_pylist"),
     "dataset of torch": (Rows, "a list"),
@@ -88,10 +97,67 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_has_no_order_or_no_one_column_is_told_what_to_pass(kind: str, tiny: SentenceTransformer) -> None:
+@pytest.mark.parametrize("method", ["encode", "preprocess", "parse"])
+def test_what_has_no_order_or_no_one_column_is_told_what_to_pass(
+    kind: str, method: str, tiny: SentenceTransformer
+) -> None:
     make, advice = REFUSED[kind]
     with pytest.raises(InputError, match=advice):
-        tiny.encode(make())
+        getattr(tiny, method)(make())
+
+
+SINGLE: dict[str, Any] = {
+    "text": "abc",
+    "bytes": b"abc",
+    "row": {"text": "a"},
+    "path": Path("a.png"),
+    "image": Image.new("RGB", (30, 30)),
+    "array": np.zeros((30, 30, 3), np.uint8),
+    "arrays": np.zeros((2, 30, 30, 3), np.uint8),
+    "tensor": torch.zeros(3, 30, 30, dtype=torch.uint8),
+    "file": io.StringIO("abc\ndef"),
+    "nothing": None,
+    "number": 3,
+}
+
+
+@pytest.mark.parametrize("kind", SINGLE)
+@pytest.mark.parametrize("method", ["preprocess", "parse"])
+def test_a_single_input_in_the_place_of_a_list_is_not_taken_apart(
+    kind: str, method: str, tiny: SentenceTransformer
+) -> None:
+    with pytest.raises(InputError, match=rf"of type {type(SINGLE[kind]).__name__}: pass a list.*\[input\]"):
+        getattr(tiny, method)(SINGLE[kind])
+
+
+@pytest.mark.parametrize("wrap", [MappingProxyType, UserDict])
+def test_a_row_may_be_any_mapping(wrap: Any, tiny: SentenceTransformer) -> None:
+    for row in ({"text": TEXTS[0]}, {"role": "user", "content": TEXTS[0]}):
+        assert np.array_equal(tiny.encode(wrap(row)), tiny.encode(row))
+
+
+def test_a_dataset_is_embedded_row_by_row(tiny: SentenceTransformer, expected: np.ndarray) -> None:
+    found = Dataset.from_dict({"text": TEXTS}).map(lambda row: {"vector": tiny.encode(row)})
+    assert np.abs(np.array(found["vector"]) - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("images", "advice"),
+    [
+        (np.zeros((2, 30, 30, 3), np.uint8), r"\(2, 30, 30, 3\).*several images are passed as list\(images\)"),
+        (
+            torch.zeros(2, 3, 30, 30, dtype=torch.uint8),
+            r"\(2, 3, 30, 30\).*several images are passed as list\(images\)",
+        ),
+        (np.array("a red circle"), r"an array of strings or objects.*tolist\(\)"),
+        (np.array([b"a", b"b"]), "item 0: 1 bytes.*pass a text, or a data URI, as str"),
+    ],
+)
+def test_an_array_of_several_or_of_strings_is_told_what_to_pass(
+    images: Any, advice: str, tiny: SentenceTransformer
+) -> None:
+    with pytest.raises(ImageError, match=advice):
+        tiny.encode(images)
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), np.nan, pd.NA, pd.NaT, 3, np.float32(2), True, object()])
@@ -152,10 +218,10 @@ def test_columns_that_cannot_be_embedded_are_named(tiny: SentenceTransformer) ->
 
 
 @pytest.mark.parametrize(
-    "single", [io.BytesIO(), np.zeros((30, 30, 3), np.uint8), torch.zeros(3, 30, 30, dtype=torch.uint8)]
+    "single", [io.BytesIO, memoryview, np.zeros((30, 30, 3), np.uint8), torch.zeros(3, 30, 30, dtype=torch.uint8)]
 )
 def test_a_single_image_stays_one(single: Any, tiny: SentenceTransformer, picture: Path) -> None:
-    single = io.BytesIO(picture.read_bytes()) if isinstance(single, io.BytesIO) else single
+    single = single(picture.read_bytes()) if callable(single) else single
     assert tiny.encode(single).shape == (tiny.get_embedding_dimension(),)
 
 

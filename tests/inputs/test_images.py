@@ -119,6 +119,7 @@ def test_arrays_are_channels_last_and_tensors_channels_first(value: object, expe
         (PIXELS.transpose(2, 0, 1), "(3, 6, 9); transpose it to (H, W, 3)"),
         (PIXELS[..., :2], "(6, 9, 2); transpose"),
         (PIXELS[None], "(1, 6, 9, 3); transpose"),
+        (PIXELS[None], "several images are passed as list(images)"),
         (PIXELS[0, 0], "(3,); transpose"),
         (PIXELS[:0], "no pixels in shape (0, 9, 3)"),
         (torch.from_numpy(PIXELS), "(6, 9, 3); permute it to (C, H, W)"),

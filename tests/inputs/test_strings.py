@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from st_modules import ImageError, SentenceTransformer
+from st_modules.inputs import formats
 from st_modules.inputs.formats import FORMATS, IMAGE_SUFFIXES
 from st_modules.inputs.items import parse_items
 
@@ -24,6 +25,7 @@ SUFFIXES = {
     "GIF": [".gif"],
     "WEBP": [".webp"],
     "BMP": [".bmp", ".dib", ".DIB"],
+    "DIB": [".dib", ".bmp"],
     "TIFF": [".tif", ".tiff", ".TIF"],
     "PPM": [".ppm", ".pgm", ".pbm", ".pnm"],
     "AVIF": [".avif", ".avifs"],
@@ -58,6 +60,44 @@ def test_an_existing_image_is_one_under_any_name(name: str, suffix: str, tmp_pat
     path = write(tmp_path / f"a b{suffix}", name)
     assert seen(str(path)) == (None, [PICTURE.size])
     assert seen(path.as_uri()) == (None, [PICTURE.size])
+    assert seen(path.as_uri().replace("file:///", "FILE:/")) == (None, [PICTURE.size])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_a_bitmap_without_its_files_header_is_one_in_every_depth(mode: str, tmp_path: Path) -> None:
+    PICTURE.convert(mode).save(tmp_path / "a", "DIB")
+    assert seen(str(tmp_path / "a")) == (None, [PICTURE.size])
+
+
+@pytest.mark.parametrize("brand", [b"avif", b"avis", b"mif1", b"msf1"])
+def test_a_file_of_a_brand_that_pictures_have_is_no_text(brand: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\0\0\0\x1cftyp" + brand + bytes(99))
+    (item,) = parse_items([str(tmp_path / "a")])
+    with pytest.raises(ImageError, match="item 0"):
+        _ = item.images[0].size
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"BMW and others",
+        b"P5 is the fifth",
+        b"Python",
+        b"GIF is a format",
+        b"(\0\0\0" + bytes(60),
+        b"II is two",
+        b"\xff",
+    ],
+)
+def test_a_file_that_begins_nearly_as_an_image_is_none(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(content)
+    assert seen(str(tmp_path / "a")) == (str(tmp_path / "a"), [])
+
+
+@pytest.mark.skipif(not os.path.isfile("/proc/self/status"), reason="no /proc here")
+def test_a_file_that_says_it_is_empty_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "begins_like_image", lambda head: True)
+    assert seen("/proc/self/status") == ("/proc/self/status", [])
 
 
 def test_a_relative_path_counts_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +133,16 @@ def test_an_address_that_ends_as_an_image_does_is_one(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["https://a.example/page", "https://a.example/?image=a.png", "https://a.example", "ftp://a/b.png x"]
+    "text",
+    [
+        "https://a.example/page",
+        "https://a.example/?image=a.png",
+        "https://a.example",
+        "ftp://a/b.png x",
+        "https://a.example/a.png\nhttps://a.example/b.png",
+        "https://a.example/a.png\tand b.png",
+        "https://[a.png",
+    ],
 )
 def test_another_address_is_text(text: str, caplog: pytest.LogCaptureFixture) -> None:
     assert seen(text) == (text, [])
@@ -109,6 +158,10 @@ def test_another_address_is_text(text: str, caplog: pytest.LogCaptureFixture) ->
         "./a.tif",
         "C:\\pictures\\a b.jpg",
         "file:///no/a.webp",
+        "file:/no/a.webp",
+        "s3://bucket/a.png",
+        "photo.png\n",
+        "  photo.png",
         "a.heic",
     ],
 )
@@ -130,7 +183,34 @@ def test_a_file_that_is_no_image_is_text_and_told(tmp_path: Path, caplog: pytest
     path = tmp_path / "report.pdf"
     path.write_bytes(b"%PDF-1.7")
     assert seen(str(path)) == (str(path), [])
-    assert len(told([str(path)], caplog)) == 1
+    (message,) = told([str(path)], caplog)
+    assert "a file that is no image" in message
+
+
+@pytest.mark.parametrize("around", ["{}\n", " {}", "\t{}\r\n"])
+def test_a_path_with_spaces_around_it_is_told(around: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = around.format(write(tmp_path / "a"))
+    assert seen(text) == (text, [])
+    (message,) = told([text], caplog)
+    assert "spaces around it" in message
+
+
+def test_a_data_uri_is_one_in_any_case_and_told_where_spaces_hide_it(caplog: pytest.LogCaptureFixture) -> None:
+    uri = f"DATA:Image/PNG;base64,{encoded('PNG')}"
+    assert seen(uri) == (None, [PICTURE.size])
+    assert seen(f" {uri}") == (f" {uri}", [])
+    (message,) = told([f" {uri}"], caplog)
+    assert "data URI" in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_bare_string_of_base64_is_text_and_told_without_it(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    text = encoded(name)
+    assert seen(text) == (text, [])
+    (message,) = told([text], caplog)
+    assert "data:image/png;base64," in message
+    assert text[:24] not in message
 
 
 @pytest.mark.parametrize(
@@ -194,6 +274,30 @@ def test_base64_alone_is_told_what_it_lacks_and_not_printed(name: str, wrap: Any
     with pytest.raises(ImageError, match=r"item 1.*data:image/png;base64") as error:
         _ = parse_items(["a text", wrap(text)])[1].images[0].size
     assert text[:24] not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [bytes(range(0, 250, 3)), b"\x89PN" + bytes(range(150))], ids=["any", "damaged"])
+def test_base64_of_what_is_no_image_is_not_printed_either(content: bytes) -> None:
+    text = base64.b64encode(content).decode()
+    with pytest.raises(ImageError, match="data:image/png;base64") as error:
+        parse_items([{"image": text}])
+    assert text[:24] not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/data/Pictures/2024/summer/at/the/sea/in/the/first/week/of/july/number/12/whole", "Pictures2024/a.b" + "c" * 60],
+)
+def test_a_long_path_that_names_nothing_is_named(path: str) -> None:
+    with pytest.raises(ImageError, match=f"{path}: no such file"):
+        _ = parse_items([{"image": path}])[0].images[0].size
+
+
+@pytest.mark.parametrize("content", ["a red circle", "naïve " * 50, "data:image/png;base64,AAAA", "\n- a list"])
+def test_texts_as_bytes_are_told_how_a_text_is_passed(content: str) -> None:
+    for value in (content.encode(), {"image": content.encode()}):
+        with pytest.raises(ImageError, match="begins as a text does: pass a text, or a data URI, as str"):
+            _ = parse_items([value])[0].images[0].size
 
 
 def test_a_path_that_could_be_base64_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
