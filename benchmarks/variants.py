@@ -88,6 +88,9 @@ def encoder(model: Any, **options: Any) -> Encode:
     """
 
     def encode(workload: Workload) -> np.ndarray:
+        if isinstance(model, SentenceTransformer):
+            # As where single queries are served: nobody changes the weights.
+            model.keep_prefixes = workload.one_by_one
         if workload.one_by_one:
             return np.stack([model.encode(each, prompt=workload.prompt, **options) for each in workload.inputs])
         return model.encode(workload.inputs, prompt=workload.prompt, **options)

@@ -524,6 +524,11 @@ class Backbone(InputModule):
         if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
             raise lone_adapter(folder)
         adapters = read_adapters(folder)
+        if adapters is None and (folder / ADAPTER_CONFIG).is_file():
+            raise CheckpointError(
+                f"{folder}: an adapter lies beside the model, and no adapters.json that says whether it is its own. "
+                "Move the adapter to a folder of its own, and load it with st_modules.train.load_adapter."
+            )
         path = folder / SAVED_OPTIONS
         saved = read_json(path)
         try:

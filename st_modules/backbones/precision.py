@@ -30,12 +30,14 @@ def check_device(device: Any) -> None:
     Whether there is such a device is not asked, which could set one up.
     """
     try:
-        if device is not None:
-            torch.device(device)
-    except (RuntimeError, TypeError) as error:
+        # A meta device has no memory: weights that are moved there are lost.
+        known = device is None or torch.device(device).type != "meta"
+    except (RuntimeError, TypeError):
+        known = False
+    if not known:
         raise ArgumentError(
             f"device={reprlib.repr(device)}: torch knows no such device here. Pass one like 'cpu', 'cuda' or 'cuda:1'."
-        ) from error
+        )
 
 
 def loading_kwargs(model_kwargs: Mapping[str, Any] | None, device: str | torch.device | None) -> dict[str, Any]:

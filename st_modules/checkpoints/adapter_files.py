@@ -32,6 +32,7 @@ def write_adapters(adapters: Adapters | None, folder: Path) -> None:
     """
     _remove_adapters(folder)
     if adapters is None:
+        (folder / ADAPTERS).unlink(missing_ok=True)
         return
     for place, adapter in zip(_places(folder, len(adapters.by_name)), adapters.by_name.values(), strict=True):
         write_adapter(adapter, place)
@@ -52,7 +53,8 @@ def write_adapter(adapter: Adapter, folder: Path) -> None:
     if isinstance(config.target_modules, set):
         config.target_modules = sorted(config.target_modules)
     config.save_pretrained(str(folder))
-    weights = {_PREFIX + name: weight.detach().cpu().contiguous() for name, weight in adapter.weights.items()}
+    # Copies, since some kinds have weights that share their memory, which the file cannot say.
+    weights = {_PREFIX + name: weight.detach().cpu().clone().contiguous() for name, weight in adapter.weights.items()}
     save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
 
 
@@ -94,7 +96,8 @@ def _remove_adapters(folder: Path) -> None:
     """Delete the adapters that were written to a folder, so that they are not loaded with what is written now."""
     if not (folder / ADAPTERS).is_file():
         return
-    for name in (ADAPTERS, ADAPTER_CONFIG, _WEIGHTS):
+    # The list stays until another takes its place: a model that is saved by half is not loaded without its adapters.
+    for name in (ADAPTER_CONFIG, _WEIGHTS):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "adapters", ignore_errors=True)
 

@@ -102,6 +102,11 @@ def collect_adapters(model: nn.Module) -> Adapters | None:
         active=active,
         enabled=enabled,
     )
+    if any(isinstance(getattr(wrapper, "base_layer", None), _WRAPPERS) for wrapper in wrappers):
+        raise ValueError(
+            f"adapters {list(configs)}: different kinds are around the same layers, which PEFT's files cannot say. Make "
+            "one last with st_modules.train.merge_adapter before the other is added."
+        )
     _refuse_scaled(wrappers, configs)
     _refuse_leftovers(model, adapters)
     return adapters

@@ -81,7 +81,7 @@ def embed(
 
         if prompt is not None and prompt_name is not None:
             stop("--prompt and --prompt-name are two ways to say the same: pass one of them.", 2)
-        check_target(out, overwrite=force)
+        check_target(out, overwrite=force, inputs=files or [])
         records = _records(texts or [], files or [], Columns(text_column, image_column, id_column), Path(scratch))
         model = open_model(model_name, device, weights, base_weights)
         if prompt_name is not None and prompt_name not in model.prompts:

@@ -58,6 +58,8 @@ def tell(line: str) -> None:
 
 def open_model(name: str, device: str | None, weights: Path | None, base_weights: Path | None) -> SentenceTransformer:
     """Load a model; what is wrong with its name or its options ends the command."""
+    if not name:
+        stop("--model: an empty name; `st-modules list` shows every model.", 2)
     if "/" not in name and not Path(name).exists():
         get_model(name)  # says what is wrong with the name before anything is imported or asked of the Hub
 

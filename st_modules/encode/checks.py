@@ -25,7 +25,10 @@ def check_call(backbone: Backbone, dimension: int, arguments: Mapping[str, Any])
     """
     check_integer("batch_size", arguments["batch_size"])
     check_optional_integer("chunk_size", arguments["chunk_size"])
-    check_flag("normalize_embeddings", arguments["normalize_embeddings"])
+    for name in ("normalize_embeddings", "convert_to_numpy", "convert_to_tensor"):
+        check_flag(name, arguments[name])
+    if arguments["show_progress_bar"] is not None:
+        check_flag("show_progress_bar", arguments["show_progress_bar"])
     check_choice("output_value", arguments["output_value"], ("sentence_embedding", "token_embeddings", None))
     if arguments["output_value"] == "token_embeddings" and not backbone.has_token_embeddings:
         raise ArgumentError("output_value='token_embeddings': this model embeds text and images apart and has none.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ def read_jsonl(path: Path, asked: Columns) -> list[Record]:
 
 def _parse_object(line: bytes, place: str) -> dict[str, Any]:
     try:
-        fields = json.loads(line, object_pairs_hook=_unique_fields)
+        fields = json.loads(line, object_pairs_hook=_unique_fields, parse_constant=_read_constant)
     except (ValueError, RecursionError) as error:
         raise InputError(f"not valid JSON: {error}", place) from error
     if not isinstance(fields, dict):
@@ -258,6 +259,10 @@ def _decode_lines(stream: BinaryIO, path: Path) -> Iterator[str]:
             raise InputError("cannot be read as CSV: not UTF-8 text; save it as UTF-8", f"{path}:{number}") from error
 
 
+def _read_constant(name: str) -> None:
+    """NaN and infinity, which JSON has no word for and Python writes, as null."""
+
+
 def _check_names(names: Sequence[str], place: str) -> None:
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise InputError(f"more than one column has the name {_quote(twice[0])}; rename it.", place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def check_target(path: Path, overwrite: bool) -> None:
+def check_target(path: Path, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
     """Make sure, before any work is done, that vectors can be written to a path.
 
     Args:
         path: A ``.npy`` file (records go to the ``.jsonl`` beside it) or a ``.parquet`` file.
         overwrite: Whether files that exist may be replaced.
+        inputs: Files that are read, which never are.
 
     Raises:
         InputError: They cannot, and why.
@@ -33,6 +35,9 @@ def check_target(path: Path, overwrite: bool) -> None:
         raise InputError('Parquet needs pyarrow: pip install "st-modules[parquet]", or write to a .npy file.')
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder; make it first.")
+    for target in _targets(path):
+        if any(os.path.exists(each) and target.exists() and target.samefile(each) for each in inputs):
+            raise InputError(f"{target}: it is read and would be written over; pass another name as --out.")
     existing = [str(target) for target in _targets(path) if target.exists()]
     if existing and not overwrite:
         raise InputError(f"{' and '.join(existing)} already there: pass --force to overwrite.")

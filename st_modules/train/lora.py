@@ -120,8 +120,11 @@ def save_adapter(model: sentence_transformers.SentenceTransformer, folder: str |
         folder: Gets ``adapter_config.json`` and ``adapter_model.safetensors``.
 
     Raises:
-        ValueError: The model has no adapter, several are active, or it could not be saved as it is.
+        ValueError: The model has no adapter, several are active, it could not be saved as it is, or the folder has a
+            model.
     """
+    if (Path(folder) / "config.json").is_file():
+        raise ValueError(f"{folder}: it has a model. Save the adapter to a folder of its own.")
     adapters = _require_adapters(model)
     if len(adapters.active) != 1:
         raise ValueError(

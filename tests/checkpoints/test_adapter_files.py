@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peft import PeftModel
+from peft import LoHaConfig, LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 
 from st_modules import CheckpointError, SentenceTransformer
-from st_modules.train import merge_adapter
+from st_modules.train import merge_adapter, save_adapter
 from tests.helpers.adapters import LAYERS, adapted, difference, embed, lora
 from tests.helpers.training_rows import load
 
@@ -132,3 +132,31 @@ def test_a_folder_whose_model_is_gone_says_that_it_holds_an_adapter(saved: Path,
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match="an adapter and no model"):
         SentenceTransformer(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("lost", ["adapters.json", "adapter_config.json", "adapter_model.safetensors"])
+def test_a_folder_without_a_part_of_its_adapter_is_not_loaded_as_if_it_had_none(lost: str, tmp_path: Path) -> None:
+    model = adapted("gme-2b")
+    model.save_pretrained(str(tmp_path))
+    (tmp_path / lost).unlink()
+    with pytest.raises(CheckpointError):
+        SentenceTransformer(str(tmp_path), device="cpu")
+
+
+def test_an_adapter_is_not_saved_among_the_files_of_a_model(tmp_path: Path) -> None:
+    model = adapted("gme-2b")
+    model.save_pretrained(str(tmp_path))
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="has a model"):
+        save_adapter(model, tmp_path)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.filterwarnings("ignore:Already found a .peft_config:UserWarning")
+def test_adapters_of_different_kinds_on_the_same_layers_are_not_saved(tmp_path: Path) -> None:
+    model = load("gme-2b")
+    model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]), "one")
+    model.add_adapter(LoHaConfig(r=2, target_modules=["q_proj"]), "two")
+    with pytest.raises(ValueError, match="different kinds"):
+        model.save_pretrained(str(tmp_path / "saved"))
+    assert not (tmp_path / "saved").exists()

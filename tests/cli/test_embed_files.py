@@ -76,6 +76,33 @@ def test_pdf_by_page(out: Path, tmp_path: Path, tiny: SentenceTransformer) -> No
     assert [row["image"] for row in rows(out)] == [f"{path}#page={number}" for number in (1, 2, 3)]
 
 
+@pytest.mark.parametrize("name", ["in.jsonl", "in.parquet"])
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_a_file_that_is_read_is_never_written_over(name: str, force: list[str], tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name.endswith(".jsonl"):
+        path.write_text('{"text": "a", "extra": [1]}\n')
+    else:
+        datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(path)
+    content = path.read_bytes()
+    out = path.with_suffix(".npy") if name.endswith(".jsonl") else path
+    result = embed("--file", path, "--out", out, *force)
+    assert (result.exit_code, path.read_bytes()) == (1, content)
+    assert "would be written over" in result.stderr
+
+
+def test_what_json_has_no_word_for_is_null(out: Path, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a", "score": NaN, "others": [Infinity, 1.5]}\n')
+    assert embed("--file", path, "--out", out).exit_code == 0
+    assert [row["metadata"] for row in rows(out)] == [{"score": None, "others": [None, 1.5]}]
+
+
+def test_an_empty_name_of_a_model_is_told(out: Path) -> None:
+    result = embed("hello", "--model", "", "--out", out)
+    assert (result.exit_code, "--model" in result.stderr) == (2, True)
+
+
 def test_problems_of_all_files_are_told_together(out: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,image\n,nowhere.png\n")
     (tmp_path / "empty.txt").touch()

@@ -21,9 +21,12 @@ WRONG: dict[str, list[Any]] = {
     "truncate_dim": [0, -1, 1.5, True, "8", 129, 10**9, math.nan],
     "output_value": ["foo", "", 5, "input_ids", ["sentence_embedding"]],
     "normalize_embeddings": ["false", 1, None],
+    "convert_to_numpy": ["False", 0, None],
+    "convert_to_tensor": ["False", 0, None],
+    "show_progress_bar": ["False", 0],
     "task": ["querry", "Query", "", 5, ["query"]],
     "prompt": [5, 0, True, ["a"], {"query": "a"}],
-    "device": ["foo", "cpu:x", 1.5, True, [], ["cpu", "foo"], ""],
+    "device": ["foo", "meta", "cpu:x", 1.5, True, [], ["cpu", "foo"], ""],
 }
 CASES = [(name, value) for name in WRONG for value in WRONG[name]]
 
