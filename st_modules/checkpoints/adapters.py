@@ -104,7 +104,7 @@ def collect_adapters(model: nn.Module) -> Adapters | None:
     )
     if any(isinstance(getattr(wrapper, "base_layer", None), _WRAPPERS) for wrapper in wrappers):
         raise ValueError(
-            f"adapters {list(configs)}: different kinds are around the same layers, which PEFT's files cannot say. Make "
+            f"adapters {list(configs)}: different kinds on the same layers, which the files of PEFT cannot say. Make "
             "one last with st_modules.train.merge_adapter before the other is added."
         )
     _refuse_scaled(wrappers, configs)
