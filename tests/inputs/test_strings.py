@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from st_modules import ImageError, SentenceTransformer
 from st_modules.inputs import formats
 from st_modules.inputs.formats import FORMATS, IMAGE_SUFFIXES
 from st_modules.inputs.items import parse_items
+from st_modules.train import DataCollator
 
 PICTURE = Image.effect_noise((40, 30), 90).convert("RGB")
 SUFFIXES = {
@@ -113,6 +115,14 @@ def test_a_single_path_is_embedded_as_the_image(method: str, tiny: SentenceTrans
     expected = getattr(tiny, method)({"image": path})
     assert np.array_equal(getattr(tiny, method)(str(path)), expected)
     assert np.abs(getattr(tiny, method)({"text": str(path)}) - expected).max() > 1e-3
+
+
+def test_a_path_in_a_training_batch_is_the_image(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    path = write(tmp_path / "picture.tif", "TIFF")
+    batch = DataCollator(tiny.preprocess)([{"anchor": str(path), "positive": f"file:{path}"}])
+    for column, side in (("anchor", "query"), ("positive", "document")):
+        expected = tiny.preprocess([{"image": path}], task=side)
+        assert torch.equal(batch[f"{column}_pixel_values"], expected["pixel_values"])
 
 
 @pytest.mark.parametrize("content", [b"", b"<html></html>", b"\0\0\0\x18ftypheic"])
