@@ -102,6 +102,18 @@ def test_a_file_that_says_it_is_empty_is_not_read(monkeypatch: pytest.MonkeyPatc
     assert seen("/proc/self/status") == ("/proc/self/status", [])
 
 
+def test_a_file_that_cannot_be_opened_is_text_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: str, mode: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    text = str(write(tmp_path / "a"))
+    monkeypatch.setattr(formats, "open", refuse, raising=False)
+    assert seen(text) == (text, [])
+    assert len(told([text], caplog)) == 1
+
+
 def test_a_relative_path_counts_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a red circle")
     assert seen("a red circle") == ("a red circle", [])
@@ -169,6 +181,7 @@ def test_another_address_is_text(text: str, caplog: pytest.LogCaptureFixture) ->
         "C:\\pictures\\a b.jpg",
         "file:///no/a.webp",
         "file:/no/a.webp",
+        "file://[no/a.webp",
         "s3://bucket/a.png",
         "photo.png\n",
         "  photo.png",
