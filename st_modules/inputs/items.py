@@ -121,15 +121,24 @@ def _parse(value: Any, place: Place, limits: ImageLimits) -> Item:
             '{"text": ..., "image": ...} for a text with its image',
             place,
         )
+    _check_image_like(value, place)
+    return _make_item([], [value], None, place, limits)
+
+
+def _check_image_like(value: object, place: Place) -> None:
+    """Raise ``InputError`` where a value is no image, and say what else it may be instead."""
     if value is None:
         raise InputError("None has nothing to embed; leave it out", place)
     if isinstance(value, Number):
         raise InputError(f"the number {value}; pass a text as str, and leave missing values out", place)
+    if _is_missing(value):
+        raise InputError(f"the missing value {value}; leave it out", place)
     if not is_image_like(value):
         raise InputError(
-            f'of type {type(value).__name__}; pass a text as str, an image, or {{"text": ..., "image": ...}}', place
+            f'of type {type(value).__name__}; pass a text as str, an image, or {{"text": ..., "image": ...}}, '
+            "and several of these as a list: list(texts)",
+            place,
         )
-    return _make_item([], [value], None, place, limits)
 
 
 def _make_item(
@@ -152,6 +161,13 @@ def _make_item(
 
 def _from_dict(value: Mapping[Any, Any], place: Place, limits: ImageLimits) -> Item:
     _check_keys(value, _ITEM_KEYS, place)
+    for key, part in value.items():
+        if _is_missing(part):
+            raise InputError(
+                f"the missing value {part}; pass None for a part that an item does not have, as "
+                "frame.astype(object).where(frame.notna(), None) does",
+                place.within(f'"{key}"'),
+            )
     text, image = value.get("text"), value.get("image")
     texts = [] if text is None else [_require_string(text, place.within('"text"'))]
     images = list(image) if _is_sequence(image) else [] if image is None else [image]
@@ -231,6 +247,11 @@ def _take_only_value(values: Mapping[Any, Any], known: set[str] | frozenset[str]
     if len(values) != 1:
         raise InputError(f"needs exactly one of {sorted(known)}, and has {sorted(values)}", place)
     return next(iter(values.items()))
+
+
+def _is_missing(value: object) -> bool:
+    """Whether a value is what pandas has where there is none."""
+    return (isinstance(value, Number) and value != value) or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _is_undecoded(value: object) -> TypeGuard[Mapping[Any, Any]]:

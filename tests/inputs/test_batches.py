@@ -169,6 +169,24 @@ def test_a_missing_value_among_texts_is_named_and_called_no_image(missing: Any, 
         assert not isinstance(error.value, ImageError)
 
 
+@pytest.mark.parametrize("missing", [float("nan"), np.float32("nan"), pd.NA, pd.NaT], ids=repr)
+@pytest.mark.parametrize("key", ["text", "image"])
+def test_a_missing_part_of_a_row_is_named(missing: Any, key: str, tiny: SentenceTransformer) -> None:
+    rows = [{"text": "a"}, {"text": "a", "image": None, key: missing}]
+    with pytest.raises(InputError, match=f'^item 1, "{key}": .*{missing}.*None') as error:
+        tiny.encode(rows)
+    assert "not an image" not in str(error.value)
+
+
+def test_the_advice_for_a_missing_part_helps(tiny: SentenceTransformer, picture: Path) -> None:
+    frame = pd.DataFrame({"text": [TEXTS[0], None], "image": [None, str(picture)]})
+    with pytest.raises(InputError, match="missing value") as error:
+        tiny.encode(frame.to_dict("records"))
+    assert "frame.astype(object).where(frame.notna(), None)" in str(error.value)
+    rows: Any = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    assert np.abs(tiny.encode(rows) - np.stack([tiny.encode(TEXTS[0]), tiny.encode(picture)])).max() <= 1e-5
+
+
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / "a.png"

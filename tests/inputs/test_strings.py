@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from st_modules import ImageError, SentenceTransformer
 from st_modules.inputs import formats
 from st_modules.inputs.formats import FORMATS, IMAGE_SUFFIXES
 from st_modules.inputs.items import parse_items
+from st_modules.train import DataCollator
 
 PICTURE = Image.effect_noise((40, 30), 90).convert("RGB")
 SUFFIXES = {
@@ -100,6 +102,18 @@ def test_a_file_that_says_it_is_empty_is_not_read(monkeypatch: pytest.MonkeyPatc
     assert seen("/proc/self/status") == ("/proc/self/status", [])
 
 
+def test_a_file_that_cannot_be_opened_is_text_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: str, mode: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    text = str(write(tmp_path / "a"))
+    monkeypatch.setattr(formats, "open", refuse, raising=False)
+    assert seen(text) == (text, [])
+    assert len(told([text], caplog)) == 1
+
+
 def test_a_relative_path_counts_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "a red circle")
     assert seen("a red circle") == ("a red circle", [])
@@ -113,6 +127,14 @@ def test_a_single_path_is_embedded_as_the_image(method: str, tiny: SentenceTrans
     expected = getattr(tiny, method)({"image": path})
     assert np.array_equal(getattr(tiny, method)(str(path)), expected)
     assert np.abs(getattr(tiny, method)({"text": str(path)}) - expected).max() > 1e-3
+
+
+def test_a_path_in_a_training_batch_is_the_image(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    path = write(tmp_path / "picture.tif", "TIFF")
+    batch = DataCollator(tiny.preprocess)([{"anchor": str(path), "positive": f"file:{path}"}])
+    for column, side in (("anchor", "query"), ("positive", "document")):
+        expected = tiny.preprocess([{"image": path}], task=side)
+        assert torch.equal(batch[f"{column}_pixel_values"], expected["pixel_values"])
 
 
 @pytest.mark.parametrize("content", [b"", b"<html></html>", b"\0\0\0\x18ftypheic"])
@@ -159,6 +181,7 @@ def test_another_address_is_text(text: str, caplog: pytest.LogCaptureFixture) ->
         "C:\\pictures\\a b.jpg",
         "file:///no/a.webp",
         "file:/no/a.webp",
+        "file://[no/a.webp",
         "s3://bucket/a.png",
         "photo.png\n",
         "  photo.png",
