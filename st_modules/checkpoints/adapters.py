@@ -7,9 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from peft import LoraConfig, PeftConfig, PeftModel, PeftType, get_peft_model_state_dict, inject_adapter_in_model
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer, set_adapter
 from peft.utils.other import AuxiliaryTrainingWrapper
@@ -94,6 +95,7 @@ def collect_adapters(model: nn.Module) -> Adapters | None:
         return None
     name, part = adapted_part(model)
     configs: Any = part.peft_config
+    _refuse_shared(configs)
     active, enabled = active_adapters(model)
     order = sorted(configs, key=lambda each: each not in active[:1])
     adapters = Adapters(
@@ -291,6 +293,17 @@ def _forget_adapters(part: nn.Module) -> None:
 
 def _names_in(wrapper: Any) -> set[str]:
     return wrapper._get_available_adapters()
+
+
+def _refuse_shared(configs: Mapping[str, PeftConfig]) -> None:
+    """Refuse kinds whose layers share weights, such as VeRA: PEFT puts them into whole models alone."""
+    for name, config in configs.items():
+        tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(cast(PeftType, config.peft_type))
+        if getattr(tuner, "uses_shared_state", False):
+            raise ValueError(
+                f"adapter {name!r}: layers share weights in its kind, {config.peft_type}, and it cannot be loaded with "
+                "the model. Use another kind, or make it last with st_modules.train.merge_adapter."
+            )
 
 
 def _refuse_scaled(wrappers: Sequence[Any], configs: Mapping[str, PeftConfig]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peft import LoHaConfig, LoraConfig, PeftModel
+from peft import LoHaConfig, LoraConfig, PeftModel, VBLoRAConfig, VeraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from st_modules import CheckpointError, SentenceTransformer
@@ -158,5 +158,19 @@ def test_adapters_of_different_kinds_on_the_same_layers_are_not_saved(tmp_path: 
     model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"]), "one")
     model.add_adapter(LoHaConfig(r=2, target_modules=["q_proj"]), "two")
     with pytest.raises(ValueError, match="different kinds"):
+        model.save_pretrained(str(tmp_path / "saved"))
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [VeraConfig(target_modules=["q_proj"]), VBLoRAConfig(target_modules=["q_proj"], vector_length=8)],
+    ids=["VeRA", "VB-LoRA"],
+)
+def test_adapters_whose_layers_share_weights_are_not_saved(config: Any, tmp_path: Path) -> None:
+    model = load("gme-2b")
+    backbone: Any = model[0]
+    backbone.model = get_peft_model(backbone.model, config)
+    with pytest.raises(ValueError, match="share weights"):
         model.save_pretrained(str(tmp_path / "saved"))
     assert not (tmp_path / "saved").exists()
