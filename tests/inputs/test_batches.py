@@ -49,7 +49,6 @@ BATCHES: dict[str, Any] = {
     "UserList": lambda: UserList(TEXTS),
     "array of strings": lambda: np.array(TEXTS),
     "array of objects": lambda: np.array(TEXTS, dtype=object),
-    "array of numpy's strings": lambda: np.array(TEXTS, dtype=np.dtypes.StringDType()),
     "series": lambda: pd.Series(TEXTS, index=[5, 3, 1]),
     "series of strings": lambda: pd.Series(TEXTS, dtype="string"),
     "categories": lambda: pd.Series(TEXTS, dtype="category"),
@@ -62,6 +61,9 @@ BATCHES: dict[str, Any] = {
     "stream of torch": Stream,
     "rows of a frame": lambda: pd.DataFrame({"text": TEXTS}).to_dict("records"),
 }
+
+if hasattr(np.dtypes, "StringDType"):  # of NumPy 2
+    BATCHES["array of NumPy's strings"] = lambda: np.array(TEXTS, dtype=np.dtypes.StringDType())
 
 
 @pytest.fixture(scope="module")
