@@ -181,7 +181,7 @@ def test_a_missing_part_of_a_row_is_named(missing: Any, key: str, tiny: Sentence
 
 
 def test_the_advice_for_a_missing_part_helps(tiny: SentenceTransformer, picture: Path) -> None:
-    frame = pd.DataFrame({"text": [TEXTS[0], None], "image": [None, str(picture)]})
+    frame = pd.DataFrame({"text": [TEXTS[0], np.nan], "image": [np.nan, str(picture)]}, dtype=object)
     with pytest.raises(InputError, match="missing value") as error:
         tiny.encode(frame.to_dict("records"))
     assert "frame.astype(object).where(frame.notna(), None)" in str(error.value)
