@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from st_modules.arguments import check_flag, check_optional_integer
 from st_modules.backbones import BACKBONES
-from st_modules.backbones.base import Backbone, find_backbone, refuse_backend, refuse_options
+from st_modules.backbones.base import Backbone, find_backbone
+from st_modules.backbones.checks import check_device, refuse_backend, refuse_options
 from st_modules.backbones.decoder import DecoderBackbone
-from st_modules.backbones.precision import check_device
 from st_modules.card import write_card
 from st_modules.catalog import ModelSpec, find_model, list_models, names_folder, near_miss
 from st_modules.checkpoints.adapter_files import name_weights

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import reprlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast, get_args
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from sentence_transformers.base.modality_types import Modality
@@ -19,7 +18,8 @@ from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, 
 from typing_extensions import Self
 
 from st_modules.arguments import check_choice, check_integer, check_optional_integer
-from st_modules.backbones.precision import check_device, loading_kwargs
+from st_modules.backbones.checks import check_device, check_prompt, check_side, refuse_backend, refuse_options
+from st_modules.backbones.precision import loading_kwargs
 from st_modules.backbones.prefixes import PrefixStates
 from st_modules.checkpoints.adapter_files import read_adapters, write_adapters
 from st_modules.checkpoints.adapters import Adapters, collect_adapters, install_adapters, without_adapters
@@ -35,7 +35,7 @@ from st_modules.checkpoints.weights import (
 )
 from st_modules.errors import ArgumentError, CheckpointError
 from st_modules.inputs.images import ImageSource
-from st_modules.inputs.items import Item, check_text, parse_items
+from st_modules.inputs.items import Item, parse_items
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.templates import TEMPLATES, Image, Side
 from st_modules.prompts.tokenizer import SegmentTokenizer
@@ -557,37 +557,3 @@ def find_backbone(model: Iterable[nn.Module]) -> Backbone | None:
     """Return the backbone of a sentence-transformers model; ``None`` where it is not one of this package's."""
     first = next(iter(model), None)
     return first if isinstance(first, Backbone) else None
-
-
-def check_side(side: object) -> None:
-    """Raise ``ArgumentError`` where something is no side of a search, which sentence-transformers calls a task."""
-    check_choice("task", side, (*get_args(Side), None))
-
-
-def check_prompt(prompt: object) -> None:
-    """Raise where something cannot be an instruction.
-
-    Raises:
-        ArgumentError: It is neither a string nor ``None``.
-        InputError: It has a character that no tokenizer can read.
-    """
-    if prompt is None:
-        return
-    if not isinstance(prompt, str):
-        raise ArgumentError(f"prompt={reprlib.repr(prompt)}: pass a string.")
-    check_text(prompt, "the prompt")
-
-
-def refuse_backend(backend: object) -> None:
-    """Raise ``ArgumentError`` for any backend of sentence-transformers but torch."""
-    if backend != "torch":
-        raise ArgumentError(f"backend={backend!r}: these models run on the backend 'torch' alone. Leave it out.")
-
-
-def refuse_options(options: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` where an option of sentence-transformers is set that these models do not have."""
-    if given := [name for name, value in options.items() if value]:
-        raise ValueError(
-            f"{', '.join(given)}: these models do not have this option. How images and long texts are prepared is "
-            "decided by min_image_tokens, max_image_tokens and max_length of SentenceTransformer."
-        )

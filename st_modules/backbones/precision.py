@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from sentence_transformers.util import get_device_name
-
-from st_modules.errors import ArgumentError
 
 
 def default_dtype(device: str | torch.device | None) -> torch.dtype:
@@ -22,22 +19,6 @@ def default_dtype(device: str | torch.device | None) -> torch.dtype:
         float32 on the CPU, bfloat16 on an accelerator.
     """
     return torch.float32 if torch.device(device or get_device_name()).type == "cpu" else torch.bfloat16
-
-
-def check_device(device: Any) -> None:
-    """Raise ``ArgumentError`` where something is no device that torch knows; ``None`` is sentence-transformers' choice.
-
-    Whether there is such a device is not asked, which could set one up.
-    """
-    try:
-        # A meta device has no memory: weights that are moved there are lost.
-        known = device is None or torch.device(device).type != "meta"
-    except (RuntimeError, TypeError):
-        known = False
-    if not known:
-        raise ArgumentError(
-            f"device={reprlib.repr(device)}: torch knows no such device here. Pass one like 'cpu', 'cuda' or 'cuda:1'."
-        )
 
 
 def loading_kwargs(model_kwargs: Mapping[str, Any] | None, device: str | torch.device | None) -> dict[str, Any]:

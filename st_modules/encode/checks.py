@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from st_modules.arguments import check_choice, check_flag, check_integer, check_optional_integer
-from st_modules.backbones.base import Backbone, check_prompt, check_side
-from st_modules.backbones.precision import check_device
+from st_modules.backbones.base import Backbone
+from st_modules.backbones.checks import check_device, check_prompt, check_side
 from st_modules.errors import ArgumentError
 
 
