@@ -22,6 +22,7 @@ from st_modules.errors import (
 
 if TYPE_CHECKING:
     from st_modules.encode.options import EncodeOptions
+    from st_modules.inputs.images import ImageSource
     from st_modules.inputs.limits import ImageLimits
     from st_modules.integrations.embedder import Embedder
     from st_modules.model import SentenceTransformer, register, unregister
@@ -35,6 +36,7 @@ __all__ = [
     "EncodeOptions",
     "ImageError",
     "ImageLimits",
+    "ImageSource",
     "InputError",
     "MissingExtraError",
     "ModelSpec",
@@ -56,6 +58,7 @@ __getattr__, __dir__ = lazy_names(
         "Embedder": "integrations.embedder",
         "EncodeOptions": "encode.options",
         "ImageLimits": "inputs.limits",
+        "ImageSource": "inputs.images",
         "SentenceTransformer": "model",
         "Side": "prompts.templates",
         "register": "model",

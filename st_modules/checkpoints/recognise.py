@@ -153,7 +153,8 @@ def _trained_on(config: Mapping[str, Any], base: str, architectures: Mapping[str
 
 
 def _call(name: str, path: Path) -> str:
-    return f"SentenceTransformer({name!r}, weights={str(path)!r})"
+    """What to pass, which has the same names wherever models are loaded: here, in the adapters, on the command line."""
+    return f"{name!r} with weights={str(path)!r}"
 
 
 def _list(names: Sequence[str]) -> str:

@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 _MODES_TO_RGB = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 _MODES_CUT_AT_255 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _ENCODED = (bytes, str, Path)
+# The formats that every reader of images knows, and the modes that Pillow writes as PNG.
+_COMMON = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
+_MODES_OF_PNG = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"})
 _LONGEST_NAME = 255
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|file:/", re.IGNORECASE)
 
@@ -118,8 +121,11 @@ class ImageSource:
                 return (*self.size, source.stat().st_size)
             return (*self.size, len(source)) if isinstance(source, (bytes, str)) else self.size
 
-    def digest(self) -> bytes:
+    def digest(self, algorithm: str = "blake2b") -> bytes:
         """Return a hash of the encoded image, or of the pixels of one in memory.
+
+        Args:
+            algorithm: Its name in ``hashlib``.
 
         Raises:
             ImageError: As ``size``.
@@ -127,10 +133,43 @@ class ImageSource:
         with self._name_errors():
             if isinstance(self._source, _ENCODED):
                 with self._stream() as stream:
-                    return hashlib.blake2b(stream.read()).digest()
+                    return hashlib.new(algorithm, stream.read()).digest()
             image = _from_memory(self._source, self.limits)
             head = repr((image.mode, image.size, image.getpalette())).encode()
-            return hashlib.blake2b(head + image.tobytes()).digest()
+            return hashlib.new(algorithm, head + image.tobytes()).digest()
+
+    def identify(self, algorithm: str = "blake2b") -> bytes:
+        """Return what tells this image from others: its ``digest``, or a hash of the address of one on the web.
+
+        Nothing is fetched.
+
+        Args:
+            algorithm: Its name in ``hashlib``.
+
+        Raises:
+            ImageError: As ``size``.
+        """
+        if isinstance(self._source, str) and self._source[:4].lower() == "http":
+            return hashlib.new(algorithm, self._source.encode("utf-8", "surrogatepass")).digest()
+        return self.digest(algorithm)
+
+    def encoded(self) -> tuple[bytes, str]:
+        """Return the encoded image and its media type, for another program to read.
+
+        A PNG, JPEG, GIF or WebP is returned byte for byte, once it has been decoded without an error; an image of
+        another format, or one in memory, becomes a PNG.
+
+        Raises:
+            ImageError: As ``load``.
+        """
+        with self._name_errors():
+            if not isinstance(self._source, _ENCODED):
+                return _to_png(_from_memory(self._source, self.limits).copy()), _COMMON["PNG"]
+            with self._stream() as stream:
+                data = stream.read()
+            image = _decode(io.BytesIO(data), self.limits)
+            kind = _COMMON.get(_open_raster(io.BytesIO(data), self.limits).format or "")
+            return (data, kind) if kind else (_to_png(image), _COMMON["PNG"])
 
     def _stream(self) -> BinaryIO:
         source, max_bytes = self._source, self.limits.max_bytes
@@ -170,6 +209,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.copy()
         del image.info["transparency"]
     return image.convert("RGB")
+
+
+def _to_png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    (image if image.mode in _MODES_OF_PNG else image.convert("RGB")).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def scaled_size(image: ImageSource, side: int) -> tuple[int, int]:

@@ -79,6 +79,26 @@ def parse_items(inputs: Iterable[object], limits: ImageLimits | None = None) -> 
     return items
 
 
+def parse_valid(
+    inputs: Sequence[object], limits: ImageLimits | None = None
+) -> tuple[list[Item | None], list[InputError]]:
+    """Parse inputs as ``parse_items`` does, and go on where one is bad.
+
+    Returns:
+        One ``Item`` for each input, ``None`` where there is an error; and the errors, in order.
+    """
+    limits = limits or ImageLimits()
+    items: list[Item | None] = []
+    errors: list[InputError] = []
+    for index, value in enumerate(inputs):
+        try:
+            items.append(_parse(value, Place(index), limits))
+        except InputError as error:
+            items.append(None)
+            errors.append(error)
+    return items, errors
+
+
 def check_text(text: str, place: Place | str) -> None:
     """Raise ``InputError`` if ``text`` has a lone surrogate, which no tokenizer can read; ``place`` says whose text."""
     try:

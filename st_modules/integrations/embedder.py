@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -13,10 +15,16 @@ import sentence_transformers
 from typing_extensions import Self
 
 from st_modules.backbones.base import find_backbone
-from st_modules.inputs.items import check_texts
+from st_modules.errors import InputError
+from st_modules.inputs.batches import list_inputs
+from st_modules.inputs.items import check_texts, parse_items, parse_valid
 from st_modules.integrations.dynamic_batching import DynamicBatcher
+from st_modules.integrations.skipping import Remaining, put_at
 from st_modules.model import SentenceTransformer
 from st_modules.prompts.templates import Side
+
+# Items that are checked and embedded together where some may be bad: enough for full batches, and little to do again.
+_PART = 256
 
 
 class Embedder:
@@ -102,11 +110,17 @@ class Embedder:
         Raises:
             InputError: An item cannot be embedded; the message has its place in ``items``.
         """
-        if not items:
-            return []
+        return self.encode(items, side, **options).tolist() if items else []
+
+    def encode(self, items: Sequence[Any], side: Side, **options: Any) -> np.ndarray:
+        """Embed items as :meth:`embed` does, into an array: a list of floats takes eight times the memory.
+
+        Returns:
+            float32 of shape (items, dimensions).
+        """
         encode = self.model.encode_query if side == "query" else self.model.encode_document
         embeddings = encode(self.parse(items), **{**options, "convert_to_numpy": True, "convert_to_tensor": False})
-        return np.asarray(embeddings, dtype=np.float32).tolist()
+        return np.asarray(embeddings, dtype=np.float32)
 
     def parse(self, items: Sequence[Any]) -> list[Any]:
         """Check items before anything is embedded; images are not opened.
@@ -125,6 +139,27 @@ class Embedder:
             return self.model.parse(items)
         # A list that begins with a message would be read as one conversation.
         return [[item] if isinstance(item, dict) and "role" in item else item for item in items]
+
+    def identify(self, items: Sequence[Any]) -> list[str]:
+        """Return what tells each item from others: a hash of its text, its instruction and its images.
+
+        An image counts by its encoded bytes, or by its pixels where it is in memory; that of a URL, which is not
+        fetched, by its address. The model has no part in it.
+
+        Args:
+            items: As for :meth:`embed`.
+
+        Returns:
+            32 hexadecimal digits an item, in the same order; equal ones for equal items.
+
+        Raises:
+            InputError: Something is no item, or an image cannot be read.
+        """
+        parts = [
+            (item.instruction, item.text, [image.identify() for image in item.images])
+            for item in parse_items(self.parse(items))
+        ]
+        return [hashlib.blake2b(repr(each).encode(), digest_size=16).hexdigest() for each in parts]
 
     def check_texts(self, texts: Sequence[Any]) -> None:
         """Check texts before anything is embedded, where a host library hands them on in batches of its own.
@@ -154,7 +189,79 @@ class Embedder:
         Raises:
             InputError: An item of this call cannot be embedded; other calls get their embeddings.
         """
-        return await self._batchers[side](items, options, delay) if items else []
+        return (await self.aencode(items, side, delay=delay, **options)).tolist() if items else []
+
+    async def aencode(self, items: Sequence[Any], side: Side, *, delay: float = 0.0, **options: Any) -> np.ndarray:
+        """Embed items as :meth:`aembed` does, into an array.
+
+        Returns:
+            float32 of shape (items, dimensions).
+        """
+        return np.asarray(await self._batchers[side](items, options, delay), dtype=np.float32)
+
+    def embed_valid(
+        self, items: Sequence[Any], side: Side, **options: Any
+    ) -> tuple[list[list[float] | None], list[InputError]]:
+        """Embed the items that can be embedded, and say what is wrong with the others.
+
+        They are embedded a few hundred at a time. An image that is missing or no image costs a look at its header; one
+        that fails later has those beside it embedded again.
+
+        Args:
+            items: As for :meth:`embed`.
+            side: As for :meth:`embed`.
+            **options: As for :meth:`embed`.
+
+        Returns:
+            One embedding an item, in the same order, ``None`` where it cannot be embedded; and for each of those, in
+            order, its error, which has its place in ``items``.
+        """
+        embeddings: list[list[float] | None] = []
+        errors: list[InputError] = []
+        for start, part in _parts(items):
+            remaining = self._inspect(part)
+            while piece := remaining.take():
+                try:
+                    remaining.keep(piece, self.embed([*piece.values()], side, **options))
+                except InputError as error:
+                    remaining.split(piece, error)
+            embeddings += remaining.embeddings
+            errors += [error.shift(start) for error in remaining.errors]
+        return embeddings, errors
+
+    async def aembed_valid(
+        self, items: Sequence[Any], side: Side, *, delay: float = 0.0, **options: Any
+    ) -> tuple[list[list[float] | None], list[InputError]]:
+        """Embed the items that can be embedded without blocking the event loop; see :meth:`embed_valid`."""
+        embeddings: list[list[float] | None] = []
+        errors: list[InputError] = []
+        for start, part in _parts(items):
+            remaining = await asyncio.to_thread(self._inspect, part)
+            while piece := remaining.take():
+                try:
+                    remaining.keep(piece, await self.aembed([*piece.values()], side, delay=delay, **options))
+                except InputError as error:
+                    remaining.split(piece, error)
+            embeddings += remaining.embeddings
+            errors += [error.shift(start) for error in remaining.errors]
+        return embeddings, errors
+
+    def _inspect(self, items: list[Any]) -> Remaining:
+        """Find the items that are bad as far as their form and the headers of their images tell."""
+        backbone = find_backbone(self.model)
+        if backbone is None or not isinstance(self.model, SentenceTransformer):
+            return Remaining(self.parse(items), {}, exact=False)
+        parsed, found = parse_valid(items, backbone.image_limits)
+        errors = {error.index: error for error in found if error.index is not None}
+        for place, item in enumerate(parsed):
+            try:
+                for image in item.images if item else ():
+                    _ = image.size
+            except InputError as error:
+                errors[place] = put_at(error, place)
+        # An item that was parsed elsewhere has the position that it had there.
+        exact = all(item is None or item.index == place for place, item in enumerate(parsed))
+        return Remaining(parsed, errors, exact=exact)
 
     def check_instruction(self, side: Side, instruction: str | None) -> None:
         """Raise where an instruction would change nothing: the model reads none on that side.
@@ -174,5 +281,12 @@ class Embedder:
                 "Leave it out."
             )
 
-    def _run(self, side: Side, items: list[Any], options: Mapping[str, Any]) -> list[list[float]]:
-        return self.embed(items, side, **options)
+    def _run(self, side: Side, items: list[Any], options: Mapping[str, Any]) -> list[np.ndarray]:
+        return list(self.encode(items, side, **options))
+
+
+def _parts(items: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:
+    """Yield where each part of the items begins, and the part."""
+    values = list_inputs(items)
+    for start in range(0, len(values), _PART):
+        yield start, values[start : start + _PART]

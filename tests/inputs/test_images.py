@@ -599,3 +599,49 @@ def test_importing_loads_no_model_library() -> None:
     code = f"import sys, st_modules.inputs.items; print(sorted({heavy} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "WEBP"])
+@pytest.mark.parametrize("form", ["path", "file URL", "data URI", "bytes", "BytesIO"])
+def test_an_image_of_a_common_format_is_handed_on_byte_for_byte(image_format: str, form: str, tmp_path: Path) -> None:
+    data = encoded(picture(), image_format)
+    assert ImageSource(FORMS[form](data, tmp_path)).encoded() == (data, f"image/{image_format.lower()}")
+
+
+@pytest.mark.parametrize(
+    ("image_format", "mode"),
+    [("BMP", "RGB"), ("TIFF", "RGB"), ("TIFF", "CMYK"), ("PPM", "L"), ("AVIF", "RGB"), ("TIFF", "1"), ("DIB", "P")],
+)
+def test_an_image_of_another_format_is_handed_on_as_a_png_of_the_same_picture(image_format: str, mode: str) -> None:
+    source = ImageSource(encoded(picture(mode), image_format))
+    data, kind = source.encoded()
+    assert kind == "image/png"
+    assert data.startswith(b"\x89PNG")
+    handed_on = to_rgb(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(np.asarray(handed_on), np.asarray(to_rgb(source.load())))
+
+
+def test_16_bits_of_gray_are_handed_on_whole() -> None:
+    deep = Image.fromarray(np.arange(48, dtype=np.uint16).reshape(6, 8) * 1000)
+    data, _ = ImageSource(encoded(deep, "TIFF")).encoded()
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(deep))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "HSV"])
+def test_an_image_in_memory_is_handed_on_as_a_png(mode: str) -> None:
+    image = picture(mode)
+    data, kind = ImageSource(image).encoded()
+    assert kind == "image/png"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), np.asarray(to_rgb(image)))
+
+
+def test_what_is_damaged_or_over_a_limit_is_not_handed_on(tmp_path: Path) -> None:
+    data = encoded(picture())
+    for source, limits, problem in (
+        (as_path(data[:-40], tmp_path), ImageLimits(), r"a picture\.png: damaged or not readable"),
+        (data, ImageLimits(max_bytes=len(data) - 1), "bytes are over the limit"),
+        (data, ImageLimits(max_pixels=100), "64x48 pixels are over the limit"),
+        (tmp_path / "none.png", ImageLimits(), r"none\.png: no such file"),
+    ):
+        with pytest.raises(ImageError, match=problem):
+            ImageSource(source, limits=limits).encoded()

@@ -118,6 +118,92 @@ def test_parsing_keeps_the_models_own_limits() -> None:
         strict.embed([item], "document")
 
 
+def truncated(folder: Path) -> Path:
+    """A picture whose header is whole and whose pixels are not."""
+    path = folder / "truncated.png"
+    path.write_bytes(PICTURE.read_bytes()[:-100])
+    return path
+
+
+def bad_items(folder: Path) -> list[Any]:
+    (folder / "page.png").write_text("<html>")
+    return [
+        {"image": "missing.png"},
+        {"image": truncated(folder)},
+        {"image": folder / "page.png"},
+        {"image": folder},
+        {"image": "data:image/png;base64,!"},
+        {"image": [PICTURE, truncated(folder)], "text": "a"},
+        {"image": "http://127.0.0.1:9/a.png"},
+        {"text": "\ud83d"},
+        {"txt": "a"},
+        {"text": None},
+        None,
+        3,
+        {"role": "assistant", "content": "a"},
+    ]
+
+
+def test_what_cannot_be_embedded_is_told_apart_from_what_can(embedder: Embedder, tmp_path: Path) -> None:
+    bad = bad_items(tmp_path)
+    items = [each for number, item in enumerate(bad) for each in (item, ITEMS[number % len(ITEMS)])]
+    found, errors = embedder.embed_valid(items, "document")
+    assert [place for place, embedding in enumerate(found) if embedding is None] == list(range(0, len(items), 2))
+    assert [error.index for error in errors] == list(range(0, len(items), 2))
+    good = [embedding for embedding in found if embedding is not None]
+    np.testing.assert_allclose(good, embedder.embed(items[1::2], "document"), atol=TOLERANCE)
+    for item, error in zip(bad, errors, strict=True):
+        with pytest.raises(InputError) as alone:
+            embedder.embed([item], "document")
+        assert type(error) is type(alone.value)
+        assert error.problem == alone.value.problem
+        assert str(error) == str(alone.value.shift(error.index or 0))
+    again, same = asyncio.run(embedder.aembed_valid(items, "document"))
+    assert [str(error) for error in same] == [str(error) for error in errors]
+    assert [embedding is None for embedding in again] == [embedding is None for embedding in found]
+    np.testing.assert_allclose([each for each in again if each is not None], good, atol=TOLERANCE)
+
+
+def test_options_and_sides_reach_the_items_that_can_be_embedded(embedder: Embedder) -> None:
+    options: dict[str, Any] = {"prompt": "Find the opposite.", "truncate_dim": 16}
+    expected = embedder.embed(ITEMS, "query", **options)
+    found, _ = embedder.embed_valid([*ITEMS, None], "query", **options)
+    np.testing.assert_allclose(found[:-1], expected, atol=TOLERANCE)  # type: ignore[arg-type]
+    assert embedder.embed_valid([], "query") == asyncio.run(embedder.aembed_valid([], "query")) == ([], [])
+    with pytest.raises(ValueError, match="truncate_dim"):
+        embedder.embed_valid(ITEMS, "query", truncate_dim=0)
+
+
+@pytest.mark.parametrize(("bad", "most"), [(range(0), 1.0), ([5], 2.0), ([5, 299], 2.0), (range(300), 9.0)])
+def test_a_bad_item_costs_little_of_the_others_again(
+    embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: Any, most: float
+) -> None:
+    items = [{"image": truncated(tmp_path)} if place in bad else {"text": "a"} for place in range(300)]
+    sizes: list[int] = []
+    encode = embedder.model.encode_document
+    monkeypatch.setattr(
+        embedder.model, "encode_document", lambda each, **options: sizes.append(len(each)) or encode(each, **options)
+    )
+    found, errors = embedder.embed_valid(items, "document")
+    assert [error.index for error in errors] == list(bad)
+    assert [place for place, embedding in enumerate(found) if embedding is None] == list(bad)
+    assert sum(sizes) <= most * len(items)
+
+
+def test_images_that_are_missing_cost_no_call_of_the_model(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedder.model, "encode_document", lambda *_, **__: pytest.fail("nothing can be embedded"))
+    found, errors = embedder.embed_valid([{"image": "missing.png"}] * 600, "document")
+    assert found == [None] * 600
+    assert [error.index for error in errors] == list(range(600))
+
+
+def test_items_that_were_parsed_elsewhere_are_told_apart_too(embedder: Embedder, tmp_path: Path) -> None:
+    parsed = embedder.parse([*ITEMS, {"image": truncated(tmp_path)}, {"image": "missing.png"}, ITEMS[0]])
+    found, errors = embedder.embed_valid([*parsed[3:], *parsed[3:]], "document")
+    assert [embedding is None for embedding in found] == [False, True, True, False] * 2
+    assert [error.index for error in errors] == [1, 2, 5, 6]
+
+
 @pytest.mark.parametrize(
     ("name", "side", "reads"),
     [
@@ -164,9 +250,12 @@ def test_a_loaded_model_is_taken_as_it_is(model: SentenceTransformer) -> None:
 def test_a_plain_sentence_transformer_works_too(tmp_path: Path, model: SentenceTransformer) -> None:
     model.save_pretrained(str(tmp_path))
     plain = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu", trust_remote_code=True)
-    np.testing.assert_allclose(
-        Embedder(plain).embed(ITEMS[:3], "query"), Embedder(model).embed(ITEMS[:3], "query"), atol=TOLERANCE
-    )
+    expected = Embedder(model).embed(ITEMS[:3], "query")
+    np.testing.assert_allclose(Embedder(plain).embed(ITEMS[:3], "query"), expected, atol=TOLERANCE)
+    items = [{"image": "missing.png"}, *ITEMS[:2], {"image": truncated(tmp_path)}, ITEMS[2]]
+    found, errors = Embedder(plain).embed_valid(items, "query")
+    np.testing.assert_allclose([each for each in found if each is not None], expected, atol=TOLERANCE)
+    assert [error.index for error in errors] == [0, 3]
 
 
 def test_files_in_the_place_of_the_repository() -> None:
