@@ -5,7 +5,6 @@ Run it with ``python examples/langchain_rag.py``; it needs no network. The chat 
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +16,7 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrou
 from langchain_core.vectorstores import InMemoryVectorStore
 from pages import read_pdf, write_pdf
 
-from langchain_gme import GMEEmbeddings, MultimodalRetriever, add_multimodal
+from langchain_gme import GMEEmbeddings, MultimodalRetriever, add_multimodal, to_content_blocks
 
 MODEL = "tiny"  # the one line to change: "gme-2b" for real documents
 QUESTION = "three small green stars at the top on a white background"
@@ -35,12 +34,12 @@ def load_pages(pdf: Path, folder: Path) -> list[Document]:
 
 def to_messages(found: dict) -> list[HumanMessage]:
     """What the chat model reads: the question, then the text and the picture of every page that was found."""
-    content: list = [{"type": "text", "text": f"Answer from these pages: {found['question']}"}]
-    for page in found["pages"]:
-        picture = base64.b64encode(Path(page.metadata["image"]).read_bytes()).decode()
-        content.append({"type": "text", "text": f"Page {page.metadata['page']}: {page.page_content}"})
-        content.append({"type": "image", "base64": picture, "mime_type": "image/png"})
-    return [HumanMessage(content)]
+    pages = [
+        Document(f"Page {page.metadata['page']}: {page.page_content}", metadata=page.metadata)
+        for page in found["pages"]
+    ]
+    question = {"type": "text", "text": f"Answer from these pages: {found['question']}"}
+    return [HumanMessage([question, *to_content_blocks(pages)])]
 
 
 def make_chain(documents: list[Document], chat_model: BaseChatModel) -> Runnable:

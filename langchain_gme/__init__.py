@@ -1,7 +1,26 @@
-"""LangChain embeddings, retriever and store helper for text, images and text+image in one space."""
+"""LangChain embeddings, stores, retriever and filters for text, images and text+image in one space."""
 
-from langchain_gme.embeddings import GMEEmbeddings
-from langchain_gme.retriever import MultimodalRetriever
-from langchain_gme.stores import aadd_multimodal, add_multimodal
+from st_modules import MissingExtraError
 
-__all__ = ["GMEEmbeddings", "MultimodalRetriever", "aadd_multimodal", "add_multimodal"]
+try:
+    from langchain_gme.content_blocks import to_content_blocks
+    from langchain_gme.embeddings import GMEEmbeddings
+    from langchain_gme.filters import MultimodalFilter, MultimodalRedundantFilter
+    from langchain_gme.identify import identify_images
+    from langchain_gme.stores import MultimodalRetriever, MultimodalStore, aadd_multimodal, add_multimodal
+except ModuleNotFoundError as error:
+    if (error.name or "").startswith("langchain_core"):
+        raise MissingExtraError('This needs langchain-core: pip install "st-modules[langchain]"') from error
+    raise
+
+__all__ = [
+    "GMEEmbeddings",
+    "MultimodalFilter",
+    "MultimodalRedundantFilter",
+    "MultimodalRetriever",
+    "MultimodalStore",
+    "aadd_multimodal",
+    "add_multimodal",
+    "identify_images",
+    "to_content_blocks",
+]

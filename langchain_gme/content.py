@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.documents.base import Blob
+from langchain_core.messages import BaseMessage
+from langchain_core.prompt_values import ImagePromptValue, PromptValue
 
+from langchain_gme.blobs import read_blob
+from langchain_gme.blocks import is_block, read_image
+from langchain_gme.conversations import is_message, read_messages
 from st_modules import InputError, Place
 
 IMAGE_KEYS = ("image", "image_path", "image_url")
 """Where a ``Document``'s metadata may hold its image; the first that is set counts."""
-
-_ROLES = {"human": "user", "ai": "user"}
-# What LangChain's standard blocks carry besides their content.
-_ABOUT_A_BLOCK = frozenset({"id", "index", "mime_type", "annotations", "extras"})
 
 
 def text_items(texts: object) -> list[dict[str, str]]:
@@ -37,14 +39,29 @@ def text_items(texts: object) -> list[dict[str, str]]:
 
 
 def as_list(values: object, name: str) -> list[Any]:
-    """Return a sequence as a list; a single string, which is a sequence of letters, is refused.
+    """Return a sequence as a list; what is a single value, or has no order or no end of its own, is refused.
+
+    Args:
+        values: What was passed.
+        name: What it is called.
 
     Raises:
-        InputError: ``values`` is not a list of values.
+        InputError: ``values`` is not a list of values; the message says what to pass.
     """
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence):
-        raise InputError(f"of type {type(values).__name__}; pass a list", name)
-    return list(values)
+    single = (str, bytes, bytearray, memoryview)
+    if isinstance(values, Sequence) and not isinstance(values, single):
+        return list(values)
+    raise InputError(f"of type {type(values).__name__}; pass a list{_how_to_list(values, name, single)}", name)
+
+
+def _how_to_list(values: object, name: str, single: tuple[type, ...]) -> str:
+    if isinstance(values, (*single, Mapping, Document, BaseMessage, PromptValue, Blob)):
+        return f", for a single one as [{name.removesuffix('s')}]"
+    if isinstance(values, (set, frozenset)):
+        return f", in an order that the embeddings can have: sorted({name})"
+    if hasattr(values, "columns"):
+        return ", of the column that is meant: list(frame['text'])"
+    return f": list({name})" if isinstance(values, Iterable) else ""
 
 
 def to_item(value: Any, place: Place) -> Any:
@@ -52,79 +69,125 @@ def to_item(value: Any, place: Place) -> Any:
 
     Args:
         value: A string (always text); an image (path, bytes, PIL image, array ...); ``{"text": ..., "image": ...}``;
-            a content block or a list of blocks, in LangChain's standard form or one that it translates; a message; a
-            ``Document``, whose metadata may hold its image under one of ``IMAGE_KEYS``.
+            a content block or a list of blocks, see :func:`langchain_gme.blocks.read_block`; a message or a list of
+            messages; a ``PromptValue``; a ``Blob``; a ``Document``, whose metadata may hold its image under one of
+            ``IMAGE_KEYS``.
         place: Where the value stands, for errors.
 
     Raises:
-        InputError: A list holds something that is no content block.
+        InputError: It is none of these, or has nothing in it.
     """
     if isinstance(value, str):
         return {"text": value}
     if isinstance(value, Document):
-        return {"text": value.page_content or None, "image": document_image(value)}
-    if isinstance(value, BaseMessage):
-        return [_message(value)]
-    if isinstance(value, dict) and "role" in value:
-        return [value]
-    if isinstance(value, dict) and "type" in value:
-        return to_item([value], place)
-    return _from_list(list(value), place) if isinstance(value, (list, tuple)) else value
+        return _from_document(value, place)
+    if isinstance(value, Blob):
+        return read_blob(value, place)
+    if isinstance(value, ImagePromptValue):
+        return {"image": read_image(value.image_url, place)}
+    if isinstance(value, PromptValue):
+        return read_messages(value.to_messages(), place)
+    if is_message(value):
+        return read_messages([value], place)
+    if isinstance(value, Mapping):
+        return _from_mapping(value, place)
+    return read_messages(list(value), place) if isinstance(value, (list, tuple)) else value
 
 
-def _from_list(parts: list[Any], place: Place) -> list[dict[str, Any]]:
-    """Return the message that a list of messages or of content blocks stands for, as chat messages."""
-    if parts and all(isinstance(part, BaseMessage) for part in parts):
-        return [_message(message) for message in parts]
-    if parts and all(isinstance(part, dict) and "role" in part for part in parts):
-        return parts
-    for number, part in enumerate(parts):
-        if not isinstance(part, (str, dict)):
-            raise InputError(f"of type {type(part).__name__}; pass a content block", place.within(f"block {number}"))
-    return [_message(HumanMessage(content=parts))]
+def _from_document(document: Document, place: Place) -> dict[str, Any]:
+    images = document_images(document, place)
+    if not document.page_content and not images:
+        raise InputError(
+            f"a Document with neither text nor image; leave it out, or put its image into the metadata under "
+            f'"{IMAGE_KEYS[0]}"',
+            place,
+        )
+    return {"text": document.page_content or None, "image": images if len(images) > 1 else next(iter(images), None)}
 
 
-def document_image(document: Document) -> Any:
-    """Return the image in a document's metadata, or None."""
-    return next((document.metadata[key] for key in IMAGE_KEYS if document.metadata.get(key) is not None), None)
+def _from_mapping(value: Mapping[Any, Any], place: Place) -> Any:
+    if value.keys() <= {"text", "image"}:
+        image = value.get("image")
+        several = isinstance(image, (list, tuple))
+        images = [read_image(each, place) for each in image] if several else read_image(image, place)
+        return {**value, "image": images} if "image" in value else dict(value)
+    if value.keys() <= {"bytes", "path"}:
+        return {"image": read_image(value, place)}
+    # What is no block is an item that is misspelt: encode says which keys there are.
+    return read_messages([value], place) if is_block(value) else dict(value)
+
+
+def document_images(document: Document, place: Place | str = "document") -> list[Any]:
+    """Return the images in a document's metadata, of the first of ``IMAGE_KEYS`` that is set.
+
+    Args:
+        document: The document. What its metadata holds may be an image, ``{"url": ...}``, an image block, a ``Blob``,
+            a list of these, or a list of strings as JSON, which is how a store that keeps only strings has it.
+            ``None`` and the empty string mean that there is none.
+        place: What to call the document in errors.
+
+    Returns:
+        The images, each as ``encode`` takes it; an empty list where there is none.
+
+    Raises:
+        InputError: What stands there is a block, a dictionary or a blob, and no image.
+    """
+    here = place if isinstance(place, Place) else Place(0, name=place)
+    for key in IMAGE_KEYS:
+        if images := _list_images(document.metadata.get(key)):
+            return [read_image(image, here) for image in images]
+    return []
+
+
+def _list_images(value: Any) -> list[Any]:
+    if value is None or (isinstance(value, str) and not value):
+        return []
+    if isinstance(value, str) and value.startswith('["'):
+        return _parse_strings(value) or [value]
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _parse_strings(text: str) -> list[str]:
+    """Return the strings of a JSON list of strings, and nothing where it is something else."""
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return parsed if isinstance(parsed, list) and all(isinstance(each, str) for each in parsed) else []
 
 
 def text_of(item: Any) -> str:
     """Return the text of what :func:`to_item` returned, and the empty string where there is none."""
-    if isinstance(item, dict):
+    if isinstance(item, Mapping):
         return item.get("text") or ""
-    return "\n".join(part["text"] for part in _parts(item) if part.get("type") == "text")
+    return "\n".join(part["text"] for part in _parts(item) if part["type"] == "text")
 
 
-def image_reference(item: Any) -> str | None:
-    """Return the path or URL of the first image of what :func:`to_item` returned, where it was given as one."""
-    if isinstance(item, dict):
+def image_references(item: Any) -> list[str] | None:
+    """Return the paths and URLs of the images of what :func:`to_item` returned.
+
+    Returns:
+        One an image, in order; an empty list where it has no image; ``None`` where any of them is in memory, because
+        references to the others would bring back another item.
+    """
+    references = [_reference(image) for image in _images_of(item)]
+    return None if None in references else [each for each in references if each is not None]
+
+
+def _reference(image: Any) -> str | None:
+    if isinstance(image, str):
+        return None if image[:5].lower() == "data:" else image
+    return os.fsdecode(image) if isinstance(image, os.PathLike) else None
+
+
+def _images_of(item: Any) -> list[Any]:
+    if isinstance(item, Mapping):
         images = item.get("image")
-        candidates = images if isinstance(images, (list, tuple)) else [images]
-    elif isinstance(item, list):
-        candidates = [part.get(key) for part in _parts(item) for key in ("url", "path", "image", "image_url")]
-    else:
-        candidates = [item]
-    return next((str(image) for image in candidates if _is_reference(image)), None)
-
-
-def _is_reference(image: object) -> bool:
-    return isinstance(image, Path) or (isinstance(image, str) and image[:5].lower() != "data:")
+        return list(images) if isinstance(images, (list, tuple)) else [] if images is None else [images]
+    if isinstance(item, list):
+        return [part["image"] for part in _parts(item) if part["type"] == "image"]
+    return [item]
 
 
 def _parts(item: Any) -> list[dict[str, Any]]:
-    content = item[-1].get("content") if isinstance(item, list) else None
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    return [part for part in content or () if isinstance(part, dict)]
-
-
-def _message(message: BaseMessage) -> dict[str, Any]:
-    blocks: list[Any] = list(message.content_blocks)
-    return {"role": _ROLES.get(message.type, message.type), "content": [_part(block) for block in blocks]}
-
-
-def _part(block: dict[str, Any]) -> dict[str, Any]:
-    if block.get("type") == "non_standard":
-        return block["value"]
-    return {key: value for key, value in block.items() if key not in _ABOUT_A_BLOCK}
+    return item[-1]["content"] if isinstance(item, list) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from langchain_gme.content import as_list, text_items, to_item
-from langchain_gme.precomputed import find_precomputed
+from langchain_gme.precomputed import take_documents, take_query
 from st_modules import InputError, Place
 
 if TYPE_CHECKING:
@@ -108,16 +109,26 @@ class GMEEmbeddings(BaseModel, Embeddings):
         """The model."""
         return self._embedder.model
 
+    @property
+    def embedder(self) -> Embedder:
+        """The model as st_modules has it behind interfaces."""
+        return self._embedder
+
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed texts on the document side; see :meth:`embed_multimodal` for the result and the errors."""
+        """Embed texts on the document side; see :meth:`embed_multimodal` for the result and the errors.
+
+        A store embeds its documents by this method, which is given their texts and no images. So it warns where a text
+        is empty, as that of a picture is.
+        """
         items = text_items(texts)
-        if waiting := find_precomputed(self):
-            return waiting.take(texts)
-        return self._embed(items, "document")
+        found = take_documents(self, texts)
+        return self._embed(_warn_of_nothing(items), "document") if found is None else found
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one text on the query side; see :meth:`embed_query_multimodal` for the result and the errors."""
-        return self._embed(_query_items(text), "query")[0]
+        items = _query_items(text)
+        found = take_query(self, text)
+        return self._embed(items, "query")[0] if found is None else found
 
     def embed_image(self, uris: list[str]) -> list[list[float]]:
         """Embed images on the document side. Stores with a method for images call it by this name.
@@ -180,13 +191,14 @@ class GMEEmbeddings(BaseModel, Embeddings):
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts on the document side, off the event loop; see :meth:`embed_documents`."""
         items = text_items(texts)
-        if waiting := find_precomputed(self):
-            return waiting.take(texts)
-        return await self._aembed(items, "document")
+        found = take_documents(self, texts)
+        return await self._aembed(_warn_of_nothing(items), "document") if found is None else found
 
     async def aembed_query(self, text: str) -> list[float]:
         """Embed one text on the query side, off the event loop; see :meth:`embed_query`."""
-        return (await self._aembed(_query_items(text), "query"))[0]
+        items = _query_items(text)
+        found = take_query(self, text)
+        return (await self._aembed(items, "query"))[0] if found is None else found
 
     async def aembed_image(self, uris: list[str]) -> list[list[float]]:
         """Embed images on the document side, off the event loop; see :meth:`embed_image`."""
@@ -210,12 +222,13 @@ class GMEEmbeddings(BaseModel, Embeddings):
         self._embedder.check_instruction(side, instruction)
 
     def _embed(self, items: list[Any], side: Side) -> list[list[float]]:
-        return self._embedder.embed(items, side, **self._options(side))
+        return self._embedder.embed(items, side, **self.encode_options(side))
 
     async def _aembed(self, items: list[Any], side: Side) -> list[list[float]]:
-        return await self._embedder.aembed(items, side, delay=self.batch_delay, **self._options(side))
+        return await self._embedder.aembed(items, side, delay=self.batch_delay, **self.encode_options(side))
 
-    def _options(self, side: Side) -> dict[str, Any]:
+    def encode_options(self, side: Side) -> dict[str, Any]:
+        """Return the arguments of ``encode`` on a side."""
         is_query = side == "query"
         options = {
             "show_progress_bar": self.show_progress,
@@ -225,6 +238,17 @@ class GMEEmbeddings(BaseModel, Embeddings):
         if instruction is None:
             return options
         return {**{name: value for name, value in options.items() if name not in _PROMPTS}, "prompt": instruction}
+
+
+def _warn_of_nothing(items: list[dict[str, str]]) -> list[dict[str, str]]:
+    if empty := sum(not item["text"].strip() for item in items):
+        warnings.warn(
+            f"{empty} of {len(items)} texts are empty, and are embedded as such. If they are those of pictures, the "
+            "pictures are left out: add them with langchain_gme.add_multimodal(store, documents), or wrap the store "
+            "in langchain_gme.MultimodalStore(store).",
+            stacklevel=3,
+        )
+    return items
 
 
 def _query_items(text: object) -> list[dict[str, str]]:

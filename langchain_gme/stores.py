@@ -1,106 +1,530 @@
-"""Adding text, images and text+image to any LangChain store."""
+"""Any LangChain store with text, images, and images with a text: added, searched and retrieved."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
-from langchain_core.vectorstores import VectorStore
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables import RunnableConfig
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore, VectorStoreRetriever
+from pydantic import ConfigDict
+from typing_extensions import Self
 
-from langchain_gme.content import IMAGE_KEYS, as_list, image_reference, text_of, to_item
+from langchain_gme.content import text_items
 from langchain_gme.embeddings import GMEEmbeddings
-from langchain_gme.precomputed import serve_precomputed
-from st_modules import InputError, Place
+from langchain_gme.quirks import quirks_of
+from langchain_gme.rows import check_columns, restore
+from langchain_gme.searching import asearch, search
+from langchain_gme.writing import (
+    OnError,
+    Part,
+    aencode_batch,
+    awrite,
+    check_embeddings,
+    check_owner,
+    create,
+    encode_batch,
+    make_plan,
+    parse_batch,
+    write,
+)
+
+BATCH_SIZE = 1000
+"""Rows that are written at once."""
+
+
+class MultimodalStore(VectorStore):
+    """Any store, with documents that have pictures.
+
+    LangChain's stores embed the text of a document and leave its picture out. Around one of them, every method of
+    ``VectorStore`` takes documents with an image in their metadata under "image", "image_path" or "image_url", and
+    every search takes a text, an image, or both. It can be handed to whatever takes a store, such as
+    ``langchain_core.indexing.index`` or ``MultiVectorRetriever``.
+
+    A document that is found has the metadata that it was added with, and under "image" the path or the URL of its
+    image, or a list of them. In the store itself that entry is there for every row, because some stores have the
+    columns of their first row: empty for a document without an image, and a JSON list for one with several.
+
+    A document without an id gets one that is made of its text, the bytes of its images and its metadata. Rows are
+    replaced where the store has their ids.
+
+    Args:
+        store: The store. What is added needs its embeddings to be :class:`GMEEmbeddings` themselves, not a cache around
+            them.
+        embeddings: What queries are embedded with; the store's own where they are left out. With others the store can
+            be searched by vector alone. A store that does not say what its embeddings are needs to be told.
+        on_error: ``"skip"`` leaves out what cannot be embedded, and logs a warning that lists it.
+
+    Raises:
+        TypeError: There are no :class:`GMEEmbeddings`.
+
+    Example:
+        >>> store = MultimodalStore(InMemoryVectorStore(GMEEmbeddings(model="tiny")))
+        >>> ids = store.add_documents([Document("", metadata={"image": "picture.png"})])
+        >>> store.similarity_search({"image": "query.png", "text": "make it blue"}, k=3)
+    """
+
+    def __init__(
+        self, store: VectorStore, *, embeddings: GMEEmbeddings | None = None, on_error: OnError = "raise"
+    ) -> None:
+        if not isinstance(store, VectorStore):
+            raise TypeError(f"A store of type {type(store).__name__}; pass one of LangChain's, such as Chroma.")
+        self.store = store.store if isinstance(store, MultimodalStore) else store
+        self.on_error: OnError = on_error
+        self._quirks = quirks_of(self.store)
+        self._embeddings = check_owner(self.store.embeddings if embeddings is None else embeddings, self.store)
+
+    @property
+    def embeddings(self) -> GMEEmbeddings:
+        """What queries are embedded with."""
+        return self._embeddings
+
+    def add_items(
+        self,
+        items: Sequence[Any],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Sequence[str | None] | None = None,
+        *,
+        embeddings: Sequence[Sequence[float]] | np.ndarray | None = None,
+        on_error: OnError | None = None,
+        batch_size: int = BATCH_SIZE,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Add items of every kind; see :func:`add_multimodal`."""
+        owner = self._owner
+        batch = parse_batch(items, metadatas, ids, on_error or self.on_error, batch_size)
+        if not batch.values:
+            return []
+        plan = make_plan(owner, check_embeddings(owner, batch, embeddings) or encode_batch(owner, batch), self._quirks)
+        written = [each for part in plan.parts for each in write(self.store, owner, part, **kwargs)]
+        plan.report_skipped()
+        return plan.answer(written)
+
+    async def aadd_items(
+        self,
+        items: Sequence[Any],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        ids: Sequence[str | None] | None = None,
+        *,
+        embeddings: Sequence[Sequence[float]] | np.ndarray | None = None,
+        on_error: OnError | None = None,
+        batch_size: int = BATCH_SIZE,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Add items of every kind without blocking the event loop; see :func:`add_multimodal`."""
+        owner = self._owner
+        batch = parse_batch(items, metadatas, ids, on_error or self.on_error, batch_size)
+        if not batch.values:
+            return []
+        plan = make_plan(
+            owner, check_embeddings(owner, batch, embeddings) or await aencode_batch(owner, batch), self._quirks
+        )
+        written: list[str] = []
+        for part in plan.parts:
+            written += await awrite(self.store, owner, part, **kwargs)
+        plan.report_skipped()
+        return plan.answer(written)
+
+    def add_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
+        """Add documents with their pictures, and replace those whose ids the store has.
+
+        Args:
+            documents: The documents.
+            **kwargs: ``ids``, which go before those of the documents, and the other arguments of :meth:`add_items`.
+
+        Returns:
+            The ids in the store: one a document, in the same order, without those that were left out.
+
+        Raises:
+            InputError: A document cannot be embedded; nothing was written.
+        """
+        return self.add_items(documents, **kwargs)
+
+    async def aadd_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
+        """Add documents without blocking the event loop; see :meth:`add_documents`."""
+        return await self.aadd_items(documents, **kwargs)
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Add documents by their texts and their metadata, which may hold images; see :meth:`add_documents`."""
+        return self.add_items(_documents(texts, metadatas), ids=ids, **kwargs)
+
+    async def aadd_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Sequence[str | None] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Add documents without blocking the event loop; see :meth:`add_texts`."""
+        return await self.aadd_items(_documents(texts, metadatas), ids=ids, **kwargs)
+
+    def update_document(self, document_id: str, document: Document) -> None:
+        """Replace the document of an id, as the method of that name of some stores does, picture included."""
+        self.add_documents([document], ids=[document_id])
+
+    def update_documents(self, ids: list[str], documents: list[Document]) -> None:
+        """Replace the documents of these ids; see :meth:`update_document`."""
+        self.add_documents(documents, ids=ids)
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
+        """Delete rows, as the store does it."""
+        return self.store.delete(None if ids is None else self._keys(ids), **kwargs)
+
+    async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
+        """Delete rows without blocking the event loop, as the store does it."""
+        return await self.store.adelete(None if ids is None else self._keys(ids), **kwargs)
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Return the documents of these ids, as the store does it."""
+        return self._restore(self.store.get_by_ids(self._keys(ids)))
+
+    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Return the documents of these ids without blocking the event loop."""
+        return self._restore(await self.store.aget_by_ids(self._keys(ids)))
+
+    def similarity_search(self, query: Any, k: int = 4, **kwargs: Any) -> list[Document]:
+        """Return the documents that are nearest to a query.
+
+        Args:
+            query: A text, an image, or both, as for :meth:`GMEEmbeddings.embed_query_multimodal`.
+            k: How many.
+            **kwargs: Other arguments of the store's method of this name, such as ``filter``.
+
+        Raises:
+            InputError: The query cannot be embedded.
+        """
+        return self._restore(search(self.store, self.embeddings, "similarity_search", query, k=k, **kwargs))
+
+    async def asimilarity_search(self, query: Any, k: int = 4, **kwargs: Any) -> list[Document]:
+        """Search without blocking the event loop; see :meth:`similarity_search`."""
+        return self._restore(await asearch(self.store, self.embeddings, "similarity_search", query, k=k, **kwargs))
+
+    def similarity_search_with_score(self, query: Any, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
+        """Return the nearest documents and the store's own scores of them; see :meth:`similarity_search`."""
+        found = search(self.store, self.embeddings, "similarity_search_with_score", query, k=k, **kwargs)
+        return self._restore_pairs(found)
+
+    async def asimilarity_search_with_score(
+        self, query: Any, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Search without blocking the event loop; see :meth:`similarity_search_with_score`."""
+        found = await asearch(self.store, self.embeddings, "similarity_search_with_score", query, k=k, **kwargs)
+        return self._restore_pairs(found)
+
+    def similarity_search_with_relevance_scores(
+        self, query: Any, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Return the nearest documents and their relevance from 0 to 1.
+
+        Args:
+            query: As for :meth:`similarity_search`.
+            k: How many at most.
+            **kwargs: ``score_threshold``, and other arguments of the store's method of this name.
+
+        Raises:
+            NotImplementedError: The store does not say how its scores are read.
+        """
+        if isinstance(self.store, InMemoryVectorStore):
+            return super().similarity_search_with_relevance_scores(query, k, **kwargs)
+        found = search(self.store, self.embeddings, "similarity_search_with_relevance_scores", query, k=k, **kwargs)
+        return self._restore_pairs(found)
+
+    async def asimilarity_search_with_relevance_scores(
+        self, query: Any, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        """Search without blocking the event loop; see :meth:`similarity_search_with_relevance_scores`."""
+        if isinstance(self.store, InMemoryVectorStore):
+            return await super().asimilarity_search_with_relevance_scores(query, k, **kwargs)
+        method = "similarity_search_with_relevance_scores"
+        return self._restore_pairs(await asearch(self.store, self.embeddings, method, query, k=k, **kwargs))
+
+    def max_marginal_relevance_search(
+        self, query: Any, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """Return documents that are near to a query and unlike each other.
+
+        Args:
+            query: As for :meth:`similarity_search`.
+            k: How many.
+            fetch_k: Among how many of the nearest.
+            lambda_mult: From 0, as unlike each other as can be, to 1, as near to the query as can be.
+            **kwargs: Other arguments of the store's method of this name.
+        """
+        options = {"k": k, "fetch_k": fetch_k, "lambda_mult": lambda_mult, **kwargs}
+        return self._restore(search(self.store, self.embeddings, "max_marginal_relevance_search", query, **options))
+
+    async def amax_marginal_relevance_search(
+        self, query: Any, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """Search without blocking the event loop; see :meth:`max_marginal_relevance_search`."""
+        options = {"k": k, "fetch_k": fetch_k, "lambda_mult": lambda_mult, **kwargs}
+        return self._restore(
+            await asearch(self.store, self.embeddings, "max_marginal_relevance_search", query, **options)
+        )
+
+    def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
+        """Return the documents that are nearest to an embedding, as the store does it."""
+        return self._restore(self.store.similarity_search_by_vector(embedding, k=k, **kwargs))
+
+    async def asimilarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
+        """Search without blocking the event loop; see :meth:`similarity_search_by_vector`."""
+        return self._restore(await self.store.asimilarity_search_by_vector(embedding, k=k, **kwargs))
+
+    def max_marginal_relevance_search_by_vector(
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """Return documents that are near to an embedding and unlike each other, as the store does it."""
+        options = {"k": k, "fetch_k": fetch_k, "lambda_mult": lambda_mult, **kwargs}
+        return self._restore(self.store.max_marginal_relevance_search_by_vector(embedding, **options))
+
+    async def amax_marginal_relevance_search_by_vector(
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """Search without blocking the event loop; see :meth:`max_marginal_relevance_search_by_vector`."""
+        options = {"k": k, "fetch_k": fetch_k, "lambda_mult": lambda_mult, **kwargs}
+        return self._restore(await self.store.amax_marginal_relevance_search_by_vector(embedding, **options))
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        store: type[VectorStore] | VectorStore = InMemoryVectorStore,
+        on_error: OnError = "raise",
+        **kwargs: Any,
+    ) -> Self:
+        """Return a store of documents, with the pictures that their metadata holds; ``from_documents`` calls this.
+
+        Args:
+            texts: The texts of the documents.
+            embedding: :class:`GMEEmbeddings`.
+            metadatas: One dictionary a text.
+            ids: One id a text.
+            store: The class of the store to make, such as ``Chroma`` or ``FAISS``; or one that is there.
+            on_error: As for the class.
+            **kwargs: Arguments of that class's ``from_texts``, or of ``add_texts`` of the store that is there.
+
+        Raises:
+            InputError: A document cannot be embedded; no store was made.
+            TypeError: ``embedding`` is not :class:`GMEEmbeddings`.
+        """
+        documents = _documents(texts, metadatas)
+        if isinstance(store, VectorStore):
+            made = cls(store, on_error=on_error)
+            if made.embeddings is not embedding:
+                raise ValueError("The store has other embeddings than those that were passed; pass its own.")
+            made.add_documents(documents, ids=ids, **kwargs)
+            return made
+        owner = check_owner(embedding, store)
+        batch = parse_batch(documents, None, ids, on_error, BATCH_SIZE)
+        plan = make_plan(owner, encode_batch(owner, batch), quirks_of(store, kwargs))
+        first, *others = plan.parts or [Part.empty()]
+        made = cls(create(store, owner, first, **kwargs), embeddings=owner, on_error=on_error)
+        for part in others:
+            write(made.store, owner, part)
+        plan.report_skipped()
+        return made
+
+    def as_retriever(self, **kwargs: Any) -> MultimodalRetriever:
+        """Return a retriever over this store.
+
+        Args:
+            **kwargs: Arguments of :class:`MultimodalRetriever`.
+        """
+        tags = kwargs.pop("tags", None) or self._get_retriever_tags()
+        return MultimodalRetriever(vectorstore=self, tags=tags, **kwargs)
+
+    @property
+    def _owner(self) -> GMEEmbeddings:
+        """The embeddings of the store itself, by which it embeds what is added."""
+        own = self.store.embeddings
+        return check_owner(self._embeddings if own is None else own, self.store)
+
+    def _keys(self, ids: Sequence[str]) -> list[str]:
+        return [self._quirks.key_of(each) for each in ids]
+
+    def _restore(self, documents: list[Document]) -> list[Document]:
+        return [restore(self._quirks.restore(document)) for document in documents]
+
+    def _restore_pairs(self, found: list[tuple[Document, float]]) -> list[tuple[Document, float]]:
+        return list(zip(self._restore([document for document, _ in found]), [score for _, score in found], strict=True))
+
+    def _get_retriever_tags(self) -> list[str]:
+        return [type(self.store).__name__, type(self.embeddings).__name__]
+
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        # Asked for InMemoryVectorStore, which has cosine similarities as scores and no relevance.
+        return lambda score: min(max(score, 0.0), 1.0)
+
+
+class MultimodalRetriever(VectorStoreRetriever):
+    """Searches any store for a string, an image, ``{"text": ..., "image": ...}``, content blocks or a message.
+
+    The query is embedded on the model's query side, as by :meth:`GMEEmbeddings.embed_query_multimodal`. Arguments of
+    ``invoke`` such as ``k`` and ``filter`` go before ``search_kwargs``. What is added through it keeps its pictures.
+
+    Args:
+        vectorstore: The store, or a :class:`MultimodalStore` around it, which the retriever has in any case.
+        embeddings: What queries are embedded with; the store's own where it is left out. With others the store is
+            searched by vector.
+        search_type: ``"similarity"``, ``"similarity_score_threshold"``, or ``"mmr"`` for maximal marginal relevance.
+        search_kwargs: Arguments of the store's search, such as ``k``, ``filter`` and ``score_threshold``.
+        k: How many documents are returned; the same as ``k`` in ``search_kwargs``.
+        with_scores: Whether to put the score of each document into its metadata, under "score": the store's own, or
+            the relevance from 0 to 1 with ``"similarity_score_threshold"``.
+
+    Raises:
+        TypeError: The store has no :class:`GMEEmbeddings`, and none were given.
+        ValueError: Scores were asked of ``"mmr"``, which has none.
+
+    Example:
+        >>> retriever = MultimodalRetriever(vectorstore=store, k=3)
+        >>> retriever.invoke([{"type": "image", "url": "red_circle.png"}, {"type": "text", "text": "make it blue"}])
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    with_scores: bool = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        embeddings, k = kwargs.pop("embeddings", None), kwargs.pop("k", None)
+        store = kwargs.get("vectorstore")
+        if isinstance(store, VectorStore) and (embeddings is not None or not isinstance(store, MultimodalStore)):
+            kwargs["vectorstore"] = MultimodalStore(store, embeddings=embeddings)
+        if k is not None:
+            kwargs["search_kwargs"] = {**kwargs.get("search_kwargs", {}), "k": k}
+        super().__init__(**kwargs)
+        if self.with_scores and self.search_type == "mmr":
+            raise ValueError('search_type="mmr" has no scores; leave with_scores out, or search by "similarity".')
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
+        """Return the documents that are found for a query.
+
+        Args:
+            input: A text, an image, or both; see :meth:`GMEEmbeddings.embed_query_multimodal`.
+            config: As of every runnable.
+            **kwargs: Arguments of the store's search, such as ``k`` and ``filter``.
+
+        Raises:
+            InputError: The query cannot be embedded.
+        """
+        return super().invoke(input, config, **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
+        """Search without blocking the event loop; see :meth:`invoke`."""
+        return await super().ainvoke(input, config, **kwargs)
+
+    def _get_relevant_documents(
+        self, query: Any, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        if not self.with_scores:
+            return super()._get_relevant_documents(query, run_manager=run_manager, **kwargs)
+        options = {**self.search_kwargs, **kwargs}
+        if self.search_type == "similarity":
+            return _note_scores(self.vectorstore.similarity_search_with_score(query, **options))
+        return _note_scores(self.vectorstore.similarity_search_with_relevance_scores(query, **options))
+
+    async def _aget_relevant_documents(
+        self, query: Any, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        if not self.with_scores:
+            return await super()._aget_relevant_documents(query, run_manager=run_manager, **kwargs)
+        options = {**self.search_kwargs, **kwargs}
+        if self.search_type == "similarity":
+            return _note_scores(await self.vectorstore.asimilarity_search_with_score(query, **options))
+        return _note_scores(await self.vectorstore.asimilarity_search_with_relevance_scores(query, **options))
 
 
 def add_multimodal(
     store: VectorStore,
     items: Sequence[Any],
-    metadatas: Sequence[dict[str, Any]] | None = None,
-    ids: Sequence[str] | None = None,
+    metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+    ids: Sequence[str | None] | None = None,
+    *,
+    embeddings: Sequence[Sequence[float]] | np.ndarray | None = None,
+    on_error: OnError | None = None,
+    batch_size: int = BATCH_SIZE,
     **kwargs: Any,
 ) -> list[str]:
     """Add text, images, and images with a text to a store, one embedding an item.
 
-    What is stored as a document's text is the item's text, empty where it has none. The path or the URL of its image is
-    stored in the metadata under "image", unless ``metadatas`` has that key; an image in memory leaves nothing behind
-    but its embedding, so give it a metadata entry to be known by.
+    All items are embedded before the first row is written. What is stored as a document's text is the item's text,
+    empty where it has none. The path or the URL of its image is stored in the metadata under "image": a JSON list of
+    them where it has several, the empty string where it has none. An entry of that name in ``metadatas`` wins. An image
+    in memory leaves nothing behind but its embedding, so give it a metadata entry to be known by.
+
+    An item without an id gets one that is made of its text, the bytes of its images and its metadata: added twice it is
+    one row, in every store that can replace or delete rows, and a file that changed is another item.
 
     Args:
-        store: A store whose embeddings are :class:`GMEEmbeddings` themselves, not a cache around them.
+        store: A store whose embeddings are :class:`GMEEmbeddings` themselves, not a cache around them; or a
+            :class:`MultimodalStore`.
         items: As for :meth:`GMEEmbeddings.embed_multimodal`. A ``Document`` brings its metadata and its id.
         metadatas: One dictionary an item; it takes the place of what a ``Document`` brings.
-        ids: One id an item.
+        ids: One id an item; rows that the store has under them are replaced.
+        embeddings: One embedding an item, of shape (items, dimensions), where they are there already.
+        on_error: ``"raise"``; ``"skip"`` leaves out the items that cannot be embedded, and logs a warning that lists
+            them.
+        batch_size: Rows that are written at once.
         **kwargs: Other arguments of the store's ``add_texts``.
 
     Returns:
-        The ids in the store.
+        The ids in the store: one an item, in the same order, without those that were left out.
 
     Raises:
-        InputError: An item cannot be embedded, or there are more or fewer metadatas or ids than items.
+        InputError: An item cannot be embedded, an id was given twice, or there are more or fewer metadatas, ids or
+            embeddings than items. Nothing was written.
         TypeError: The store's embeddings are not :class:`GMEEmbeddings`.
         RuntimeError: The store embeds in a way that cannot take embeddings from outside.
     """
-    embeddings = embeddings_of(store)
-    if not items:
-        return []
-    parsed, texts, columns = _entries(items, metadatas, ids)
-    with serve_precomputed(embeddings, texts, embeddings.embed_multimodal(parsed)):
-        return store.add_texts(texts, **columns, **kwargs)
+    columns = {"metadatas": metadatas, "ids": ids, "embeddings": embeddings}
+    return _multimodal(store).add_items(items, **columns, on_error=on_error, batch_size=batch_size, **kwargs)
 
 
 async def aadd_multimodal(
     store: VectorStore,
     items: Sequence[Any],
-    metadatas: Sequence[dict[str, Any]] | None = None,
-    ids: Sequence[str] | None = None,
+    metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+    ids: Sequence[str | None] | None = None,
+    *,
+    embeddings: Sequence[Sequence[float]] | np.ndarray | None = None,
+    on_error: OnError | None = None,
+    batch_size: int = BATCH_SIZE,
     **kwargs: Any,
 ) -> list[str]:
     """Add to a store without blocking the event loop; see :func:`add_multimodal`."""
-    embeddings = embeddings_of(store)
-    if not items:
-        return []
-    parsed, texts, columns = _entries(items, metadatas, ids)
-    with serve_precomputed(embeddings, texts, await embeddings.aembed_multimodal(parsed)):
-        return await store.aadd_texts(texts, **columns, **kwargs)
+    columns = {"metadatas": metadatas, "ids": ids, "embeddings": embeddings}
+    return await _multimodal(store).aadd_items(items, **columns, on_error=on_error, batch_size=batch_size, **kwargs)
 
 
-def embeddings_of(store: VectorStore) -> GMEEmbeddings:
-    """Return a store's embeddings.
-
-    Raises:
-        TypeError: They are not :class:`GMEEmbeddings`.
-    """
-    if isinstance(store.embeddings, GMEEmbeddings):
-        return store.embeddings
-    raise TypeError(
-        f"The embeddings of this {type(store).__name__} are of type {type(store.embeddings).__name__}; make the store "
-        "with GMEEmbeddings. A cache around them would keep images under their text."
-    )
+def _multimodal(store: VectorStore) -> MultimodalStore:
+    return store if isinstance(store, MultimodalStore) else MultimodalStore(store)
 
 
-def _entries(
-    items: Sequence[Any], metadatas: Sequence[dict[str, Any]] | None, ids: Sequence[str] | None
-) -> tuple[list[Any], list[str], dict[str, Any]]:
-    """Items as ``encode`` takes them, and what a store keeps of them: texts, ``metadatas`` and ``ids`` if any."""
-    values = as_list(items, "items")
-    for name, given in (("metadatas", metadatas), ("ids", ids)):
-        if given is not None and len(given) != len(values):
-            raise InputError(f"{len(given)} for {len(values)} items; pass one an item", name)
-    parsed = [to_item(value, Place(index)) for index, value in enumerate(values)]
-    entries = [
-        _metadata(value, item, None if metadatas is None else metadatas[index])
-        for index, (value, item) in enumerate(zip(values, parsed, strict=True))
+def _documents(texts: Iterable[str], metadatas: Sequence[Mapping[str, Any] | None] | None) -> list[Document]:
+    values = [item["text"] for item in text_items(list(texts) if isinstance(texts, Iterator) else texts)]
+    check_columns(len(values), metadatas, None)
+    each = metadatas or [None] * len(values)
+    return [Document(text, metadata=dict(metadata or {})) for text, metadata in zip(values, each, strict=True)]
+
+
+def _note_scores(found: list[tuple[Document, float]]) -> list[Document]:
+    return [
+        document.model_copy(update={"metadata": {**document.metadata, "score": float(score)}})
+        for document, score in found
     ]
-    kept_ids = [value.id if isinstance(value, Document) else None for value in values] if ids is None else list(ids)
-    columns = {"metadatas": entries, "ids": kept_ids}
-    kept = {name: column for name, column in columns.items() if any(column)}
-    return parsed, [text_of(item) for item in parsed], kept
-
-
-def _metadata(value: Any, item: Any, given: dict[str, Any] | None) -> dict[str, Any]:
-    brought = value.metadata if isinstance(value, Document) else {}
-    metadata = {key: content for key, content in brought.items() if key not in IMAGE_KEYS} if given is None else given
-    reference = image_reference(item)
-    return {"image": reference, **metadata} if reference else {**metadata}

@@ -19,6 +19,7 @@ PUBLIC = {
         "EncodeOptions",
         "ImageError",
         "ImageLimits",
+        "ImageSource",
         "InputError",
         "MissingExtraError",
         "ModelSpec",
@@ -32,7 +33,17 @@ PUBLIC = {
         "register",
         "unregister",
     },
-    "langchain_gme": {"GMEEmbeddings", "MultimodalRetriever", "aadd_multimodal", "add_multimodal"},
+    "langchain_gme": {
+        "GMEEmbeddings",
+        "MultimodalFilter",
+        "MultimodalRedundantFilter",
+        "MultimodalRetriever",
+        "MultimodalStore",
+        "aadd_multimodal",
+        "add_multimodal",
+        "identify_images",
+        "to_content_blocks",
+    },
     "llamaindex_gme": {"GMEEmbedding", "MultimodalVectorIndexRetriever", "identify_images"},
 }
 LAZY = ["st_modules", "st_modules.evaluate", "st_modules.megapairs", "st_modules.train"]
@@ -69,3 +80,35 @@ def test_an_unknown_name_is_an_attribute_error(package: str) -> None:
     module = importlib.import_module(package)
     with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
         _ = module.nothing
+
+
+@pytest.mark.parametrize("module", ["langchain_gme", "langchain_gme.content", "llamaindex_gme", "llamaindex_gme.nodes"])
+def test_an_adapter_without_its_library_says_what_to_install(module: str) -> None:
+    library, package, extra = (
+        ("langchain_core", "langchain-core", "langchain")
+        if module.startswith("langchain")
+        else ("llama_index", "llama-index-core", "llamaindex")
+    )
+    # A finder before all others knows neither the library nor anything in it, as where it is not installed.
+    program = f"""
+import sys
+from importlib.abc import MetaPathFinder
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {library!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+try:
+    import {module}
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    shown = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert shown.stdout.strip() == f'MissingExtraError This needs {package}: pip install "st-modules[{extra}]"'
+
+
+def test_another_missing_package_is_named_as_python_names_it() -> None:
+    program = "import sys; sys.modules['pydantic'] = None; import langchain_gme"
+    shown = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert "MissingExtraError" not in shown.stderr
+    assert "pydantic" in shown.stderr

@@ -8,17 +8,22 @@ from __future__ import annotations
 import inspect
 
 import pytest
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from llama_index.core.retrievers import VectorIndexRetriever
 from mteb.abstasks.abstask import AbsTask
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 import st_modules
+from langchain_gme import MultimodalRetriever, MultimodalStore
 from llamaindex_gme import MultimodalVectorIndexRetriever
 from st_modules.evaluate.local_task import LocalTask
 from st_modules.train import DataCollator, Trainer
 
-OWN = {"_backbone", "_prepare", "_fill_adapter", "_follow_adapters", "_trains_nothing_else"}
+OWN = {
+    *("_backbone", "_prepare", "_fill_adapter", "_follow_adapters", "_trains_nothing_else"),
+    *("_owner", "_keys", "_restore", "_restore_pairs"),
+}
 """Private methods of ours on a subclass, which override nothing."""
 
 CLASSES = [
@@ -27,6 +32,8 @@ CLASSES = [
     (DataCollator, SentenceTransformerDataCollator),
     (MultimodalVectorIndexRetriever, VectorIndexRetriever),
     (LocalTask, AbsTask),
+    (MultimodalStore, VectorStore),
+    (MultimodalRetriever, VectorStoreRetriever),
 ]
 OVERRIDES = [
     pytest.param(base, name, id=f"{ours.__name__}.{name}")

@@ -148,7 +148,8 @@ def filtered_search(setting: Setting) -> None:
 
 
 def diverse_search(setting: Setting) -> None:
-    add_multimodal(setting.store, [setting.gallery.paths[BLUE_CIRCLE]] * 3, [{"number": BLUE_CIRCLE}] * 3)
+    pictures = [setting.gallery.paths[BLUE_CIRCLE]] * 3
+    add_multimodal(setting.store, pictures, [{"number": BLUE_CIRCLE}] * 3, ids=list("abc"))
     add_pictures(setting)
     assert numbers(ask(setting, CAPTIONS[BLUE_CIRCLE], k=2)) == [BLUE_CIRCLE] * 2
     found = numbers(ask(setting, CAPTIONS[BLUE_CIRCLE], k=2, search_type="mmr", search_kwargs={"lambda_mult": 0.1}))

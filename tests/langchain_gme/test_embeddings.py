@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import sentence_transformers
 from langchain_core.documents import Document
@@ -306,6 +307,7 @@ async def test_a_cancelled_query_leaves_the_others_and_later_ones_alone(
 @pytest.mark.parametrize(
     ("method", "argument", "problem"),
     [
+        ("embed_documents", ["a", b"b"], r"texts\[1\]: of type bytes; pass a string"),
         ("embed_documents", ["a", None], r"texts\[1\]: of type NoneType; pass a string"),
         ("embed_documents", ["a", "b", 3], r"texts\[2\]: of type int; pass a string"),
         ("embed_documents", "a", "texts: of type str; pass a list"),
@@ -321,18 +323,25 @@ async def test_a_cancelled_query_leaves_the_others_and_later_ones_alone(
         ("embed_image", "{good}", "uris: of type str; pass a list"),
         ("embed_images", ["{good}", 3], "item 1: .*not an image"),
         ("embed_images", None, "images: of type NoneType; pass a list"),
+        ("embed_images", np.zeros((2, 8, 8, 3), np.uint8), r"images: of type ndarray; pass a list: list\(images\)"),
+        ("embed_images", {"{good}"}, r"images: of type set; pass a list, in an order .* sorted\(images\)"),
+        ("embed_images", memoryview(b"ab"), r"images: of type memoryview; pass a list, for a single one as \[image\]"),
+        ("embed_documents", pd.Series(["a"]), r"texts: of type Series; pass a list: list\(texts\)"),
+        ("embed_documents", pd.DataFrame({"a": ["b"]}), r"texts: of type DataFrame; .* list\(frame\['text'\]\)"),
+        ("embed_documents", (text for text in "ab"), r"texts: of type generator; pass a list: list\(texts\)"),
+        ("embed_multimodal", Document("a"), r"items: of type Document; pass a list, for a single one as \[item\]"),
         ("embed_multimodal", ["a", None], "item 1: None has nothing to embed"),
         ("embed_multimodal", ["a", {"txt": "b"}], r"item 1: unknown keys \['txt'\]; known are \['image', 'text'\]"),
         ("embed_multimodal", ["a", {"text": "b", "image": "{good}", "id": 3}], r"item 1: unknown keys \['id'\]"),
         ("embed_multimodal", ["a", {}], "item 1: it has neither text nor image"),
         ("embed_multimodal", ["a", []], "item 1: it has neither text nor image"),
         ("embed_multimodal", ["a", [3]], "item 1, block 0: of type int; pass a content block"),
-        ("embed_multimodal", ["a", {"type": "video", "url": "b"}], "item 1.*part 0: the type 'video' cannot be embed"),
-        ("embed_multimodal", ["a", {"type": "image", "file_id": "b"}], r"item 1.*part 0: unknown keys \['file_id'\]"),
-        ("embed_multimodal", ["a", {"type": "image"}], "item 1.*part 0: needs exactly one of"),
-        ("embed_multimodal", ["a", {"type": "text", "txt": "b"}], r"item 1.*part 0: unknown keys \['txt'\]"),
+        ("embed_multimodal", ["a", {"type": "video", "url": "b"}], "item 1, block 0: .* 'video' cannot be embedded"),
+        ("embed_multimodal", ["a", {"type": "image", "file_id": "b"}], "item 1, block 0: a file that the pro"),
+        ("embed_multimodal", ["a", {"type": "image"}], "item 1, block 0: an image block needs exactly one"),
+        ("embed_multimodal", ["a", {"type": "text", "txt": "b"}], r"item 1, block 0: unknown keys \['txt'\]"),
         ("embed_multimodal", ["a", {"type": "image", "base64": "!"}], "item 1.*its base64 is damaged"),
-        ("embed_multimodal", ["a", [{"kind": "text"}]], "item 1.*part 0: the type None cannot be embedded"),
+        ("embed_multimodal", ["a", [{"kind": "text"}]], r"item 1, block 0: .* keys \['kind'\], without a type"),
         ("embed_multimodal", "a", "items: of type str; pass a list"),
         ("embed_multimodal", {"text": "a"}, "items: of type dict; pass a list"),
         ("embed_query_multimodal", None, "item 0: None has nothing to embed"),

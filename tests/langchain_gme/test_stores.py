@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,15 @@ def test_an_image_in_memory_is_not_written_into_the_metadata(memory: InMemoryVec
     data = gallery.paths[STAR].read_bytes()
     inputs = [data, {"image": data}, Document("", metadata={"image": data, "page": 7})]
     add_multimodal(memory, [*inputs, {"image": f"data:image/png;base64,{gallery.base64(STAR)}"}], ids=list("abcd"))
-    assert [memory.store[key]["metadata"] for key in "abcd"] == [{}, {}, {"page": 7}, {}]
+    assert [memory.store[key]["metadata"] for key in "abcd"] == [
+        {"image": ""},
+        {"image": ""},
+        {"image": "", "page": 7},
+        {"image": ""},
+    ]
 
 
-def test_messages_and_lists_of_images_leave_their_text_and_first_reference(
+def test_messages_and_lists_of_images_leave_their_text_and_their_references(
     memory: InMemoryVectorStore, gallery: Gallery
 ) -> None:
     path = str(gallery.paths[STAR])
@@ -99,11 +105,12 @@ def test_messages_and_lists_of_images_leave_their_text_and_first_reference(
     ]
     add_multimodal(memory, items, ids=list("abc"))
     assert [memory.store[key]["text"] for key in "abc"] == ["two", "a\nb", "words"]
-    assert [memory.store[key]["metadata"] for key in "abc"] == [{"image": path}, {"image": path}, {}]
+    images = [memory.store[key]["metadata"]["image"] for key in "abc"]
+    assert images == [json.dumps([path, str(gallery.query)]), path, ""]
 
 
 async def test_a_diverse_search_has_an_async_twin(memory: InMemoryVectorStore, gallery: Gallery) -> None:
-    add_multimodal(memory, [*gallery.paths, *gallery.paths])
+    add_multimodal(memory, [*gallery.paths, *gallery.paths], ids=list("abcdefghij"))
     options: dict[str, Any] = {"search_type": "mmr", "search_kwargs": {"k": 2, "lambda_mult": 0.1}}
     retriever: Any = MultimodalRetriever(vectorstore=memory, **options)
     found = retriever.invoke(gallery.query)
@@ -122,7 +129,8 @@ def test_items_with_the_same_text_keep_their_own_embeddings(
     setting: Setting, tiny: SentenceTransformer, gallery: Gallery
 ) -> None:
     items = [{"text": "a picture", "image": path} for path in gallery.paths] * 20
-    add_multimodal(setting.store, items, [{"number": number % len(gallery.paths)} for number in range(len(items))])
+    numbers_of = [{"number": number % len(gallery.paths), "row": number} for number in range(len(items))]
+    add_multimodal(setting.store, items, numbers_of)
     expected = (tiny.encode_document(items[:5]) @ tiny.encode_query([gallery.query])[0]).argmax()
     retriever: Any = MultimodalRetriever(vectorstore=setting.store, search_kwargs={"k": 20})
     found = retriever.invoke(gallery.query)

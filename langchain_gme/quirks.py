@@ -1,0 +1,92 @@
+"""What single stores want otherwise than LangChain's interface says."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.vectorstores import VectorStore
+
+GIVEN_ID = "given_id"
+"""The metadata entry that keeps the id of a row, in stores that take no such id."""
+
+IDS = uuid.uuid5(uuid.NAMESPACE_URL, "https://pypi.org/project/st-modules/")
+"""The namespace of the UUIDs that stand for items and for ids."""
+
+
+@dataclass(frozen=True)
+class Quirks:
+    """How a store is to be treated.
+
+    Args:
+        needs_uuids: Whether its ids are UUIDs and nothing else.
+        id_entry: Where in the metadata it returns the id of a document, rather than as its id.
+        own_metadata: Other entries that it adds to the metadata of what it finds.
+        scope: The part of a database that it is, where the database has each id once for all of its parts, and a row
+            of the same id in another part would be overwritten.
+    """
+
+    needs_uuids: bool = False
+    id_entry: str = ""
+    own_metadata: frozenset[str] = field(default_factory=frozenset)
+    scope: str = ""
+
+    def key_of(self, row_id: str) -> str:
+        """Return the id that the store takes for a row's."""
+        if not self.needs_uuids or _is_uuid(row_id):
+            return row_id
+        return str(uuid.uuid5(IDS, row_id))
+
+    def find_key(self, document: Document) -> str | None:
+        """Return the store's id of a document that it found, where it returns that."""
+        return document.metadata.get(self.id_entry, document.id)
+
+    def restore(self, document: Document) -> Document:
+        """Return a document that the store found with the id and the metadata that it was added with."""
+        metadata = {key: value for key, value in document.metadata.items() if key not in self.own_metadata}
+        metadata.pop(self.id_entry, None)
+        key = self.find_key(document)
+        given_id = metadata.pop(GIVEN_ID, key) if self.needs_uuids else key
+        return document.model_copy(update={"id": given_id, "metadata": metadata})
+
+
+_QDRANT = Quirks(needs_uuids=True, id_entry="_id", own_metadata=frozenset({"_collection_name"}))
+_QUIRKS = {
+    "Qdrant": _QDRANT,
+    "QdrantVectorStore": _QDRANT,
+    "PGVectorStore": Quirks(needs_uuids=True),
+    "AsyncPGVectorStore": Quirks(needs_uuids=True),
+    "Milvus": Quirks(id_entry="pk"),
+}
+
+
+# The attribute and argument that names the scope.
+_SCOPES = {"PGVector": "collection_name"}
+
+
+def quirks_of(store: VectorStore | type[VectorStore], arguments: Mapping[str, Any] | None = None) -> Quirks:
+    """Return how a store is to be treated, by its class or one that it is derived from.
+
+    Args:
+        store: The store, or the class of one that is to be made.
+        arguments: What that is to be made with.
+    """
+    bases = (store if isinstance(store, type) else type(store)).__mro__
+    quirks = next((_QUIRKS[base.__name__] for base in bases if base.__name__ in _QUIRKS), Quirks())
+    name = next((_SCOPES[base.__name__] for base in bases if base.__name__ in _SCOPES), None)
+    if name is None:
+        return quirks
+    default = inspect.signature(store.__init__).parameters[name].default
+    return dataclasses.replace(quirks, scope=str(getattr(store, name, (arguments or {}).get(name, default))))
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False

@@ -1,0 +1,135 @@
+"""What a store keeps of an item besides its embedding: a text, metadata and an id."""
+
+from __future__ import annotations
+
+import json
+import os
+import pprint
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.documents import Document
+
+from langchain_gme.content import IMAGE_KEYS, document_images, image_references, text_of
+from langchain_gme.quirks import GIVEN_ID, IDS, Quirks
+from st_modules import InputError, Place
+
+IMAGE = "image"
+"""The metadata entry that every row has, so that a store whose columns are those of its first row keeps pictures.
+
+It is the path or the URL of the item's image, a JSON list of them where it has several, and empty where it has none.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a store.
+
+    Args:
+        text: The item's text, empty where it has none.
+        metadata: With :data:`IMAGE`.
+        id: Its id.
+        key: The id that the store takes for it.
+        is_named: Whether the caller gave the id; else it is made of the item and its metadata.
+    """
+
+    text: str
+    metadata: dict[str, Any]
+    id: str
+    key: str
+    is_named: bool
+
+
+def make_row(
+    value: Any,
+    item: Any,
+    metadata: Mapping[str, Any] | None,
+    given_id: str | None,
+    identify: Callable[[], str],
+    quirks: Quirks,
+) -> Row:
+    """Return what a store keeps of an item.
+
+    Args:
+        value: The item as the caller passed it. A ``Document`` brings its metadata and its id.
+        item: The same as ``to_item`` returned it.
+        metadata: What takes the place of the metadata that a ``Document`` brings.
+        given_id: The id; made of the item and its metadata where it is left out, so that equal items have equal ids.
+        identify: Returns what tells the item from others.
+        quirks: How the store is to be treated.
+    """
+    if metadata is None:
+        metadata = _brought(value, item) if isinstance(value, Document) else {}
+    own = {key: content for key, content in metadata.items() if key != IMAGE or content is not None}
+    kept = {IMAGE: _join(image_references(item) or []), **own}
+    named = given_id or (value.id if isinstance(value, Document) else None)
+    # UUIDs, because some stores take no other ids.
+    made = named or str(uuid.uuid5(IDS, f"{identify()} {pprint.saferepr(kept)} {quirks.scope}".rstrip()))
+    key = quirks.key_of(made)
+    return Row(text_of(item), kept if key == made else {**kept, GIVEN_ID: made}, made, key, named is not None)
+
+
+def check_columns(count: int, metadatas: Sequence[Any] | None, ids: Sequence[Any] | None) -> None:
+    """Raise ``InputError`` where there is not one metadata and one id an item, or one is of another type."""
+    for name, given, kinds in (("metadatas", metadatas, (Mapping, type(None))), ("ids", ids, (str, type(None)))):
+        if given is None:
+            continue
+        if len(given) != count:
+            raise InputError(f"{len(given)} for {count} items; pass one an item", name)
+        for index, value in enumerate(given):
+            if not isinstance(value, kinds):
+                wanted = "a dictionary" if name == "metadatas" else "a string"
+                raise InputError(
+                    f"of type {type(value).__name__}; pass {wanted}, or None", Place(index, name=f"{name}[{index}]")
+                )
+
+
+def list_unique(rows: Sequence[Row], places: Sequence[int]) -> list[int]:
+    """Return the numbers of the rows without those that repeat an earlier one.
+
+    Args:
+        rows: The rows.
+        places: The position of each one's item among those of the call.
+
+    Raises:
+        InputError: An id was given twice, so that a store would keep one row of two.
+    """
+    firsts: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        first = firsts.setdefault(row.key, number)
+        if first != number and (row.is_named or rows[first].is_named):
+            raise InputError(
+                f"its id {row.id!r} is that of item {places[first]} too; give each item its own", Place(places[number])
+            )
+    return list(firsts.values())
+
+
+def restore(document: Document) -> Document:
+    """Return a document that a store found with the metadata that it was added with."""
+    image = document.metadata.get(IMAGE)
+    metadata = dict(document.metadata)
+    if image == "":
+        del metadata[IMAGE]
+    elif isinstance(image, str) and image.startswith("[") and len(images := document_images(document)) > 1:
+        metadata[IMAGE] = images
+    else:
+        return document
+    return document.model_copy(update={"metadata": metadata})
+
+
+def _join(references: Sequence[str]) -> str:
+    return json.dumps(references) if len(references) > 1 else "".join(references)
+
+
+def _brought(document: Document, item: Any) -> dict[str, Any]:
+    """The metadata of a document, without images in memory, which no store keeps."""
+    images = document_images(document)
+    references = image_references(item)
+    # The data URI of an image is a string, and the document's own to keep.
+    kept = images if references is None and all(isinstance(image, str) for image in images) else references
+    if kept is None:
+        return {key: value for key, value in document.metadata.items() if key not in IMAGE_KEYS}
+    paths = {key: os.fspath(value) for key, value in document.metadata.items() if isinstance(value, os.PathLike)}
+    return {**document.metadata, **paths, **({IMAGE: _join(kept)} if kept else {})}

@@ -1,0 +1,60 @@
+"""LangChain's own tests of stores and retrievers, over ours."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+from langchain_tests.integration_tests import RetrieversIntegrationTests, VectorStoreIntegrationTests
+
+from langchain_gme import GMEEmbeddings, MultimodalRetriever, MultimodalStore, add_multimodal
+from tests.helpers.gallery import CAPTIONS, Gallery
+from tests.helpers.langchain_stores import chroma, qdrant
+
+
+@pytest.fixture(scope="module")
+def embeddings() -> GMEEmbeddings:
+    return GMEEmbeddings(model="tiny", model_kwargs={"device": "cpu"})
+
+
+class TestMultimodalStoreInMemory(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, embeddings: GMEEmbeddings) -> VectorStore:
+        return MultimodalStore(InMemoryVectorStore(embeddings))
+
+
+class TestMultimodalStoreOnChroma(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, embeddings: GMEEmbeddings, tmp_path: Path) -> Generator[VectorStore, None, None]:
+        store: Any = chroma(embeddings, tmp_path)[0]
+        yield MultimodalStore(store)
+        store.delete_collection()
+
+
+class TestMultimodalStoreOnQdrant(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, embeddings: GMEEmbeddings, tmp_path: Path) -> VectorStore:
+        return MultimodalStore(qdrant(embeddings, tmp_path)[0])
+
+
+class TestMultimodalRetriever(RetrieversIntegrationTests):
+    @pytest.fixture(autouse=True)
+    def _store(self, embeddings: GMEEmbeddings, gallery: Gallery) -> None:
+        self.store = InMemoryVectorStore(embeddings)
+        add_multimodal(self.store, [*gallery.paths])
+
+    @property
+    def retriever_constructor(self) -> type[BaseRetriever]:
+        return MultimodalRetriever
+
+    @property
+    def retriever_constructor_params(self) -> dict[str, Any]:
+        return {"vectorstore": self.store}
+
+    @property
+    def retriever_query_example(self) -> str:
+        return CAPTIONS[0]
