@@ -10,6 +10,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import run_in_executor
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore, VectorStoreRetriever
 from pydantic import ConfigDict
 from typing_extensions import Self
@@ -53,8 +54,8 @@ class MultimodalStore(VectorStore):
     replaced where the store has their ids.
 
     Args:
-        store: The store. What is added needs its embeddings to be :class:`GMEEmbeddings` themselves, not a cache around
-            them.
+        store: The store, which stays at hand as the attribute of this name. What is added needs its embeddings to be
+            :class:`GMEEmbeddings` themselves, not a cache around them.
         embeddings: What queries are embedded with; the store's own where they are left out. With others the store can
             be searched by vector alone. A store that does not say what its embeddings are needs to be told.
         on_error: ``"skip"`` leaves out what cannot be embedded, and logs a warning that lists it.
@@ -120,9 +121,8 @@ class MultimodalStore(VectorStore):
         batch = parse_batch(items, metadatas, ids, on_error or self.on_error, batch_size)
         if not batch.values:
             return []
-        plan = make_plan(
-            owner, check_embeddings(owner, batch, embeddings) or await aencode_batch(owner, batch), self._quirks
-        )
+        encoded = check_embeddings(owner, batch, embeddings) or await aencode_batch(owner, batch)
+        plan = await run_in_executor(None, make_plan, owner, encoded, self._quirks)  # it reads the files of images
         written: list[str] = []
         for part in plan.parts:
             written += await awrite(self.store, owner, part, **kwargs)
@@ -405,12 +405,19 @@ class MultimodalRetriever(VectorStoreRetriever):
         embeddings, k = kwargs.pop("embeddings", None), kwargs.pop("k", None)
         store = kwargs.get("vectorstore")
         if isinstance(store, VectorStore) and (embeddings is not None or not isinstance(store, MultimodalStore)):
-            kwargs["vectorstore"] = MultimodalStore(store, embeddings=embeddings)
+            on_error = store.on_error if isinstance(store, MultimodalStore) else "raise"
+            kwargs["vectorstore"] = MultimodalStore(store, embeddings=embeddings, on_error=on_error)
         if k is not None:
             kwargs["search_kwargs"] = {**kwargs.get("search_kwargs", {}), "k": k}
         super().__init__(**kwargs)
         if self.with_scores and self.search_type == "mmr":
             raise ValueError('search_type="mmr" has no scores; leave with_scores out, or search by "similarity".')
+
+    @property
+    def embeddings(self) -> GMEEmbeddings:
+        """What queries are embedded with."""
+        store: Any = self.vectorstore
+        return store.embeddings
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         """Return the documents that are found for a query.
