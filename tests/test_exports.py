@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from st_modules import MissingExtraError
 from tests.helpers.paths import ROOT
 
 PUBLIC = {
@@ -82,33 +84,40 @@ def test_an_unknown_name_is_an_attribute_error(package: str) -> None:
         _ = module.nothing
 
 
-@pytest.mark.parametrize("module", ["langchain_gme", "langchain_gme.content", "llamaindex_gme", "llamaindex_gme.nodes"])
-def test_an_adapter_without_its_library_says_what_to_install(module: str) -> None:
-    library, package, extra = (
-        ("langchain_core", "langchain-core", "langchain")
-        if module.startswith("langchain")
-        else ("llama_index", "llama-index-core", "llamaindex")
-    )
-    # A finder before all others knows neither the library nor anything in it, as where it is not installed.
-    program = f"""
-import sys
-from importlib.abc import MetaPathFinder
-class Missing(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == {library!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Missing())
-try:
-    import {module}
-except ImportError as error:
-    print(type(error).__name__, error)
-"""
-    shown = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
-    assert shown.stdout.strip() == f'MissingExtraError This needs {package}: pip install "st-modules[{extra}]"'
+ADAPTERS = {
+    "langchain_gme": ("content", "langchain_core", 'This needs langchain-core: pip install "st-modules[langchain]"'),
+    "llamaindex_gme": ("nodes", "llama_index", 'This needs llama-index-core: pip install "st-modules[llamaindex]"'),
+}
+"""Of each: a module, the library that both need, and what to do where that is missing."""
 
 
-def test_another_missing_package_is_named_as_python_names_it() -> None:
-    program = "import sys; sys.modules['pydantic'] = None; import langchain_gme"
+@pytest.mark.parametrize("package", ADAPTERS)
+def test_a_module_of_an_adapter_without_its_library_says_what_to_install(package: str) -> None:
+    module, library, advice = ADAPTERS[package]
+    program = f"import sys; sys.modules[{library!r}] = None; import {package}.{module}"
     shown = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, cwd=ROOT)
-    assert "MissingExtraError" not in shown.stderr
-    assert "pydantic" in shown.stderr
+    assert shown.stderr.splitlines()[-1] == f"st_modules.errors.MissingExtraError: {advice}"
+
+
+@pytest.mark.parametrize("package", ADAPTERS)
+def test_an_adapter_without_its_library_says_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, library, advice = ADAPTERS[package]
+    with pytest.raises(MissingExtraError) as caught:
+        import_without(package, library, monkeypatch)
+    assert str(caught.value) == advice
+
+
+@pytest.mark.parametrize("package", ADAPTERS)
+def test_another_missing_package_is_named_as_python_names_it(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModuleNotFoundError, match="typing"):
+        import_without(package, "typing", monkeypatch)
+
+
+def import_without(package: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Import a package anew, where something that its modules import is not installed."""
+    module = importlib.import_module(package)
+    for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.setitem(sys.modules, name, None)
+    runpy.run_path(str(module.__file__))

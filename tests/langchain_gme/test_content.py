@@ -69,6 +69,7 @@ IMAGE_BLOCKS: dict[str, Any] = {
     "standard base64": {"type": "image", "base64": DATA, "mime_type": "image/png", "id": "1", "index": 0},
     "standard url": {"type": "image", "url": SQUARE.as_uri(), "extras": {"detail": "low"}},
     "standard data url": {"type": "image", "url": URI},
+    "standard base64, as a data url": {"type": "image", "base64": URI},
     "version 0 base64": {"type": "image", "source_type": "base64", "data": DATA, "mime_type": "image/png"},
     "version 0 url": {"type": "image", "source_type": "url", "url": URI, "cache_control": {"type": "ephemeral"}},
     "openai": {"type": "image_url", "image_url": {"url": URI, "detail": "low"}},
@@ -279,7 +280,7 @@ def test_an_array_in_a_documents_metadata_is_its_image() -> None:
     assert image is array
 
 
-@pytest.mark.parametrize("text", ['["a.png"', '["a.png", 3]', '["' + "[" * 100_000])
+@pytest.mark.parametrize("text", ['["a.png"', '["a.png", 3]', '["a", ' + "[" * 100_000])
 def test_a_string_that_is_no_list_of_strings_is_one_path(text: str) -> None:
     assert document_images(Document("", metadata={"image": text})) == [text]
 
