@@ -6,6 +6,7 @@ and by which packages are installed, and hands on what it does not know.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from reprlib import repr as shorten
@@ -55,13 +56,14 @@ def read_block(block: object, place: Place) -> dict[str, Any]:
             f'of type {type(block).__name__}; pass a content block, an image as {{"type": "image", "image": ...}}',
             place,
         )
-    if block.get("type") is None:
-        return _read_untyped(block, place)
-    kind = block["type"]
+    content = {key: value for key, value in block.items() if value is not None}
+    kind = content.get("type")
+    if kind is None:
+        return _read_untyped(content, place)
     reader = _TYPES.get(kind) if isinstance(kind, str) else None
     if reader is None:
         _refuse(kind, place)
-    return reader({key: value for key, value in block.items() if value is not None}, place)
+    return reader(content, place)
 
 
 def is_block(value: Mapping[Any, Any]) -> bool:
@@ -181,8 +183,8 @@ def _read_source(source: object, place: Place) -> Any:
     raise InputError(f'"source" has the keys {_names(source)}, and none of "data", "bytes" and "url"', place)
 
 
-def _read_path(value: object, key: str, place: Place) -> Path:
-    return value if isinstance(value, Path) else Path(_require_string(value, key, place))
+def _read_path(value: object, key: str, place: Place) -> str:
+    return _require_string(os.fspath(value) if isinstance(value, os.PathLike) else value, key, place)
 
 
 def _read_base64(value: object, key: str, place: Place) -> Any:

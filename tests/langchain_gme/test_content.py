@@ -84,6 +84,7 @@ IMAGE_BLOCKS: dict[str, Any] = {
     "google media, bytes": {"type": "media", "mime_type": "image/png", "data": BYTES},
     "google media, uri": {"type": "media", "mime_type": "image/png", "file_uri": SQUARE.as_uri()},
     "google inline": {"inline_data": {"mime_type": "image/png", "data": DATA}},
+    "google inline, nothing else": {"text": None, "inline_data": {"mime_type": "image/png", "data": DATA}},
     "google inline, camels": {"inlineData": {"mimeType": "image/png", "data": DATA}},
     "google file": {"file_data": {"mime_type": "image/png", "file_uri": SQUARE.as_uri()}},
     "non-standard": {"type": "non_standard", "value": {"type": "image_url", "image_url": URI}},
