@@ -119,7 +119,7 @@ def _read_untyped(block: Mapping[Any, Any], place: Place) -> dict[str, Any]:
     if len(names) == 1:
         _refuse(names[0], place)
     raise InputError(
-        f'a block with the keys {_names(block)}, without a type; pass {{"type": "text", "text": ...}} or '
+        f'a block with the keys {shorten(_names(block))}, without a type; pass {{"type": "text", "text": ...}} or '
         '{"type": "image", "image": ...}',
         place,
     )
@@ -180,7 +180,7 @@ def _read_source(source: object, place: Place) -> Any:
             return _read_base64(source[key], key, place)
     if elsewhere := next((key for key in ("file_id", "s3Location") if key in source), None):
         _refuse_file(source[elsewhere], elsewhere, place)
-    raise InputError(f'"source" has the keys {_names(source)}, and none of "data", "bytes" and "url"', place)
+    raise InputError(f'"source" has the keys {shorten(_names(source))}, and none of "data", "bytes" and "url"', place)
 
 
 def _read_path(value: object, key: str, place: Place) -> str:
@@ -217,7 +217,7 @@ def _require_string(value: object, key: str, place: Place) -> str:
 
 def _check_keys(block: Mapping[Any, Any], known: set[str], place: Place) -> None:
     if unknown := _names(block.keys() - known - _ABOUT_A_BLOCK):
-        raise InputError(f"unknown keys {unknown}; known are {sorted(known)}", place)
+        raise InputError(f"unknown keys {shorten(unknown)}; known are {sorted(known)}", place)
 
 
 def _names(keys: Any) -> list[str]:

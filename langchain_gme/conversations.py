@@ -8,6 +8,7 @@ conversation has no place.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from reprlib import repr as shorten
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage
@@ -57,8 +58,8 @@ def read_messages(parts: list[Any], place: Place) -> list[dict[str, Any]]:
     is_one = last in _ASKING or (last in _ANSWERING and not before)
     if not is_one or len(before) > 1 or not _INSTRUCTING.issuperset(roles[:-1]):
         raise InputError(
-            f"messages with the roles {roles} are not one item; pass one human message, after at most one system "
-            "message, or an ai message alone",
+            f"messages with the roles {shorten(roles)} are not one item; pass one human message, after at most one "
+            "system message, or an ai message alone",
             place,
         )
     instruction = [{"role": "system", "content": _instruction(said, place, role)} for role, said in before]
@@ -78,7 +79,7 @@ def _read_message(value: Any, place: Place) -> tuple[str, object]:
     if not is_message(value):
         raise InputError(f"of type {type(value).__name__}; pass messages alone, or content blocks alone", place)
     if unknown := sorted(map(str, value.keys() - _MESSAGE_KEYS)):
-        raise InputError(f"unknown keys {unknown}; known are {sorted(_MESSAGE_KEYS)}", place)
+        raise InputError(f"unknown keys {shorten(unknown)}; known are {sorted(_MESSAGE_KEYS)}", place)
     role = value.get("role", value.get("type"))
     if not isinstance(role, str):
         raise InputError(f'"role" is of type {type(role).__name__}; pass a string, such as "user"', place)

@@ -420,9 +420,11 @@ def test_what_is_refused_is_shown_in_few_words() -> None:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    for block in ({"type": deep}, {"type": "a" * 10_000_000}, {"type": "image", "file_id": "a" * 10_000_000}):
+    long = "a" * 10_000_000
+    blocks = [{"type": deep}, {"type": long}, {"type": "image", "file_id": long}, {long: 1}, {"type": "text", long: 1}]
+    for value in (*([block] for block in blocks), [HumanMessage("a")] * 10_000, {"role": "user", long: "a"}):
         with pytest.raises(InputError) as caught:
-            to_item([block], PLACE)
+            to_item(value, PLACE)
         assert len(str(caught.value)) < 300
 
 

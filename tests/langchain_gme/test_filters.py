@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from langchain_classic.retrievers import ContextualCompressionRetriever
-from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline
+from langchain_classic.retrievers.document_compressors import DocumentCompressorPipeline, EmbeddingsFilter
 from langchain_core.documents import Document
 from langchain_core.messages import HumanMessage
 from langchain_core.vectorstores import InMemoryVectorStore
@@ -87,6 +87,15 @@ def test_the_most_similar_documents_are_kept_in_their_order(
     ]
     both = MultimodalFilter(embeddings=embeddings, k=2, similarity_threshold=threshold)
     assert filter_documents(is_async, both, documents, query) == ranked[:2]
+
+
+@pytest.mark.parametrize("limits", [{"k": 2}, {"k": None, "similarity_threshold": 0.5}, {"similarity_threshold": 0.6}])
+def test_texts_are_filtered_as_langchain_filters_them(embeddings: GMEEmbeddings, limits: dict[str, Any]) -> None:
+    documents = [Document(text) for text in CAPTIONS]
+    found = MultimodalFilter(embeddings=embeddings, **limits).compress_documents(documents, "a blue circle")
+    theirs = EmbeddingsFilter(embeddings=embeddings, **limits).compress_documents(documents, "a blue circle")
+    assert [each.page_content for each in found] == [each.page_content for each in theirs]
+    assert 0 < len(found) < len(documents)
 
 
 def test_cut_embeddings_are_compared_by_their_angle(
