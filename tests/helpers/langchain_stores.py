@@ -6,14 +6,16 @@ Run it to print the table.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import pytest
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+from sqlalchemy.pool import NullPool
 
 from langchain_gme import GMEEmbeddings, MultimodalRetriever, aadd_multimodal, add_multimodal
 from tests.helpers.gallery import BLUE_CIRCLE, BLUE_STAR, CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
@@ -22,38 +24,41 @@ from tests.helpers.store_tables import ABSENT, Failures, Operation, markdown
 DIMENSION = 128
 
 
+Only = Callable[[int], dict[str, Any]]
+"""From a number to the search arguments that leave the documents with that number."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """An empty store, the search arguments that leave the documents of one number, and the pictures."""
 
     store: VectorStore
-    only: Callable[[int], dict[str, Any]]
+    only: Only
     gallery: Gallery
 
 
-def in_memory(embeddings: GMEEmbeddings, folder: Path) -> tuple[VectorStore, Callable[[int], dict[str, Any]]]:
+def in_memory(embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> tuple[VectorStore, Only]:
     def only(number: int) -> dict[str, Any]:
         return {"filter": lambda document: document.metadata["number"] == number}
 
     return InMemoryVectorStore(embeddings), only
 
 
-def chroma(embeddings: GMEEmbeddings, folder: Path) -> tuple[VectorStore, Callable[[int], dict[str, Any]]]:
+def chroma(embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> tuple[VectorStore, Only]:
     from langchain_chroma import Chroma
 
-    return Chroma(f"pictures-{uuid.uuid4()}", embeddings), lambda number: {"filter": {"number": number}}
+    return Chroma(_new_name(), embeddings), _filter_by_number
 
 
-def faiss(embeddings: GMEEmbeddings, folder: Path) -> tuple[VectorStore, Callable[[int], dict[str, Any]]]:
+def faiss(embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> tuple[VectorStore, Only]:
     from faiss import IndexFlatIP
     from langchain_community.docstore.in_memory import InMemoryDocstore
     from langchain_community.vectorstores import FAISS
 
-    store = FAISS(embeddings, IndexFlatIP(DIMENSION), InMemoryDocstore(), {})
-    return store, lambda number: {"filter": {"number": number}}
+    return FAISS(embeddings, IndexFlatIP(DIMENSION), InMemoryDocstore(), {}), _filter_by_number
 
 
-def qdrant(embeddings: GMEEmbeddings, folder: Path) -> tuple[VectorStore, Callable[[int], dict[str, Any]]]:
+def qdrant(embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> tuple[VectorStore, Only]:
     from langchain_qdrant import QdrantVectorStore
     from qdrant_client import QdrantClient, models
 
@@ -67,15 +72,92 @@ def qdrant(embeddings: GMEEmbeddings, folder: Path) -> tuple[VectorStore, Callab
     return QdrantVectorStore(client, "pictures", embeddings), only
 
 
-def lancedb(embeddings: GMEEmbeddings, folder: Path) -> tuple[VectorStore, Callable[[int], dict[str, Any]]]:
+def lancedb(embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> tuple[VectorStore, Only]:
     from langchain_community.vectorstores import LanceDB
 
-    store = LanceDB(uri=str(folder / "lancedb"), embedding=embeddings, mode="append")
+    folder = request.getfixturevalue("tmp_path") / "lancedb"
+    store = LanceDB(uri=str(folder), embedding=embeddings, mode="append")
     # Without prefilter only the k nearest are filtered.
     return store, lambda number: {"filter": f"metadata.number = {number}", "prefilter": True}
 
 
-STORES = {"InMemoryVectorStore": in_memory, "Chroma": chroma, "FAISS": faiss, "Qdrant": qdrant, "LanceDB": lancedb}
+def pgvectorstore(embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> tuple[VectorStore, Only]:
+    postgres = pytest.importorskip("langchain_postgres")
+    # Without a pool no connection is left open that the server's end would cut.
+    engine = postgres.PGEngine.from_connection_string(_postgres_url(request), poolclass=NullPool)
+    table = _new_name()
+    engine.init_vectorstore_table(table, DIMENSION)
+    return postgres.PGVectorStore.create_sync(engine, embeddings, table), _filter_by_number
+
+
+def pgvector(embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> tuple[VectorStore, Only]:
+    postgres = pytest.importorskip("langchain_postgres")
+    options = {"connection": _postgres_url(request), "engine_args": {"poolclass": NullPool}}
+    return postgres.PGVector(embeddings, collection_name=_new_name(), **options), _filter_by_number
+
+
+def milvus(embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> tuple[VectorStore, Only]:
+    stores = pytest.importorskip("langchain_milvus")
+    options = {"connection_args": request.getfixturevalue("milvus"), "enable_dynamic_field": True}
+    store = stores.Milvus(embeddings, collection_name=_new_name(), **options)
+    return store, lambda number: {"expr": f"number == {number}"}
+
+
+def sklearn(embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> tuple[VectorStore, Only]:
+    from langchain_community.vectorstores import SKLearnVectorStore
+
+    return SKLearnVectorStore(embeddings), _filter_by_number
+
+
+def duckdb(embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> tuple[VectorStore, Only]:
+    from langchain_community.vectorstores import DuckDB
+
+    connection = pytest.importorskip("duckdb").connect(":memory:")
+    return DuckDB(connection=connection, embedding=embeddings), _filter_by_number
+
+
+def sqlite_vec(embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> tuple[VectorStore, Only]:
+    from langchain_community.vectorstores import SQLiteVec
+
+    extension = pytest.importorskip("sqlite_vec")
+    sqlite3: Any = importlib.import_module("sqlite3")
+    if not hasattr(sqlite3.Connection, "enable_load_extension"):
+        sqlite3 = pytest.importorskip("pysqlite3.dbapi2", reason="this Python's sqlite3 loads no extensions")
+    # Async methods search in other threads.
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.enable_load_extension(True)
+    extension.load(connection)
+    request.addfinalizer(connection.close)
+    return SQLiteVec("pictures", connection, embeddings), _filter_by_number
+
+
+def _new_name() -> str:
+    """A name for a table in a database that tests share."""
+    return f"pictures_{uuid.uuid4().hex}"
+
+
+def _postgres_url(request: pytest.FixtureRequest) -> str:
+    return f"postgresql+psycopg://postgres@/postgres?host={request.getfixturevalue('postgres')}"
+
+
+def _filter_by_number(number: int) -> dict[str, Any]:
+    return {"filter": {"number": number}}
+
+
+STORES: dict[str, Callable[[GMEEmbeddings, pytest.FixtureRequest], tuple[VectorStore, Only]]] = {
+    "InMemoryVectorStore": in_memory,
+    "Chroma": chroma,
+    "FAISS": faiss,
+    "Qdrant": qdrant,
+    "LanceDB": lancedb,
+    "PGVectorStore": pgvectorstore,
+    "PGVector": pgvector,
+    "Milvus": milvus,
+    "SKLearnVectorStore": sklearn,
+    "DuckDB": duckdb,
+    "SQLiteVec": sqlite_vec,
+}
 
 
 def numbers(documents: list[Document]) -> list[int]:
@@ -118,6 +200,29 @@ def add_items(setting: Setting) -> None:
     }
     pictures = {number: str(path) for number, path in enumerate(setting.gallery.paths)}
     assert {number: document.metadata.get("image") for number, document in found.items()} == {**pictures, 10: None}
+
+
+def add_in_turns(setting: Setting) -> None:
+    add_multimodal(setting.store, ["two small black crosses"], [{"number": 10}])
+    add_multimodal(setting.store, [setting.gallery.paths[STAR]], [{"number": STAR}])
+    (found,) = ask(setting, CAPTIONS[STAR])
+    assert found.metadata["number"] == STAR
+    assert found.metadata["image"] == str(setting.gallery.paths[STAR])
+
+
+def add_again(setting: Setting) -> None:
+    ids = [str(uuid.uuid4()) for _ in setting.gallery.paths]
+    for _ in range(2):
+        add_multimodal(setting.store, setting.gallery.paths, [{"number": number} for number in range(len(ids))], ids)
+    found = numbers(setting.store.similarity_search("a heart", k=len(ids) + 1))
+    assert sorted(found) == list(range(len(ids))), "rows are there twice"
+
+
+def delete(setting: Setting) -> None:
+    ids = add_pictures(setting)
+    setting.store.delete([ids[STAR]])
+    found = numbers(setting.store.similarity_search(CAPTIONS[STAR], k=len(ids) - 1))
+    assert sorted(found) == [number for number in range(len(ids)) if number != STAR]
 
 
 def text_search(setting: Setting) -> None:
@@ -194,6 +299,9 @@ def search_by_image_with_score(setting: Setting) -> None:
 OPERATIONS: dict[str, Callable[[Setting], None]] = {
     "`add_texts`, `similarity_search`": add_texts,
     "`add_multimodal`: text, image, image+text": add_items,
+    "a text, then a picture, in two calls": add_in_turns,
+    "the same `ids` again": add_again,
+    "the store's `delete`": delete,
     "text → picture": text_search,
     "picture → picture": image_search,
     "picture + text → picture": composed_search,
@@ -209,21 +317,42 @@ OPERATIONS: dict[str, Callable[[Setting], None]] = {
 FAILURES: Failures = {
     "fails (#33851)": (ValueError, "embeddings"),
     "`lambda_mult` inverted (#39052)": (AssertionError, "not the most diverse"),
+    "needs `fetch_k`": (AssertionError, "not the most diverse"),
+    "wants the metadata of the first call": (ValueError, "field 'image' does not exist"),
+    "keeps both": (AssertionError, "rows are there twice"),
+    "an error": (Exception, "ids that already exist|[Dd]uplicate key"),
+    "needs `async_mode`": (AssertionError, "_async_engine not found"),
+    "no search by vector": (NotImplementedError, "^$"),
+    "tells no `embeddings`": (TypeError, "of type NoneType"),
 }
+# Chroma and LanceDB alone have any of these.
+_IMAGE_METHODS = (add_images, search_by_image, search_by_image_with_score)
+_VECTOR_SEARCHES = (
+    add_items,
+    add_in_turns,
+    text_search,
+    image_search,
+    composed_search,
+    filtered_search,
+    diverse_search,
+    async_use,
+)
 EXCEPTIONS: dict[tuple[str, Operation], str] = {
-    ("InMemoryVectorStore", add_images): ABSENT,
-    ("InMemoryVectorStore", search_by_image): ABSENT,
-    ("InMemoryVectorStore", search_by_image_with_score): ABSENT,
-    ("FAISS", add_images): ABSENT,
-    ("FAISS", search_by_image): ABSENT,
-    ("FAISS", search_by_image_with_score): ABSENT,
-    ("Qdrant", add_images): ABSENT,
-    ("Qdrant", search_by_image): ABSENT,
-    ("Qdrant", search_by_image_with_score): ABSENT,
+    **{(name, run): ABSENT for name in STORES if name not in ("Chroma", "LanceDB") for run in _IMAGE_METHODS},
     ("LanceDB", search_by_image): ABSENT,
     ("LanceDB", search_by_image_with_score): ABSENT,
     ("Chroma", search_by_image_with_score): "fails (#33851)",
     ("Qdrant", diverse_search): "`lambda_mult` inverted (#39052)",
+    ("PGVectorStore", diverse_search): "needs `fetch_k`",
+    ("PGVector", async_use): "needs `async_mode`",
+    ("LanceDB", add_in_turns): "wants the metadata of the first call",
+    ("FAISS", add_again): "an error",
+    ("DuckDB", add_again): "an error",
+    ("LanceDB", add_again): "keeps both",
+    ("SKLearnVectorStore", add_again): "keeps both",
+    **{(name, run): "no search by vector" for name in ("SKLearnVectorStore", "DuckDB") for run in _VECTOR_SEARCHES},
+    **{(name, delete): ABSENT for name in ("SKLearnVectorStore", "DuckDB")},
+    **{("SQLiteVec", run): "tells no `embeddings`" for run in (add_again, delete, *_VECTOR_SEARCHES)},
 }
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from llama_index.core import StorageContext, VectorStoreIndex, load_index_from_storage
 from llama_index.core.indices import MultiModalVectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
@@ -19,12 +20,17 @@ from llama_index.core.retrievers import BaseRetriever
 from llama_index.core.schema import BaseNode, ImageNode, MediaResource, Node, QueryBundle, TextNode
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters, SimpleVectorStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
+from sqlalchemy.pool import NullPool
 
 from llamaindex_gme import GMEEmbedding, MultimodalVectorIndexRetriever
 from tests.helpers.gallery import BLUE_CIRCLE, BLUE_STAR, CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
 from tests.helpers.store_tables import Failures, Operation, markdown
 
+DIMENSION = 128
 TEXT = "two small black crosses"
+
+OpenStore = Callable[[str], BasePydanticVectorStore]
+"""Opens the store of a name, empty at first."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,13 @@ class Setting:
     """A way to open one store, again and again, and the pictures.
 
     Attributes:
-        open_store: Opens the store of a name, empty at first.
+        open_store: See :data:`OpenStore`.
         embedding: What nodes and queries are embedded with.
         gallery: The pictures.
         folder: Where files may be written.
     """
 
-    open_store: Callable[[str], BasePydanticVectorStore]
+    open_store: OpenStore
     embedding: GMEEmbedding
     gallery: Gallery
     folder: Path
@@ -47,12 +53,12 @@ class Setting:
         return StorageContext.from_defaults(vector_store=self.open_store(name))
 
 
-def simple(folder: Path) -> Callable[[str], BasePydanticVectorStore]:
+def simple(request: pytest.FixtureRequest) -> OpenStore:
     stores: dict[str, BasePydanticVectorStore] = {}
     return lambda name: stores.setdefault(name, SimpleVectorStore())
 
 
-def qdrant(folder: Path) -> Callable[[str], BasePydanticVectorStore]:
+def qdrant(request: pytest.FixtureRequest) -> OpenStore:
     from llama_index.vector_stores.qdrant import QdrantVectorStore
     from qdrant_client import QdrantClient
 
@@ -60,26 +66,48 @@ def qdrant(folder: Path) -> Callable[[str], BasePydanticVectorStore]:
     return lambda name: QdrantVectorStore(name, client=client)
 
 
-def chroma(folder: Path) -> Callable[[str], BasePydanticVectorStore]:
+def chroma(request: pytest.FixtureRequest) -> OpenStore:
     import chromadb
     from llama_index.vector_stores.chroma import ChromaVectorStore
 
-    client = chromadb.PersistentClient(str(folder / "chroma"))
+    client = chromadb.PersistentClient(str(request.getfixturevalue("tmp_path") / "chroma"))
     options: dict[str, Any] = {"metadata": {"hnsw:space": "cosine"}}
     return lambda name: ChromaVectorStore(chroma_collection=client.get_or_create_collection(name, **options))
 
 
-def lancedb(folder: Path) -> Callable[[str], BasePydanticVectorStore]:
+def lancedb(request: pytest.FixtureRequest) -> OpenStore:
     from llama_index.vector_stores.lancedb import LanceDBVectorStore
 
+    folder = request.getfixturevalue("tmp_path") / "lancedb"
+
     def open_store(name: str) -> BasePydanticVectorStore:
-        mode = "append" if (folder / "lancedb" / f"{name}.lance").exists() else "create"
-        return LanceDBVectorStore(uri=str(folder / "lancedb"), table_name=name, mode=mode)
+        mode = "append" if (folder / f"{name}.lance").exists() else "create"
+        return LanceDBVectorStore(uri=str(folder), table_name=name, mode=mode)
 
     return open_store
 
 
-STORES = {"SimpleVectorStore": simple, "Qdrant `:memory:`": qdrant, "Chroma": chroma, "LanceDB": lancedb}
+def postgres(request: pytest.FixtureRequest) -> OpenStore:
+    stores = pytest.importorskip("llama_index.vector_stores.postgres")
+    server = f"postgres@/postgres?host={request.getfixturevalue('postgres')}"
+    options: dict[str, Any] = {
+        "connection_string": f"postgresql+psycopg2://{server}",
+        "async_connection_string": f"postgresql+asyncpg://{server}",
+        "embed_dim": DIMENSION,
+        # Without a pool no connection is left open that the server's end would cut.
+        "create_engine_kwargs": {"poolclass": NullPool},
+    }
+    test = uuid.uuid4().hex
+    return lambda name: stores.PGVectorStore(table_name=f"{name}_{test}", **options)
+
+
+STORES: dict[str, Callable[[pytest.FixtureRequest], OpenStore]] = {
+    "SimpleVectorStore": simple,
+    "Qdrant `:memory:`": qdrant,
+    "Chroma": chroma,
+    "LanceDB": lancedb,
+    "PGVectorStore": postgres,
+}
 
 
 def node_id(number: int) -> str:

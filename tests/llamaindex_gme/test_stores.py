@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,20 @@ def embedding() -> GMEEmbedding:
     return GMEEmbedding("tiny", device="cpu")
 
 
+MakeSetting = Callable[[str], Setting]
+
+
+@pytest.fixture
+def make_setting(
+    embedding: GMEEmbedding, gallery: Gallery, tmp_path: Path, request: pytest.FixtureRequest
+) -> MakeSetting:
+    return lambda name: Setting(STORES[name](request), embedding, gallery, tmp_path)
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("name", STORES)
-def test_store(name: str, operation: str, embedding: GMEEmbedding, gallery: Gallery, tmp_path: Path) -> None:
-    setting = Setting(STORES[name](tmp_path), embedding, gallery, tmp_path)
+def test_store(name: str, operation: str, make_setting: MakeSetting) -> None:
+    setting = make_setting(name)
     run = OPERATIONS[operation]
     check(run, setting, EXCEPTIONS.get((name, run), WORKS), FAILURES)
 
@@ -53,9 +64,9 @@ def test_the_documented_table_is_what_was_run() -> None:
 
 @pytest.mark.parametrize("name", STORES)
 def test_ranks_are_those_of_a_brute_force_search(
-    name: str, embedding: GMEEmbedding, tiny: SentenceTransformer, gallery: Gallery, tmp_path: Path
+    name: str, make_setting: MakeSetting, tiny: SentenceTransformer, gallery: Gallery
 ) -> None:
-    setting = Setting(STORES[name](tmp_path), embedding, gallery, tmp_path)
+    setting = make_setting(name)
     items: list[Any] = [{"image": path} for path in gallery.paths]
     items[HEART]["text"] = CAPTIONS[HEART]
     scores = tiny.encode_document([*items, TEXT]) @ tiny.encode_query({"text": CHANGE, "image": gallery.query})
@@ -64,13 +75,9 @@ def test_ranks_are_those_of_a_brute_force_search(
 
 
 @pytest.mark.parametrize("name", STORES)
-def test_retrieved_nodes_hold_their_image_and_text(
-    name: str, embedding: GMEEmbedding, gallery: Gallery, tmp_path: Path
-) -> None:
+def test_retrieved_nodes_hold_their_image_and_text(name: str, make_setting: MakeSetting, gallery: Gallery) -> None:
     """Bytes of an ``image_resource`` are the exception: LlamaIndex does not write them anywhere."""
-    retriever = MultimodalVectorIndexRetriever(
-        index_of(Setting(STORES[name](tmp_path), embedding, gallery, tmp_path)), similarity_top_k=6
-    )
+    retriever = MultimodalVectorIndexRetriever(index_of(make_setting(name)), similarity_top_k=6)
     found = {uuid.UUID(node.node.node_id).int: node.node for node in retriever.retrieve(TEXT)}
     assert node_item(found[0], 0) == {"text": None, "image": gallery.paths[0]}
     assert node_item(found[1], 0) == {"text": None, "image": gallery.paths[1]}
@@ -80,11 +87,9 @@ def test_retrieved_nodes_hold_their_image_and_text(
     assert node_item(found[5], 0) == {"text": TEXT}
 
 
-def test_cores_retriever_leaves_the_image_of_a_query_out(
-    embedding: GMEEmbedding, gallery: Gallery, tmp_path: Path
-) -> None:
+def test_cores_retriever_leaves_the_image_of_a_query_out(make_setting: MakeSetting, gallery: Gallery) -> None:
     """Why there is a retriever here."""
-    index = index_of(Setting(STORES["SimpleVectorStore"](tmp_path), embedding, gallery, tmp_path))
+    index = index_of(make_setting("SimpleVectorStore"))
     bundle = QueryBundle(CAPTIONS[STAR], image_path=str(gallery.query))
     core = index.as_retriever(similarity_top_k=6).retrieve(bundle)
     text_alone = MultimodalVectorIndexRetriever(index, similarity_top_k=6).retrieve(CAPTIONS[STAR])
