@@ -27,6 +27,7 @@ class Quirks:
         needs_uuids: Whether its ids are UUIDs and nothing else.
         id_entry: Where in the metadata it returns the id of a document, rather than as its id.
         own_metadata: Other entries that it adds to the metadata of what it finds.
+        no_filter: Whether its searches take a filter and leave it out without a word.
         scope: The part of a database that it is, where the database has each id once for all of its parts, and a row
             of the same id in another part would be overwritten.
     """
@@ -34,6 +35,7 @@ class Quirks:
     needs_uuids: bool = False
     id_entry: str = ""
     own_metadata: frozenset[str] = field(default_factory=frozenset)
+    no_filter: bool = False
     scope: str = ""
 
     def key_of(self, row_id: str) -> str:
@@ -59,9 +61,10 @@ _QDRANT = Quirks(needs_uuids=True, id_entry="_id", own_metadata=frozenset({"_col
 _QUIRKS = {
     "Qdrant": _QDRANT,
     "QdrantVectorStore": _QDRANT,
-    "PGVectorStore": Quirks(needs_uuids=True),
-    "AsyncPGVectorStore": Quirks(needs_uuids=True),
     "Milvus": Quirks(id_entry="pk"),
+    "DuckDB": Quirks(no_filter=True),
+    "SKLearnVectorStore": Quirks(no_filter=True),
+    "SQLiteVec": Quirks(no_filter=True),
 }
 
 

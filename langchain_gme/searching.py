@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from langchain_core.vectorstores import VectorStore
 from langchain_gme.content import text_of, to_item
 from langchain_gme.embeddings import GMEEmbeddings
 from langchain_gme.precomputed import serve_query
+from langchain_gme.quirks import quirks_of
 from st_modules import Place
 
 _BY_VECTOR = {
@@ -37,8 +38,10 @@ def search(store: VectorStore, embeddings: GMEEmbeddings, method: str, query: An
     Raises:
         InputError: The query cannot be embedded.
         NotImplementedError: The store has no such method.
+        ValueError: The store would leave the filter out.
         RuntimeError: The store searches in a way that cannot take an embedding from outside.
     """
+    _check_options(store, options)
     with _name_missing(store, method):
         if store.embeddings is not None and store.embeddings is not embeddings:
             return getattr(store, _by_vector(store, method))(embeddings.embed_query_multimodal(query), **options)
@@ -51,6 +54,7 @@ def search(store: VectorStore, embeddings: GMEEmbeddings, method: str, query: An
 
 async def asearch(store: VectorStore, embeddings: GMEEmbeddings, method: str, query: Any, **options: Any) -> Any:
     """Search without blocking the event loop; see :func:`search`."""
+    _check_options(store, options)
     with _name_missing(store, f"a{method}"):
         if store.embeddings is not None and store.embeddings is not embeddings:
             embedding = await embeddings.aembed_query_multimodal(query)
@@ -60,6 +64,11 @@ async def asearch(store: VectorStore, embeddings: GMEEmbeddings, method: str, qu
         text = text_of(to_item(query, Place(0, name="query")))
         with serve_query(embeddings, text, await embeddings.aembed_query_multimodal(query)):
             return await getattr(store, f"a{method}")(text, **options)
+
+
+def _check_options(store: VectorStore, options: Mapping[str, Any]) -> None:
+    if quirks_of(store).no_filter and options.get("filter") is not None:
+        raise ValueError(f"{type(store).__name__} ignores filter: search without one, or use another store.")
 
 
 def _by_vector(store: VectorStore, method: str) -> str:

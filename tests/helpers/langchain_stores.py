@@ -17,7 +17,7 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from sqlalchemy.pool import NullPool
 
-from langchain_gme import GMEEmbeddings, MultimodalRetriever, aadd_multimodal, add_multimodal
+from langchain_gme import GMEEmbeddings, MultimodalRetriever, MultimodalStore, aadd_multimodal, add_multimodal
 from tests.helpers.gallery import BLUE_CIRCLE, BLUE_STAR, CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
 from tests.helpers.store_tables import ABSENT, Failures, Operation, markdown
 
@@ -129,7 +129,8 @@ def sqlite_vec(embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> tup
     connection.enable_load_extension(True)
     extension.load(connection)
     request.addfinalizer(connection.close)
-    return SQLiteVec("pictures", connection, embeddings), _filter_by_number
+    # It does not say what its embeddings are.
+    return MultimodalStore(SQLiteVec("pictures", connection, embeddings), embeddings=embeddings), _filter_by_number
 
 
 def _new_name() -> str:
@@ -254,7 +255,7 @@ def filtered_search(setting: Setting) -> None:
 
 def diverse_search(setting: Setting) -> None:
     pictures = [setting.gallery.paths[BLUE_CIRCLE]] * 3
-    add_multimodal(setting.store, pictures, [{"number": BLUE_CIRCLE}] * 3, ids=list("abc"))
+    add_multimodal(setting.store, pictures, [{"number": BLUE_CIRCLE}] * 3, [str(uuid.uuid4()) for _ in pictures])
     add_pictures(setting)
     assert numbers(ask(setting, CAPTIONS[BLUE_CIRCLE], k=2)) == [BLUE_CIRCLE] * 2
     found = numbers(ask(setting, CAPTIONS[BLUE_CIRCLE], k=2, search_type="mmr", search_kwargs={"lambda_mult": 0.1}))
@@ -317,42 +318,30 @@ OPERATIONS: dict[str, Callable[[Setting], None]] = {
 FAILURES: Failures = {
     "fails (#33851)": (ValueError, "embeddings"),
     "`lambda_mult` inverted (#39052)": (AssertionError, "not the most diverse"),
-    "needs `fetch_k`": (AssertionError, "not the most diverse"),
-    "wants the metadata of the first call": (ValueError, "field 'image' does not exist"),
     "keeps both": (AssertionError, "rows are there twice"),
-    "an error": (Exception, "ids that already exist|[Dd]uplicate key"),
-    "needs `async_mode`": (AssertionError, "_async_engine not found"),
-    "no search by vector": (NotImplementedError, "^$"),
-    "tells no `embeddings`": (TypeError, "of type NoneType"),
+    "an error": (Exception, "[Dd]uplicate key"),
+    "needs `async_mode`": (Exception, "sync mode is turned on"),
+    "has none: refused": (ValueError, "ignores filter"),
+    "has none": (NotImplementedError, "does not implement|must be implemented"),
+    "needs `fetch_k`": (ValueError, "n_neighbors"),
 }
 # Chroma and LanceDB alone have any of these.
 _IMAGE_METHODS = (add_images, search_by_image, search_by_image_with_score)
-_VECTOR_SEARCHES = (
-    add_items,
-    add_in_turns,
-    text_search,
-    image_search,
-    composed_search,
-    filtered_search,
-    diverse_search,
-    async_use,
-)
 EXCEPTIONS: dict[tuple[str, Operation], str] = {
     **{(name, run): ABSENT for name in STORES if name not in ("Chroma", "LanceDB") for run in _IMAGE_METHODS},
     ("LanceDB", search_by_image): ABSENT,
     ("LanceDB", search_by_image_with_score): ABSENT,
     ("Chroma", search_by_image_with_score): "fails (#33851)",
     ("Qdrant", diverse_search): "`lambda_mult` inverted (#39052)",
-    ("PGVectorStore", diverse_search): "needs `fetch_k`",
     ("PGVector", async_use): "needs `async_mode`",
-    ("LanceDB", add_in_turns): "wants the metadata of the first call",
-    ("FAISS", add_again): "an error",
     ("DuckDB", add_again): "an error",
-    ("LanceDB", add_again): "keeps both",
+    ("DuckDB", diverse_search): "has none",
     ("SKLearnVectorStore", add_again): "keeps both",
-    **{(name, run): "no search by vector" for name in ("SKLearnVectorStore", "DuckDB") for run in _VECTOR_SEARCHES},
+    ("SKLearnVectorStore", diverse_search): "needs `fetch_k`",
+    ("SQLiteVec", add_again): "keeps both",
+    **{("SQLiteVec", run): "has none" for run in (diverse_search, delete)},
+    **{(name, filtered_search): "has none: refused" for name in ("SKLearnVectorStore", "DuckDB", "SQLiteVec")},
     **{(name, delete): ABSENT for name in ("SKLearnVectorStore", "DuckDB")},
-    **{("SQLiteVec", run): "tells no `embeddings`" for run in (add_again, delete, *_VECTOR_SEARCHES)},
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,16 +28,18 @@ class TestMultimodalStoreInMemory(VectorStoreIntegrationTests):
 
 class TestMultimodalStoreOnChroma(VectorStoreIntegrationTests):
     @pytest.fixture
-    def vectorstore(self, embeddings: GMEEmbeddings, tmp_path: Path) -> Generator[VectorStore, None, None]:
-        store: Any = chroma(embeddings, tmp_path)[0]
+    def vectorstore(
+        self, embeddings: GMEEmbeddings, request: pytest.FixtureRequest
+    ) -> Generator[VectorStore, None, None]:
+        store: Any = chroma(embeddings, request)[0]
         yield MultimodalStore(store)
         store.delete_collection()
 
 
 class TestMultimodalStoreOnQdrant(VectorStoreIntegrationTests):
     @pytest.fixture
-    def vectorstore(self, embeddings: GMEEmbeddings, tmp_path: Path) -> VectorStore:
-        return MultimodalStore(qdrant(embeddings, tmp_path)[0])
+    def vectorstore(self, embeddings: GMEEmbeddings, request: pytest.FixtureRequest) -> VectorStore:
+        return MultimodalStore(qdrant(embeddings, request)[0])
 
 
 class TestMultimodalRetriever(RetrieversIntegrationTests):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def test_items_with_the_same_text_keep_their_own_embeddings(
 
 def test_adding_texts_afterwards_embeds_them(setting: Setting, gallery: Gallery) -> None:
     add_pictures(setting)
-    setting.store.add_texts(["two small black crosses"], [{"number": 10, "image": "none"}])
+    setting.store.add_texts(["two small black crosses"], [{"number": 10, "image": ""}], ids=[str(uuid.uuid4())])
     assert numbers(setting.store.similarity_search("two small black crosses", k=1)) == [10]
 
 
@@ -342,18 +343,6 @@ def test_lancedb_overwrites_unless_it_is_told_to_append(embeddings: GMEEmbedding
     assert [document.page_content for document in store.similarity_search(CAPTIONS[0], k=4)] == [CAPTIONS[1]]
 
 
-def test_pgvectorstore_chooses_from_four_unless_it_is_told_how_many(
-    embeddings: GMEEmbeddings, gallery: Gallery, request: pytest.FixtureRequest
-) -> None:
-    """Why the documentation passes ``fetch_k``."""
-    setting = Setting(*STORES["PGVectorStore"](embeddings, request), gallery)
-    add_multimodal(setting.store, [gallery.paths[STAR]] * 4, [{"number": STAR}] * 4)
-    add_pictures(setting)
-    options: dict[str, Any] = {"k": 2, "search_type": "mmr"}
-    assert numbers(ask(setting, CAPTIONS[STAR], **options)) == [STAR, STAR]
-    assert numbers(ask(setting, CAPTIONS[STAR], search_kwargs={"fetch_k": 20}, **options)) != [STAR, STAR]
-
-
 def test_pgvectorstore_takes_any_id_where_its_column_is_text(embeddings: GMEEmbeddings, postgres: str) -> None:
     """What the documentation says to do where ids are no UUIDs."""
     package = pytest.importorskip("langchain_postgres")
@@ -370,9 +359,14 @@ def test_pgvector_has_one_row_of_an_id_in_all_its_collections(
 ) -> None:
     """Why the documentation recommends ``PGVectorStore``."""
     first, second = (STORES["PGVector"](embeddings, request)[0] for _ in range(2))
+    name = str(uuid.uuid4())
     for store, number in ((first, RED_CIRCLE), (second, STAR)):
-        add_multimodal(store, [gallery.paths[number]], [{"number": number}], ["a"])
+        add_multimodal(store, [gallery.paths[number]], [{"number": number}], [name])
     assert [numbers(store.similarity_search("a", k=2)) for store in (first, second)] == [[STAR], []]
+    first, second = (STORES["PGVector"](embeddings, request)[0] for _ in range(2))
+    ids = [add_multimodal(store, [gallery.paths[STAR]], [{"number": STAR}]) for store in (first, second)]
+    assert [numbers(store.similarity_search("a", k=2)) for store in (first, second)] == [[STAR], [STAR]]
+    assert ids[0] != ids[1], "ids that are made are of one collection"
 
 
 def test_milvus_drops_new_metadata_unless_its_fields_are_dynamic(
