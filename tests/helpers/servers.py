@@ -1,4 +1,4 @@
-"""Databases that a session of tests runs for itself, without anything on the machine but packages from PyPI."""
+"""Databases that the tests run for themselves, with nothing on the machine but packages from PyPI."""
 
 from __future__ import annotations
 
