@@ -29,7 +29,6 @@ from tests.helpers.langchain_stores import (
     STORES,
     Setting,
     add_pictures,
-    ask,
     image_search,
     numbers,
 )
@@ -367,6 +366,25 @@ def test_pgvector_has_one_row_of_an_id_in_all_its_collections(
     ids = [add_multimodal(store, [gallery.paths[STAR]], [{"number": STAR}]) for store in (first, second)]
     assert [numbers(store.similarity_search("a", k=2)) for store in (first, second)] == [[STAR], [STAR]]
     assert ids[0] != ids[1], "ids that are made are of one collection"
+
+
+def test_pgvector_is_used_with_await_where_it_is_made_for_it(
+    embeddings: GMEEmbeddings, gallery: Gallery, postgres: str
+) -> None:
+    """What the documentation says to do for ``await``."""
+    package = pytest.importorskip("langchain_postgres")
+    url = f"postgresql+psycopg://postgres@/postgres?host={postgres}"
+    options: dict[str, Any] = {"connection": url, "engine_args": {"poolclass": NullPool}, "async_mode": True}
+
+    async def add_and_ask() -> list[Document]:
+        store = package.PGVector(embeddings, collection_name=str(uuid.uuid4()), **options)
+        items, rows = list(gallery.paths), [{"number": number} for number in range(len(gallery.paths))]
+        assert await aadd_multimodal(store, items, rows) == await aadd_multimodal(store, items, rows)
+        return await MultimodalRetriever(vectorstore=store, k=6).ainvoke({"text": CHANGE, "image": gallery.query})
+
+    found = numbers(asyncio.run(add_and_ask()))
+    assert found[0] == BLUE_CIRCLE
+    assert sorted(found) == list(range(len(gallery.paths)))
 
 
 def test_milvus_drops_new_metadata_unless_its_fields_are_dynamic(
