@@ -22,6 +22,7 @@ from st_modules.errors import (
 
 if TYPE_CHECKING:
     from st_modules.encode.options import EncodeOptions
+    from st_modules.inputs.formats import image_suffixes
     from st_modules.inputs.images import ImageSource
     from st_modules.inputs.limits import ImageLimits
     from st_modules.integrations.embedder import Embedder
@@ -46,6 +47,7 @@ __all__ = [
     "Side",
     "UnknownModelError",
     "get_model",
+    "image_suffixes",
     "list_models",
     "register",
     "unregister",
@@ -61,6 +63,7 @@ __getattr__, __dir__ = lazy_names(
         "ImageSource": "inputs.images",
         "SentenceTransformer": "model",
         "Side": "prompts.templates",
+        "image_suffixes": "inputs.formats",
         "register": "model",
         "unregister": "model",
     },

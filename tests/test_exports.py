@@ -31,6 +31,7 @@ PUBLIC = {
         "Side",
         "UnknownModelError",
         "get_model",
+        "image_suffixes",
         "list_models",
         "register",
         "unregister",
@@ -46,7 +47,13 @@ PUBLIC = {
         "identify_images",
         "to_content_blocks",
     },
-    "llamaindex_gme": {"GMEEmbedding", "MultimodalVectorIndexRetriever", "identify_images"},
+    "llamaindex_gme": {
+        "GMEEmbedding",
+        "MultimodalNodeParser",
+        "MultimodalVectorIndexRetriever",
+        "identify_images",
+        "multimodal_readers",
+    },
 }
 LAZY = ["st_modules", "st_modules.evaluate", "st_modules.megapairs", "st_modules.train"]
 

@@ -37,6 +37,11 @@ _LONG_BASE64 = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9+][A-Za-z
 _LONGEST_PATH = 4096
 
 
+def image_suffixes() -> frozenset[str]:
+    """Return what the names of pictures end with, in lower case, of formats that cannot be read too."""
+    return IMAGE_SUFFIXES | _OTHER_SUFFIXES
+
+
 def begins_like_image(head: bytes) -> bool:
     """Whether a file begins as one of these formats does."""
     return _SIGNATURES.match(head) is not None
@@ -58,7 +63,7 @@ def looks_like_base64(text: str) -> bool:
 
 def has_image_suffix(path: str) -> bool:
     """Whether a path ends as those of images do, of formats that cannot be read too."""
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES | _OTHER_SUFFIXES
+    return os.path.splitext(path)[1].lower() in image_suffixes()
 
 
 def is_regular_file(path: str) -> bool:
