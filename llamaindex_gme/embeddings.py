@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llama_index.core.async_utils import run_jobs
 from llama_index.core.base.embeddings.base import Embedding, mean_agg
@@ -19,7 +19,8 @@ from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent,
 from llama_index.core.schema import BaseNode, QueryBundle
 from llama_index.core.utils import get_tqdm_iterable
 
-from llamaindex_gme.nodes import node_item
+from llamaindex_gme.batches import NodeBatch
+from llamaindex_gme.callers import refuse_dropped_images, refuse_left_out_images, uncached_images
 from st_modules import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # What belongs to the process that an embedding is in.
 _OF_THIS_PROCESS = frozenset({"callback_manager", "rate_limiter"})
+
+Valid: TypeAlias = tuple[list[Embedding | None], list[InputError]]
 
 dispatcher = get_dispatcher(__name__)
 
@@ -47,6 +50,8 @@ class GMEEmbedding(MultiModalEmbedding):
             ``SentenceTransformer``, in which case the embedding cannot be pickled.
         embed_batch_size: Inputs in one batch, which is also what an event reports; 32.
         fuse: ``False`` embeds the text of nodes only, as LlamaIndex's own embeddings do.
+        on_error: ``"skip"`` leaves out nodes that cannot be embedded, and logs them in one warning, where the embedding
+            is called on nodes; ``"raise"`` raises for the first of them.
         query_instruction: The instruction of queries.
         text_instruction: The instruction of texts and images, for models that have one.
         device: Where the model runs.
@@ -75,6 +80,7 @@ class GMEEmbedding(MultiModalEmbedding):
 
     embed_batch_size: int = Field(default=32, gt=0, le=2048)
     fuse: bool = True
+    on_error: Literal["raise", "skip"] = "raise"
     query_instruction: str | None = None
     text_instruction: str | None = None
     device: str | None = None
@@ -122,6 +128,10 @@ class GMEEmbedding(MultiModalEmbedding):
         fields = type(self).model_fields.keys() - _OF_THIS_PROCESS
         return partial(type(self), **{name: getattr(self, name) for name in fields}), ()
 
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """Return the fields, and where an ingestion cache asks, the pictures that its key would leave out."""
+        return {**super().to_dict(**kwargs), **uncached_images()}
+
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Embed what each node holds, and set its ``embedding``.
 
@@ -130,31 +140,38 @@ class GMEEmbedding(MultiModalEmbedding):
             **kwargs: ``show_progress``; whatever else LlamaIndex hands to transformations is for others.
 
         Returns:
-            The same nodes.
+            The same nodes; with ``on_error="skip"``, those of them that can be embedded.
 
         Raises:
-            InputError: A node's image cannot be read (the message has the node's place in ``nodes``), or a node holds
-                audio or video (the message has its id). No node has been given an embedding.
+            InputError: A node's image cannot be read, there is nothing in it, it holds audio or video, or a splitter
+                has dropped its document's picture; the message has the node's position in ``nodes`` and its id. No
+                node has been given an embedding.
         """
-        if not self.fuse:
-            return super().__call__(nodes, **kwargs)
-        items, texts, others = _node_items(nodes)
-        parsed = self._embedder.parse(items)
-        embeddings = self.get_text_embedding_batch([items[place]["text"] for place in texts], **kwargs)
-        embeddings += self._embed_batches([parsed[place] for place in others], kwargs.get("show_progress", False))
-        return _with_embeddings(nodes, [*texts, *others], embeddings)
+        batch = self._read(nodes)
+        others = [*batch.others.values()]
+        show_progress = kwargs.get("show_progress", False)
+        with batch.name_nodes([*batch.others]):
+            parsed = others if self.on_error == "skip" else self._embedder.parse(others)
+        with batch.name_nodes([*batch.texts]):
+            texts = self.get_text_embedding_batch([*batch.texts.values()], **kwargs)
+        if self.on_error == "skip":
+            return batch.finish(texts, *self._embed_valid_batches(others, show_progress))
+        with batch.name_nodes([*batch.others]):
+            return batch.finish(texts, self._embed_batches(parsed, show_progress))
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Embed what each node holds without blocking the event loop; see :meth:`__call__`."""
-        if not self.fuse:
-            return await super().acall(nodes, **kwargs)
-        items, texts, others = _node_items(nodes)
-        parsed = self._embedder.parse(items)
-        embeddings = await self.aget_text_embedding_batch([items[place]["text"] for place in texts], **kwargs)
-        embeddings += await self._aembed_batches(
-            [parsed[place] for place in others], kwargs.get("show_progress", False)
-        )
-        return _with_embeddings(nodes, [*texts, *others], embeddings)
+        batch = self._read(nodes)
+        others = [*batch.others.values()]
+        show_progress = kwargs.get("show_progress", False)
+        with batch.name_nodes([*batch.others]):
+            parsed = others if self.on_error == "skip" else self._embedder.parse(others)
+        with batch.name_nodes([*batch.texts]):
+            texts = await self.aget_text_embedding_batch([*batch.texts.values()], **kwargs)
+        if self.on_error == "skip":
+            return batch.finish(texts, *await self._aembed_valid_batches(others, show_progress))
+        with batch.name_nodes([*batch.others]):
+            return batch.finish(texts, await self._aembed_batches(parsed, show_progress))
 
     def get_query_embedding(self, query: str) -> Embedding:
         """Embed a text on the query side. ``embeddings_cache`` is left out: it would return a document's embedding."""
@@ -201,14 +218,14 @@ class GMEEmbedding(MultiModalEmbedding):
         Raises:
             InputError: Something is no text; the message has its place in ``texts``.
         """
-        self._embedder.check_texts(_as_list(texts))
+        self._check_texts(texts)
         return super().get_text_embedding_batch(texts, show_progress, **kwargs)
 
     async def aget_text_embedding_batch(
         self, texts: list[str], show_progress: bool = False, **kwargs: Any
     ) -> list[Embedding]:
         """Embed texts on the document side, off the event loop; see :meth:`get_text_embedding_batch`."""
-        self._embedder.check_texts(_as_list(texts))
+        self._check_texts(texts)
         return await super().aget_text_embedding_batch(texts, show_progress, **kwargs)
 
     def get_image_embedding(self, img_file_path: Any) -> Embedding:
@@ -264,6 +281,11 @@ class GMEEmbedding(MultiModalEmbedding):
     async def _aget_image_embedding(self, img_file_path: Any) -> Embedding:
         return (await self._aembed(_image_items([img_file_path]), "document"))[0]
 
+    def _check_texts(self, texts: list[str]) -> None:
+        self._embedder.check_texts(_as_list(texts))
+        if self.fuse:
+            refuse_left_out_images()
+
     def _without_cache(self) -> GMEEmbedding:
         return self if self.embeddings_cache is None else self.model_copy(update={"embeddings_cache": None})
 
@@ -276,14 +298,49 @@ class GMEEmbedding(MultiModalEmbedding):
         return embeddings
 
     async def _aembed_batches(self, items: Sequence[Any], show_progress: bool = False) -> list[Embedding]:
-        jobs = [self._aembed_batch(batch) for batch in self._batches(items)]
-        found = await run_jobs(jobs, show_progress, self.num_workers or max(1, len(jobs)), desc="Generating embeddings")
+        found = await self._run_jobs([self._aembed_batch(batch) for batch in self._batches(items)], show_progress)
         return [embedding for embeddings in found for embedding in embeddings]
+
+    async def _run_jobs(self, jobs: list[Any], show_progress: bool) -> list[Any]:
+        return await run_jobs(jobs, show_progress, self.num_workers or max(1, len(jobs)), desc="Generating embeddings")
 
     async def _aembed_batch(self, items: Sequence[Any]) -> list[Embedding]:
         with self._event(items) as embeddings:
             embeddings += await self._aembed(items, "document")
         return embeddings
+
+    def _embed_valid_batches(self, items: Sequence[Any], show_progress: bool) -> Valid:
+        found: list[Valid] = []
+        for batch in get_tqdm_iterable(self._batches(items), show_progress, "Generating embeddings"):
+            with self._event(batch) as embeddings:
+                found.append(self._embedder.embed_valid(batch, "document", **self._options("document")))
+                embeddings += found[-1][0]
+        return self._join(found)
+
+    async def _aembed_valid_batches(self, items: Sequence[Any], show_progress: bool) -> Valid:
+        jobs = [self._aembed_valid_batch(batch) for batch in self._batches(items)]
+        return self._join(await self._run_jobs(jobs, show_progress))
+
+    async def _aembed_valid_batch(self, items: Sequence[Any]) -> Valid:
+        with self._event(items) as embeddings:
+            found = await self._embedder.aembed_valid(
+                items, "document", delay=self.batch_delay, **self._options("document")
+            )
+            embeddings += found[0]
+        return found
+
+    def _join(self, batches: Sequence[Valid]) -> Valid:
+        return (
+            [embedding for embeddings, _ in batches for embedding in embeddings],
+            [error.shift(n * self.embed_batch_size) for n, (_, errors) in enumerate(batches) for error in errors],
+        )
+
+    def _read(self, nodes: Sequence[BaseNode]) -> NodeBatch:
+        """Find out what each node holds; raises where that cannot be embedded, unless it is to be left out."""
+        if self.fuse:
+            refuse_dropped_images(nodes)
+        skips = self.on_error == "skip"
+        return NodeBatch(nodes, fuse=self.fuse, skips=skips, check_texts=self._embedder.check_texts)
 
     def _batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
         return [items[start : start + self.embed_batch_size] for start in range(0, len(items), self.embed_batch_size)]
@@ -300,14 +357,15 @@ class GMEEmbedding(MultiModalEmbedding):
         return {"batch_size": self.embed_batch_size, "show_progress_bar": False, **self.encode_kwargs, **prompt}
 
     @contextmanager
-    def _event(self, items: Sequence[Any]) -> Generator[list[Embedding], None, None]:
+    def _event(self, items: Sequence[Any]) -> Generator[list[Embedding | None], None, None]:
         """Core's events around embedding items, for what core has no method for; the embeddings go into the list."""
-        embeddings: list[Embedding] = []
-        chunks = [_describe(item) for item in items]
+        found: list[Embedding | None] = []
         payload = self.to_payload()
         dispatcher.event(EmbeddingStartEvent(model_dict=payload))
         with self.callback_manager.event(CBEventType.EMBEDDING, payload={EventPayload.SERIALIZED: payload}) as event:
-            yield embeddings
+            yield found
+            pairs = [(_describe(item), each) for item, each in zip(items, found, strict=True) if each is not None]
+            chunks, embeddings = [chunk for chunk, _ in pairs], [embedding for _, embedding in pairs]
             event.on_end(payload={EventPayload.CHUNKS: chunks, EventPayload.EMBEDDINGS: embeddings})
         dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=embeddings))
 
@@ -326,14 +384,6 @@ def _as_list(values: Sequence[Any]) -> list[Any]:
     return list(values)
 
 
-def _node_items(nodes: Sequence[BaseNode]) -> tuple[list[dict[str, Any]], list[int], list[int]]:
-    """What the nodes hold, the places of those with a text alone, and the places of the others."""
-    items = [node_item(node, index) for index, node in enumerate(nodes)]
-    texts = [place for place, item in enumerate(items) if item.get("image") is None]
-    others = [place for place, item in enumerate(items) if item.get("image") is not None]
-    return items, texts, others
-
-
 def _query_items(query: QueryBundle) -> list[dict[str, Any]]:
     return [{"text": text, "image": query.image_path} for text in query.embedding_strs or [None]]
 
@@ -342,11 +392,3 @@ def _describe(item: Any) -> str:
     """An item as events report it."""
     parts = (item.get("text"), item.get("image")) if isinstance(item, dict) else (item.text, *item.images)
     return " ".join(str(part) for part in parts if part)
-
-
-def _with_embeddings(
-    nodes: Sequence[BaseNode], places: Sequence[int], embeddings: Sequence[Embedding]
-) -> Sequence[BaseNode]:
-    for place, embedding in zip(places, embeddings, strict=True):
-        nodes[place].embedding = embedding
-    return nodes

@@ -3,100 +3,190 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llama_index.core.schema import BaseNode, ImageNode, MediaResource, MetadataMode, Node
+from llama_index.core.schema import BaseNode, ImageNode, IndexNode, MediaResource, MetadataMode, Node, TextNode
 
-from st_modules import ImageError, InputError, Place
+from st_modules import ImageSource, InputError, Place
 
 IMAGE_ID = "image_sha256"
 """Key of the metadata entry that :func:`identify_images` adds."""
 
 AnyNode = TypeVar("AnyNode", bound=BaseNode)
 
+# A MediaResource makes a Path of the path that it is given, and Path makes one slash of two.
+_ADDRESS = re.compile(r"(https?:)/+|file:/", re.IGNORECASE)
 
-def node_item(node: BaseNode, index: int) -> dict[str, Any]:
+
+def node_place(node: BaseNode, index: int) -> Place:
+    """Return what errors call a node: its position among the nodes of the call, and its id."""
+    return Place(index, name=f"item {index}, node {node.node_id}")
+
+
+def node_item(node: BaseNode, index: int, *, fuse: bool = True) -> dict[str, Any]:
     """Return what ``encode`` takes for a node.
 
-    The text is core's, with the node's metadata; but where a node has an image and no text of its own, its metadata
-    alone is not taken for one.
+    The text is core's, with the node's metadata. Metadata alone is a text where the node is a ``TextNode``, as in core;
+    it says nothing of a picture, and is not taken for the text of a node that is made for one.
 
     Args:
         node: The node.
         index: Its position among the nodes of the call, for errors.
+        fuse: Whether its image counts.
 
     Raises:
-        InputError: The node holds audio or video.
+        InputError: There is nothing in the node, it has lost its image, or it holds audio or video.
     """
-    for kind in ("audio", "video"):
-        if isinstance(node, Node) and getattr(node, f"{kind}_resource") is not None:
-            place = Place(index, name=f"node {node.node_id}")
-            raise InputError(f"it holds {kind}, which cannot be embedded; take it out", place)
+    place = node_place(node, index)
     image = node_image(node)
-    if image is None:
-        return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
-    has_text = bool(node.get_content(metadata_mode=MetadataMode.NONE).strip())
-    return {"text": node.get_content(metadata_mode=MetadataMode.EMBED) if has_text else None, "image": image}
+    has_text = has_own_text(node)
+    if fuse:
+        for kind in ("audio", "video"):
+            if isinstance(node, Node) and getattr(node, f"{kind}_resource") is not None:
+                raise InputError(f"it holds {kind}, which cannot be embedded; take it out", place)
+        if image is None and IMAGE_ID in node.metadata:
+            raise InputError(
+                "its image is lost, by a splitter that keeps texts alone or a store that keeps no bytes; split with "
+                "MultimodalNodeParser(splitter), and give images by path, URL or base64",
+                place,
+            )
+        if image is not None:
+            return {"text": node.get_content(metadata_mode=MetadataMode.EMBED) if has_text else None, "image": image}
+    elif image is not None and not has_text:
+        raise InputError("it has no text, and fuse=False embeds texts alone; leave it out", place)
+    text = node.get_content(metadata_mode=MetadataMode.EMBED)
+    if not text.strip() or (not has_text and isinstance(node, (Node, ImageNode))):
+        raise InputError("it has neither text nor image; leave it out or give it one", place)
+    return {"text": text}
+
+
+def has_own_text(node: BaseNode) -> bool:
+    """Whether a node has a text besides its metadata."""
+    return bool(node.get_content(metadata_mode=MetadataMode.NONE).strip())
 
 
 def node_image(node: BaseNode) -> str | Path | None:
     """Return a node's image as a data URI, a path or a URL, in core's order of preference; None where it has none."""
     if isinstance(node, ImageNode):
-        if node.image is not None:
-            return _data_uri(node.image)
-        return Path(node.image_path) if node.image_path is not None else _url(node.image_url)
+        return _first_image(node.image, node.image_path, node.image_url)
     if isinstance(node, Node) and isinstance(resource := node.image_resource, MediaResource):
-        if resource.data is not None:
-            return _data_uri(resource.data.decode())
-        return resource.path if resource.path is not None else _url(resource.url)
+        return _first_image(resource.data and resource.data.decode(), resource.path, resource.url)
     return None
 
 
-def identify_images(nodes: Sequence[AnyNode]) -> list[AnyNode]:
-    """Return copies of nodes or documents that an ingestion cache can tell apart by their images.
+def as_image_node(node: BaseNode, picture: BaseNode) -> BaseNode:
+    """Return an ``ImageNode`` of a node's text, and of another's or its own image.
 
-    The cache of LlamaIndex's ``IngestionPipeline`` goes by the text of nodes alone: two images without a text have one
-    key, and the second gets the first one's embedding. This adds the SHA-256 of the image's bytes (of its address, for
-    a URL) to the metadata, where the cache sees it; it is kept out of the text that is embedded and of what a language
-    model reads. Call it on what you hand to ``pipeline.run``.
+    Args:
+        node: The node; one that is no ``TextNode``, or a reference to something else, is returned as it is.
+        picture: What has the image.
+    """
+    if not isinstance(node, TextNode) or isinstance(node, IndexNode):
+        return node
+    fields = {name: getattr(node, name) for name in TextNode.model_fields if name != "metadata_separator"}
+    return ImageNode(**fields, metadata_seperator=node.metadata_separator, **_image_fields(picture))
+
+
+def as_text_node(node: BaseNode) -> TextNode:
+    """Return a ``TextNode`` of a node's text, metadata and relationships."""
+    templates = {"text_template": node.text_template} if isinstance(node, Node) else {}
+    return TextNode(
+        id_=node.node_id,
+        text=node.get_content(metadata_mode=MetadataMode.NONE),
+        embedding=node.embedding,
+        metadata=node.metadata,
+        excluded_embed_metadata_keys=node.excluded_embed_metadata_keys,
+        excluded_llm_metadata_keys=node.excluded_llm_metadata_keys,
+        relationships=node.relationships,
+        metadata_template=node.metadata_template,
+        metadata_seperator=node.metadata_separator,
+        **templates,
+    )
+
+
+def image_address(path: str) -> str | Path:
+    """Return what stands in the place of an image's path: a path, or a URL with both of its slashes."""
+    if not (found := _ADDRESS.match(path)):
+        return Path(path)
+    return f"{found[1]}//{path[found.end() :]}" if found[1] else path
+
+
+def identify_images(nodes: Sequence[AnyNode]) -> list[AnyNode]:
+    """Return copies of nodes or documents that are told apart by their images.
+
+    Core's document stores go by the hash of a document, in which an image is its path; where the file changes, the
+    document does not. This adds the SHA-256 of the image's bytes (of its address, for an http(s) URL, which is not
+    fetched) to the metadata, where hashes and caches see it; it is kept out of what is embedded and of what a language
+    model reads. Call it on what you hand to ``pipeline.run`` or ``index.refresh_ref_docs``.
 
     Args:
         nodes: Nodes or documents; those without an image are returned as they are.
 
     Raises:
-        ImageError: An image file cannot be read.
+        ImageError: An image cannot be read, or is over ``st_modules.ImageLimits``; the message has the node's position
+            and id.
     """
-    return [_identify(node) for node in nodes]
+    return [node if node_image(node) is None else _identify(node, index) for index, node in enumerate(nodes)]
 
 
-def _identify(node: AnyNode) -> AnyNode:
+def image_id(image: str | Path, place: Place | str) -> str:
+    """Return the SHA-256 of an image's bytes, or of an http(s) URL.
+
+    Raises:
+        ImageError: It cannot be read, or is over ``st_modules.ImageLimits``.
+    """
+    if isinstance(image, str) and image[:4].lower() == "http":
+        return hashlib.sha256(image.encode()).hexdigest()
+    return ImageSource(image, place).digest("sha256").hex()
+
+
+def mark_image(node: BaseNode, identity: str) -> None:
+    """Write the identity of a node's image into its metadata.
+
+    Where there is a text it is no part of what is embedded. Where there is none it has to be: core's index leaves out
+    nodes of which the text to embed is empty. ``node_item`` takes metadata alone for no text.
+    """
+    node.metadata = {**node.metadata, IMAGE_ID: identity}
+    hidden = [key for key in node.excluded_embed_metadata_keys if key != IMAGE_ID]
+    node.excluded_embed_metadata_keys = [*hidden, IMAGE_ID] if has_own_text(node) else hidden
+    if IMAGE_ID not in node.excluded_llm_metadata_keys:
+        node.excluded_llm_metadata_keys = [*node.excluded_llm_metadata_keys, IMAGE_ID]
+    if isinstance(node, Node) and node.text_resource is None:
+        node.text_resource = MediaResource(text="")  # without one, core leaves the metadata out of the content
+
+
+def _identify(node: AnyNode, index: int) -> AnyNode:
     image = node_image(node)
-    if image is None:
-        return node
+    assert image is not None
     copy = node.model_copy(deep=True)
-    copy.metadata[IMAGE_ID] = hashlib.sha256(_bytes(node, image)).hexdigest()
-    for excluded in (copy.excluded_embed_metadata_keys, copy.excluded_llm_metadata_keys):
-        if IMAGE_ID not in excluded:
-            excluded.append(IMAGE_ID)
-    if isinstance(copy, Node) and copy.text_resource is None:
-        copy.text_resource = MediaResource(text="")  # without one, core leaves the metadata out of the content
+    mark_image(copy, image_id(image, node_place(node, index)))
     return copy
 
 
-def _bytes(node: BaseNode, image: str | Path) -> bytes:
-    if isinstance(image, str):
-        return image.encode()
-    try:
-        return image.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{image}: {error.strerror}; check the path", f"node {node.node_id}") from error
+def _first_image(data: str | None, path: object, url: object) -> str | Path | None:
+    if data:
+        return data if data.startswith("data:") else f"data:image/*;base64,{data}"
+    if path:
+        return path if isinstance(path, str) and path.startswith("data:") else image_address(str(path))
+    return _url(url)
 
 
-def _data_uri(image: str) -> str:
-    return image if image.startswith("data:") else f"data:image/*;base64,{image}"
+def _image_fields(node: BaseNode) -> dict[str, Any]:
+    if isinstance(node, ImageNode):
+        return {name: getattr(node, name) for name in ("image", "image_path", "image_url", "image_mimetype")}
+    resource = node.image_resource if isinstance(node, Node) else None
+    if resource is None:
+        return {}
+    return {
+        "image": resource.data.decode() if resource.data else None,
+        "image_path": None if resource.path is None else str(image_address(str(resource.path))),
+        "image_url": _url(resource.url),
+        "image_mimetype": resource.mimetype,
+    }
 
 
 def _url(url: object) -> str | None:
-    return None if url is None else str(url)
+    return str(url) if url else None

@@ -32,7 +32,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from PIL import Image
 from pydantic import AnyUrl, ValidationError
 
-from llamaindex_gme import GMEEmbedding
+from llamaindex_gme import GMEEmbedding, MultimodalNodeParser, identify_images
 from st_modules import InputError, SentenceTransformer
 from tests.helpers.gallery import CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
 from tests.helpers.loopback import Server
@@ -185,7 +185,7 @@ def nodes_of_every_kind(gallery: Gallery) -> Nodes:
     page: dict[str, Any] = {"metadata": {"page": 7}}
     return {
         "text": (TextNode(text=text), {"text": text}),
-        "text, empty": (TextNode(text=""), {"text": ""}),
+        "text, empty, metadata": (TextNode(text="", metadata={"page": 7}), {"text": "page: 7"}),
         "text with metadata": (TextNode(text=text, metadata={"page": 7}), {"text": f"page: 7\n\n{text}"}),
         "index": (IndexNode(text=text, index_id="a"), {"text": text}),
         "document": (Document(text=text), {"text": text}),
@@ -233,6 +233,130 @@ async def test_a_node_is_embedded_with_all_that_it_holds(
     node.embedding = None
     await embedding.acall([node])
     assert_same(node.embedding, expected)
+
+
+NOTHING: dict[str, BaseNode] = {
+    "image node": ImageNode(id_="n"),
+    "image node with metadata": ImageNode(id_="n", metadata={"page": 7}),
+    "image node of empty strings": ImageNode(id_="n", image="", image_path="", image_url=""),
+    "node": Node(id_="n"),
+    "node without an image in its resource": Node(id_="n", image_resource=MediaResource(), metadata={"page": 7}),
+    "node of a blank text": Node(id_="n", text_resource=MediaResource(text=" "), metadata={"page": 7}),
+    "document": Document(id_="n"),
+    "text": TextNode(id_="n", text=""),
+    "blank text": TextNode(id_="n", text=" \n"),
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+async def test_a_node_with_nothing_in_it_is_named(embedding: GMEEmbedding, kind: str) -> None:
+    nodes = [TextNode(text="a"), NOTHING[kind]]
+    with pytest.raises(InputError, match="item 1, node n: it has neither text nor image; leave it out") as caught:
+        embedding(nodes)
+    assert caught.value.index == 1
+    with pytest.raises(InputError, match="item 1, node n: it has neither"):
+        await embedding.acall(nodes)
+    with pytest.raises(InputError, match="item 1, node n: it has neither"):
+        GMEEmbedding("tiny", device="cpu", fuse=False)(nodes)
+
+
+def test_a_picture_without_text_is_refused_where_texts_alone_are_embedded(gallery: Gallery) -> None:
+    (picture,) = identify_images([ImageNode(id_="n", image_path=str(gallery.query))])
+    with pytest.raises(InputError, match="item 0, node n: it has no text, and fuse=False embeds texts alone"):
+        GMEEmbedding("tiny", device="cpu", fuse=False)([picture])
+
+
+def addresses(url: str) -> dict[str, BaseNode]:
+    return {
+        "ImageNode": ImageNode(image_path=url),
+        "Node": Node(image_resource=MediaResource(path=Path(url))),
+        "image_url": ImageNode(image_url=url),
+        "Document": Document(image_resource=MediaResource(path=Path(url))),
+    }
+
+
+@pytest.mark.parametrize("kind", addresses(""))
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_an_address_in_the_place_of_a_path_stays_whole(
+    tiny: SentenceTransformer, gallery: Gallery, server: Server, scheme: str, kind: str
+) -> None:
+    path = gallery.paths[STAR]
+    server.routes["/a//star.png"] = server.routes["/a/star.png"] = lambda handler: handler.answer(path.read_bytes())
+    url = server.url("/a/star.png") if scheme == "http" else path.as_uri()
+    embedding = GMEEmbedding("tiny", device="cpu", model_kwargs={"allow_private_hosts": True})
+    (expected,) = tiny.encode_document([path])
+    assert_same(embedding([addresses(url)[kind]])[0].embedding, expected)
+    (chunk,) = embedding(MultimodalNodeParser()([addresses(url)[kind]]))
+    assert_same(chunk.embedding, expected)
+    assert_same(embedding.get_multimodal_query_embedding(QueryBundle("", image_path=url)), tiny.encode_query(path))
+
+
+def left_out(gallery: Gallery, folder: Path) -> list[BaseNode]:
+    (folder / "damaged.png").write_bytes(gallery.query.read_bytes()[:-40])
+    return [
+        ImageNode(id_="missing", image_path="missing.png"),
+        ImageNode(id_="damaged", image_path=str(folder / "damaged.png"), text="a"),
+        ImageNode(id_="empty"),
+        TextNode(id_="surrogate", text="\ud83d"),
+        Node(id_="sound", audio_resource=MediaResource(data=b"a")),
+    ]
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+async def test_nodes_that_cannot_be_embedded_are_left_out_and_logged_once(
+    tiny: SentenceTransformer,
+    gallery: Gallery,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    batch_size: int,
+    fuse: bool,
+) -> None:
+    embedding = GMEEmbedding("tiny", device="cpu", on_error="skip", embed_batch_size=batch_size, fuse=fuse)
+    bad = left_out(gallery, tmp_path)
+    good = [TextNode(text=CAPTIONS[0]), *(ImageNode(image_path=str(path), text="a") for path in gallery.paths[:4])]
+    nodes = [node for pair in zip(bad, good, strict=True) for node in pair]
+    items: list[Any] = [CAPTIONS[0], *({"image": path, "text": "a"} if fuse else "a" for path in gallery.paths[:4])]
+    with caplog.at_level("WARNING", "llamaindex_gme"):
+        found = list(embedding(nodes))
+    if not fuse:  # the text of a picture that is damaged is embedded
+        assert [node.node_id for node in found if node in bad] == ["damaged"]
+        found = [node for node in found if node in good]
+        bad = [node for node in bad if node.node_id != "damaged"]
+    assert all(one is other for one, other in zip(found, good, strict=True))
+    assert_same([node.embedding for node in found], tiny.encode_document(items))
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith(f"{len(bad)} of 10 nodes are left out")
+    assert [f"item {nodes.index(node)}, node {node.node_id}: " in message for node in bad] == [True] * len(bad)
+    assert [node.embedding for node in bad] == [None] * len(bad)
+    again = await embedding.acall(nodes, show_progress=True)
+    assert [node.node_id for node in again if node in good] == [node.node_id for node in good]
+    assert len(caplog.records) == 2
+
+
+def test_what_is_left_out_is_counted_in_full_and_listed_in_part(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    embedding = GMEEmbedding("tiny", device="cpu", on_error="skip")
+    assert embedding([ImageNode(image_path=f"{'x' * 100}{number}.png") for number in range(3000)]) == []
+    message = caplog.records[-1].getMessage()
+    assert message.startswith("3000 of 3000 nodes are left out")
+    assert len(message) < 30_000
+    listed = message.count("no such file")
+    assert message.endswith(f"; and {3000 - listed} more")
+
+
+def test_nothing_is_logged_where_nothing_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    nodes = [TextNode(text="a")]
+    assert GMEEmbedding("tiny", device="cpu", on_error="skip")(nodes) is nodes
+    assert caplog.records == []
+
+
+def test_events_report_what_was_embedded_alone(gallery: Gallery, recorder: Recorder) -> None:
+    embedding = GMEEmbedding("tiny", device="cpu", on_error="skip")
+    embedding([ImageNode(image_path="missing.png"), ImageNode(image_path=str(gallery.query))])
+    assert [chunk for event in recorder.of(EmbeddingEndEvent) for chunk in event.chunks] == [str(gallery.query)]
 
 
 async def test_nodes_of_every_kind_mix(tiny: SentenceTransformer, gallery: Gallery) -> None:
@@ -368,13 +492,20 @@ def test_the_cache_is_for_texts_and_never_answers_a_query(tiny: SentenceTransfor
         (lambda e: e.get_image_embedding_batch("{good}"), "A str where a list belongs"),
         (lambda e: e.get_multimodal_query_embedding(QueryBundle("")), "it has neither text nor image"),
         (lambda e: e.get_multimodal_query_embedding(QueryBundle("a", image_path="missing.png")), r"missing\.png"),
-        (lambda e: e([TextNode(text="a"), ImageNode(image_path="missing.png")]), r"item 1: missing\.png: no such file"),
-        (lambda e: e([TextNode(text="a"), ImageNode(image="!")]), "item 1: .*base64 is damaged"),
-        (lambda e: e([Node(id_="n", audio_resource=MediaResource(data=b"a"))]), "node n: it holds audio"),
+        (
+            lambda e: e([TextNode(text="a"), ImageNode(image_path="missing.png")]),
+            r"item 1, node \S+: missing\.png: no such file",
+        ),
+        (lambda e: e([TextNode(text="a"), ImageNode(id_="n", image="!")]), "item 1, node n: .*base64 is damaged"),
+        (lambda e: e([TextNode(text="a"), TextNode(id_="n", text="\ud83d")]), "item 1, node n: character 0"),
+        (lambda e: e([Node(id_="n", audio_resource=MediaResource(data=b"a"))]), "item 0, node n: it holds audio"),
         (lambda e: e([Node(id_="n", video_resource=MediaResource(data=b"a"))]), "node n: it holds video"),
         (lambda e: asyncio.run(e.aget_text_embedding_batch(["a", None])), "item 1: it has neither text nor image"),
         (lambda e: asyncio.run(e.aget_image_embedding_batch(["{good}"] * 40 + ["missing.png"])), "item 40: missing"),
-        (lambda e: asyncio.run(e.acall([TextNode(text="a"), ImageNode(image_path="missing.png")])), "item 1: missing"),
+        (
+            lambda e: asyncio.run(e.acall([TextNode(text="a"), ImageNode(image_path="missing.png")])),
+            "item 1, node .*: miss",
+        ),
         (lambda e: asyncio.run(e.aget_query_embedding(3)), '"text": of type int'),
     ],
 )

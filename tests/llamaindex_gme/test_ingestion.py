@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from llama_index.core import VectorStoreIndex
+from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.schema import (
@@ -23,10 +24,11 @@ from llama_index.core.schema import (
 )
 from llama_index.core.storage.docstore import SimpleDocumentStore
 
-from llamaindex_gme import GMEEmbedding, identify_images
+from llamaindex_gme import GMEEmbedding, MultimodalNodeParser, identify_images
 from llamaindex_gme.nodes import IMAGE_ID
 from st_modules import ImageError, SentenceTransformer
 from tests.helpers.gallery import CAPTIONS, RED_CIRCLE, STAR, Gallery
+from tests.helpers.loopback import Server
 from tests.helpers.references import TOLERANCE
 
 
@@ -69,11 +71,42 @@ def ingested_one_by_one(pipeline: IngestionPipeline, nodes: Sequence[BaseNode]) 
     return [pipeline.run(nodes=[node])[0] for node in nodes]
 
 
+@pytest.mark.parametrize("parser", [None, MultimodalNodeParser()], ids=["embedding", "parser and embedding"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_cache_mixes_up_pictures_without_text(embedding: GMEEmbedding, gallery: Gallery, kind: str) -> None:
-    """run-llama/llama_index#23002: the key is made of the text alone. If this fails, the recipe is not needed."""
-    first, second = ingested_one_by_one(IngestionPipeline(transformations=[embedding]), pictures(kind, gallery))
+async def test_the_cache_tells_pictures_without_text_apart(
+    embedding: GMEEmbedding, tiny: SentenceTransformer, gallery: Gallery, kind: str, parser: MultimodalNodeParser | None
+) -> None:
+    """Of itself it does not (run-llama/llama_index#23002): its key is made of the text alone."""
+    expected = tiny.encode_document([gallery.paths[RED_CIRCLE], gallery.paths[STAR]])
+    pipeline = IngestionPipeline(transformations=[parser, embedding] if parser else [embedding])
+    found = ingested_one_by_one(pipeline, pictures(kind, gallery))
+    np.testing.assert_allclose(embeddings_of(found), expected, atol=TOLERANCE)
+    again = [(await pipeline.arun(nodes=[node]))[0] for node in pictures(kind, gallery)]
+    assert [node.node_id for node in again] == [node.node_id for node in found]
+
+
+def test_the_cache_of_other_embeddings_mixes_them_up(gallery: Gallery) -> None:
+    """Why the fields of ours say which pictures there are. If this fails, they need not."""
+    pipeline = IngestionPipeline(transformations=[MockEmbedding(embed_dim=4)])
+    first, second = ingested_one_by_one(pipeline, pictures("ImageDocument", gallery))
     assert second.node_id == first.node_id
+
+
+def test_the_cache_goes_by_the_content_of_a_picture(
+    embedding: GMEEmbedding, tiny: SentenceTransformer, gallery: Gallery, tmp_path: Path
+) -> None:
+    path = tmp_path / "picture.png"
+    pipeline = IngestionPipeline(transformations=[MultimodalNodeParser(), embedding])
+    for number in (RED_CIRCLE, STAR):
+        path.write_bytes(gallery.paths[number].read_bytes())
+        (node,) = pipeline.run(documents=[Document(text="a", image_resource=MediaResource(path=path))])
+        expected = tiny.encode_document([{"text": "a", "image": path}])
+        np.testing.assert_allclose(embeddings_of([node]), expected, atol=TOLERANCE)
+
+
+def test_the_fields_name_pictures_for_a_cache_alone(embedding: GMEEmbedding) -> None:
+    assert "images" not in embedding.to_dict()
+    assert "images" not in MultimodalNodeParser().to_dict()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,8 +175,49 @@ def test_the_callers_nodes_are_not_changed_and_twice_is_once(gallery: Gallery) -
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(ImageError, match=r"node n: missing\.png: No such file or directory; check the path"):
-        identify_images([ImageNode(id_="n", image_path="missing.png")])
+    with pytest.raises(ImageError, match=r"item 1, node n: missing\.png: no such file") as caught:
+        identify_images([TextNode(text="a"), ImageNode(id_="n", image_path="missing.png")])
+    assert caught.value.index == 1
+
+
+def test_what_an_image_costs_has_limits(tmp_path: Path) -> None:
+    (tmp_path / "long.png").touch()
+    os.truncate(tmp_path / "long.png", 10**12)
+    os.mkfifo(tmp_path / "fifo")
+    for path in ("/dev/zero", tmp_path / "fifo", tmp_path, tmp_path / "long.png"):
+        for node in (ImageNode(id_="n", image_path=str(path)), Node(id_="n", image_resource=MediaResource(path=path))):
+            with pytest.raises(ImageError, match="item 0, node n: .*(not a regular file|over the limit)"):
+                identify_images([node])
+
+
+def test_the_identity_is_of_the_bytes_in_every_form(gallery: Gallery) -> None:
+    path, encoded = gallery.paths[STAR], gallery.base64(STAR)
+    nodes: list[BaseNode] = [
+        ImageNode(image_path=str(path)),
+        ImageNode(image_url=path.as_uri()),
+        ImageNode(image=encoded),
+        ImageNode(image=f"data:image/png;base64,{encoded}"),
+        Node(image_resource=MediaResource(data=path.read_bytes())),
+        Node(image_resource=MediaResource(path=path)),
+        ImageDocument(image=encoded),
+    ]
+    identities = {node.metadata[IMAGE_ID] for node in identify_images(nodes)}
+    assert identities == {hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def test_an_address_is_not_fetched_to_identify_it(server: Server) -> None:
+    (node,) = identify_images([ImageNode(image_url=server.url())])
+    assert node.metadata[IMAGE_ID] == hashlib.sha256(server.url().encode()).hexdigest()
+    assert server.requests == []
+
+
+def test_a_document_whose_picture_changes_is_another(gallery: Gallery, tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    hashes = set()
+    for number in (RED_CIRCLE, STAR):
+        path.write_bytes(gallery.paths[number].read_bytes())
+        hashes |= {node.hash for node in identify_images([Document(image_resource=MediaResource(path=path))])}
+    assert len(hashes) == 2
 
 
 def test_documents_with_pictures_are_split_and_embedded(
@@ -175,7 +249,6 @@ def test_documents_with_pictures_are_split_and_embedded(
 def test_an_index_of_documents_fuses_them_with_the_embedding_among_its_transformations(
     embedding: GMEEmbedding, tiny: SentenceTransformer, gallery: Gallery
 ) -> None:
-    """Without that, the index itself embeds their text alone."""
     documents = [
         ImageDocument(image_path=str(path), text=text) for path, text in zip(gallery.paths, CAPTIONS, strict=True)
     ]
@@ -188,6 +261,3 @@ def test_an_index_of_documents_fuses_them_with_the_embedding_among_its_transform
     found = {node.get_content(): stored[key] for key, node in index.docstore.docs.items()}
     items = [{"text": text, "image": path} for path, text in zip(gallery.paths, CAPTIONS, strict=True)]
     np.testing.assert_allclose([found[text] for text in CAPTIONS], tiny.encode_document(items), atol=TOLERANCE)
-    alone = VectorStoreIndex.from_documents(documents, transformations=[splitter], embed_model=embedding)
-    vectors = list(alone.vector_store.to_dict()["embedding_dict"].values())
-    np.testing.assert_allclose(vectors, tiny.encode_document(list(CAPTIONS)), atol=TOLERANCE)
