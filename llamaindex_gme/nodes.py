@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,9 +137,7 @@ def image_id(image: str | Path, place: Place | str) -> str:
     Raises:
         ImageError: It cannot be read, or is over ``st_modules.ImageLimits``.
     """
-    if isinstance(image, str) and image[:4].lower() == "http":
-        return hashlib.sha256(image.encode()).hexdigest()
-    return ImageSource(image, place).digest("sha256").hex()
+    return ImageSource(image, place).identify("sha256").hex()
 
 
 def mark_image(node: BaseNode, identity: str) -> None:

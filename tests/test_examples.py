@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib
+import json
 import os
 import re
 import runpy
@@ -179,16 +180,30 @@ def test_a_page_of_the_documentation_runs_as_written(
         exec(compile(block, page, "exec"), namespace)
 
 
+def readme_blocks(section: str) -> list[str]:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (words,) = re.findall(rf"^## {section}\n(.*?)^## ", readme, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"```python\n(.*?)```", words, re.DOTALL)
+    assert blocks
+    return blocks
+
+
+def test_the_adapters_in_the_readme_pass_a_type_checker(tmp_path: Path) -> None:
+    for section in ("LangChain", "LlamaIndex"):
+        for number, block in enumerate(readme_blocks(section)):
+            (tmp_path / f"{section}_{number}.py").write_text(block, encoding="utf-8")
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--outputjson", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert json.loads(done.stdout)["summary"]["filesAnalyzed"] >= 2
+    assert json.loads(done.stdout)["generalDiagnostics"] == []
+
+
 @pytest.mark.parametrize("section", ["LangChain", "LlamaIndex"])
 def test_an_adapter_in_the_readme_runs_as_written_in_an_empty_folder(
     section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (words,) = re.findall(rf"^## {section}\n(.*?)^## ", readme, re.DOTALL | re.MULTILINE)
-    blocks = re.findall(r"```python\n(.*?)```", words, re.DOTALL)
-    assert blocks
-    for block in blocks:
+    for block in readme_blocks(section):
         *_, last = block.strip().splitlines()
         namespace: dict[str, Any] = {"__name__": "documentation"}
         exec(compile(block.replace(last, f"found = {last}"), "README.md", "exec"), namespace)
