@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
@@ -12,6 +14,10 @@ from st_modules import ImageLimits, ImageSource, InputError, Place
 
 IMAGE_ID = "image_sha256"
 """Key of the metadata entry that :func:`identify_images` adds."""
+
+_INDEXING = "langchain_core.indexing.api"
+
+logger = logging.getLogger(__name__)
 
 
 def identify_images(documents: Iterable[Document], limits: ImageLimits | None = None) -> list[Document]:
@@ -34,6 +40,30 @@ def identify_images(documents: Iterable[Document], limits: ImageLimits | None = 
         ImageError: A picture cannot be read; the message has the document's place.
     """
     return [_identify(document, Place(index), limits) for index, document in enumerate(documents)]
+
+
+def report_unidentified(documents: Sequence[Any]) -> bool:
+    """Log where ``index`` hands a store pictures that it knows by their paths alone.
+
+    Args:
+        documents: What the caller of this function's caller hands over.
+
+    Returns:
+        Whether it was logged.
+    """
+    # The frame is looked at because nothing else tells index from one who adds documents once.
+    frame = sys._getframe(2)
+    if frame.f_globals.get("__name__") != _INDEXING:
+        return False
+    found = any(
+        isinstance(each, Document) and IMAGE_ID not in each.metadata and document_images(each) for each in documents
+    )
+    if found:
+        logger.warning(
+            "index knows these documents by their text and metadata, in which a picture is a path: a picture that "
+            "changes goes unnoticed. Pass it langchain_gme.identify_images(documents)."
+        )
+    return found
 
 
 def _identify(document: Any, place: Place, limits: ImageLimits | None) -> Document:

@@ -17,6 +17,7 @@ from typing_extensions import Self
 
 from langchain_gme.content import text_items
 from langchain_gme.embeddings import GMEEmbeddings
+from langchain_gme.identify import report_unidentified
 from langchain_gme.quirks import quirks_of
 from langchain_gme.rows import check_columns, restore
 from langchain_gme.searching import asearch, search
@@ -76,6 +77,7 @@ class MultimodalStore(VectorStore):
             raise TypeError(f"A store of type {type(store).__name__}; pass one of LangChain's, such as Chroma.")
         self.store = store.store if isinstance(store, MultimodalStore) else store
         self.on_error: OnError = on_error
+        self._is_reported = False
         self._quirks = quirks_of(self.store)
         self._embeddings = check_owner(self.store.embeddings if embeddings is None else embeddings, self.store)
 
@@ -142,10 +144,12 @@ class MultimodalStore(VectorStore):
         Raises:
             InputError: A document cannot be embedded; nothing was written.
         """
+        self._is_reported = self._is_reported or report_unidentified(documents)
         return self.add_items(documents, **kwargs)
 
     async def aadd_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
         """Add documents without blocking the event loop; see :meth:`add_documents`."""
+        self._is_reported = self._is_reported or report_unidentified(documents)
         return await self.aadd_items(documents, **kwargs)
 
     def add_texts(

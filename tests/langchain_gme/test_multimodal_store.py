@@ -208,6 +208,21 @@ def test_a_changed_picture_is_a_changed_document(
     np.testing.assert_allclose(vectors["a"], tiny.encode_document([path])[0], atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("door", [by_index, by_aindex])
+def test_an_index_that_would_not_notice_a_changed_picture_is_told_once(
+    store: MultimodalStore, documents: list[Document], caplog: pytest.LogCaptureFixture, door: Callable[..., None]
+) -> None:
+    for _ in range(2):
+        door(store, documents)
+    assert [record.getMessage().rpartition("Pass it ")[2] for record in caplog.records] == [
+        "langchain_gme.identify_images(documents)."
+    ]
+    caplog.clear()
+    door(MultimodalStore(store), identify_images(documents))
+    MultimodalStore(store).add_documents(documents)
+    assert caplog.records == []
+
+
 def test_documents_are_identified_by_all_of_their_pictures(gallery: Gallery) -> None:
     red, star = (str(gallery.paths[number]) for number in (RED_CIRCLE, STAR))
     images = [red, star, [red, star], [star, red], "http://a.invalid/a.png", gallery.paths[RED_CIRCLE].read_bytes()]
