@@ -268,10 +268,8 @@ def async_use(setting: Setting) -> None:
         items = [{"image": path} for path in setting.gallery.paths]
         await aadd_multimodal(setting.store, items, [{"number": number} for number in range(len(items))])
         retriever: Any = MultimodalRetriever(vectorstore=setting.store, search_kwargs={"k": 1})
-        found = await asyncio.gather(
-            retriever.ainvoke({"text": CHANGE, "image": setting.gallery.query}), retriever.ainvoke(CAPTIONS[STAR])
-        )
-        return [document for documents in found for document in documents]
+        queries = [{"text": CHANGE, "image": setting.gallery.query}, CAPTIONS[STAR]]
+        return [document for query in queries for document in await retriever.ainvoke(query)]
 
     assert numbers(asyncio.run(add_and_ask())) == [BLUE_CIRCLE, STAR]
 

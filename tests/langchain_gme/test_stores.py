@@ -29,6 +29,7 @@ from tests.helpers.langchain_stores import (
     STORES,
     Setting,
     add_pictures,
+    async_use,
     image_search,
     numbers,
 )
@@ -62,6 +63,19 @@ def test_store(
     setting = Setting(*STORES[name](embeddings, request), gallery)
     run = OPERATIONS[operation]
     check(run, setting, EXCEPTIONS.get((name, run), WORKS), FAILURES)
+
+
+# DuckDB refuses a call during another one.
+@pytest.mark.parametrize("name", [name for name in STORES if name != "DuckDB" and (name, async_use) not in EXCEPTIONS])
+async def test_two_queries_at_once_find_their_own(
+    name: str, embeddings: GMEEmbeddings, gallery: Gallery, request: pytest.FixtureRequest
+) -> None:
+    setting = Setting(*STORES[name](embeddings, request), gallery)
+    add_pictures(setting)
+    retriever: Any = MultimodalRetriever(vectorstore=setting.store, search_kwargs={"k": 1})
+    queries = [{"text": CHANGE, "image": gallery.query}, CAPTIONS[STAR], gallery.query]
+    found = await asyncio.gather(*(retriever.ainvoke(query) for query in queries))
+    assert [numbers(documents) for documents in found] == [[BLUE_CIRCLE], [STAR], [RED_CIRCLE]]
 
 
 def test_the_documented_table_is_what_was_run() -> None:
@@ -340,6 +354,19 @@ def test_lancedb_overwrites_unless_it_is_told_to_append(embeddings: GMEEmbedding
     for text in CAPTIONS[:2]:
         store.add_texts([text])
     assert [document.page_content for document in store.similarity_search(CAPTIONS[0], k=4)] == [CAPTIONS[1]]
+
+
+def test_pgvectorstore_chooses_from_four_unless_it_is_told_how_many(
+    embeddings: GMEEmbeddings, gallery: Gallery, request: pytest.FixtureRequest
+) -> None:
+    """What the documentation says of its own search."""
+    setting = Setting(*STORES["PGVectorStore"](embeddings, request), gallery)
+    ids = [str(uuid.uuid4()) for _ in range(4)]
+    add_multimodal(setting.store, [gallery.paths[STAR]] * 4, [{"number": STAR}] * 4, ids)
+    add_pictures(setting)
+    search = setting.store.max_marginal_relevance_search
+    assert numbers(search(CAPTIONS[STAR], k=2)) == [STAR, STAR]
+    assert numbers(search(CAPTIONS[STAR], k=2, fetch_k=20)) != [STAR, STAR]
 
 
 def test_pgvectorstore_takes_any_id_where_its_column_is_text(embeddings: GMEEmbeddings, postgres: str) -> None:
