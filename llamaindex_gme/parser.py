@@ -72,8 +72,7 @@ class MultimodalNodeParser(NodeParser):
 
     @field_serializer("node_parser")
     def _name_class(self, parser: NodeParser) -> dict[str, Any]:
-        # Some of core's parsers have the class_name of their base class.
-        return {**parser.to_dict(), "class_name": type(parser).__name__}
+        return _dump(parser)
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Return the fields, and where an ingestion cache asks, the pictures that its key would leave out."""
@@ -93,7 +92,7 @@ class MultimodalNodeParser(NodeParser):
         found: list[BaseNode] = []
         for documents in get_tqdm_iterable(_groups(nodes), show_progress, "Parsing documents"):
             readable = [_readable(each) for each in documents]
-            parsed = [] if _is_picture(documents[0]) else await self.node_parser.acall(readable, **kwargs)
+            parsed = [] if _is_picture(documents[0]) else await _aparse(self.node_parser, readable, **kwargs)
             found += await asyncio.to_thread(self._with_picture, documents[0], parsed)
         return found
 
@@ -123,6 +122,15 @@ class MultimodalNodeParser(NodeParser):
         chunk.metadata = dict(document.metadata) if self.include_metadata else {}
         chunk.relationships = {NodeRelationship.SOURCE: document.source_node or document.as_related_node_info()}
         return chunk
+
+
+async def _aparse(parser: NodeParser, documents: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
+    kind = type(parser)
+    own = kind.get_nodes_from_documents is not NodeParser.get_nodes_from_documents
+    if own and kind.aget_nodes_from_documents is NodeParser.aget_nodes_from_documents:
+        # Awaited, core's parser of hierarchies returns what it was given.
+        return await asyncio.to_thread(parser, documents, **kwargs)
+    return await parser.acall(documents, **kwargs)
 
 
 def _groups(nodes: Sequence[BaseNode]) -> list[list[BaseNode]]:
@@ -169,6 +177,23 @@ def _renewed(related: Any, infos: Mapping[str, RelatedNodeInfo]) -> Any:
 
 def _is_given(value: Any) -> bool:
     return value is not None and not isinstance(value, Mapping)
+
+
+def _dump(value: Any) -> Any:
+    """What :func:`_restore` makes a node parser of: core's own dump knows no class of parsers in a dictionary."""
+    if isinstance(value, Mapping):
+        return {key: _dump(each) for key, each in value.items()}
+    if not isinstance(value, NodeParser):
+        return value
+    inner = {name: each for name in type(value).model_fields if _holds_parsers(each := getattr(value, name))}
+    # Some of core's parsers have the class_name of their base class.
+    return {**value.to_dict(), **_dump(inner), "class_name": type(value).__name__}
+
+
+def _holds_parsers(value: Any) -> bool:
+    return isinstance(value, NodeParser) or (
+        isinstance(value, Mapping) and any(isinstance(each, NodeParser) for each in value.values())
+    )
 
 
 def _restore(value: Any) -> Any:
