@@ -193,15 +193,15 @@ class GMEEmbedding(MultiModalEmbedding):
             InputError: There is neither text nor image, or the image cannot be read.
         """
         items = self._embedder.parse(_query_items(query))
-        with self._event(items) as embeddings:
-            embeddings += self._embed(items, "query")
+        with self._event(items) as found:
+            found += (embeddings := self._embed(items, "query"))
         return mean_agg(embeddings)
 
     async def aget_multimodal_query_embedding(self, query: QueryBundle) -> Embedding:
         """Embed a query off the event loop; see :meth:`get_multimodal_query_embedding`."""
         items = self._embedder.parse(_query_items(query))
-        with self._event(items) as embeddings:
-            embeddings += await self._aembed(items, "query")
+        with self._event(items) as found:
+            found += (embeddings := await self._aembed(items, "query"))
         return mean_agg(embeddings)
 
     def get_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **kwargs: Any) -> list[Embedding]:
@@ -293,8 +293,8 @@ class GMEEmbedding(MultiModalEmbedding):
         embeddings: list[Embedding] = []
         for batch in get_tqdm_iterable(self._batches(items), show_progress, "Generating embeddings"):
             with self._event(batch) as found:
-                found += self._embed(batch, "document")
-            embeddings += found
+                found += (embedded := self._embed(batch, "document"))
+            embeddings += embedded
         return embeddings
 
     async def _aembed_batches(self, items: Sequence[Any], show_progress: bool = False) -> list[Embedding]:
@@ -305,8 +305,8 @@ class GMEEmbedding(MultiModalEmbedding):
         return await run_jobs(jobs, show_progress, self.num_workers or max(1, len(jobs)), desc="Generating embeddings")
 
     async def _aembed_batch(self, items: Sequence[Any]) -> list[Embedding]:
-        with self._event(items) as embeddings:
-            embeddings += await self._aembed(items, "document")
+        with self._event(items) as found:
+            found += (embeddings := await self._aembed(items, "document"))
         return embeddings
 
     def _embed_valid_batches(self, items: Sequence[Any], show_progress: bool) -> Valid:

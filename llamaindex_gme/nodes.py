@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from llama_index.core.base.llms.types import BaseContentBlock, TextBlock
 from llama_index.core.schema import BaseNode, ImageNode, IndexNode, MediaResource, MetadataMode, Node, TextNode
 
 from st_modules import ImageSource, InputError, Place
@@ -72,8 +73,24 @@ def node_image(node: BaseNode) -> str | Path | None:
     if isinstance(node, ImageNode):
         return _first_image(node.image, node.image_path, node.image_url)
     if isinstance(node, Node) and isinstance(resource := node.image_resource, MediaResource):
-        return _first_image(resource.data and resource.data.decode(), resource.path, resource.url)
+        return _first_image(_decode(resource.data), resource.path, resource.url)
     return None
+
+
+class CaptionedImageNode(ImageNode):
+    """An ``ImageNode`` that hands a language model its text beside its image; core's hands over the image alone."""
+
+    def get_content_blocks(self, metadata_mode: MetadataMode = MetadataMode.NONE) -> list[BaseContentBlock]:
+        """Return blocks of the metadata, the text and the image."""
+        *metadata, image = super().get_content_blocks(metadata_mode)
+        return [*metadata, TextBlock(text=self.text), image]
+
+
+def with_caption(node: BaseNode) -> BaseNode:
+    """Return a node that hands over its text beside its image, where it is one of core's that does not."""
+    if type(node) is not ImageNode or not has_own_text(node):
+        return node
+    return CaptionedImageNode.model_construct(**dict(node))
 
 
 def as_image_node(node: BaseNode, picture: BaseNode) -> BaseNode:
@@ -178,11 +195,15 @@ def _image_fields(node: BaseNode) -> dict[str, Any]:
     if resource is None:
         return {}
     return {
-        "image": resource.data.decode() if resource.data else None,
+        "image": _decode(resource.data),
         "image_path": None if resource.path is None else str(image_address(str(resource.path))),
         "image_url": _url(resource.url),
         "image_mimetype": resource.mimetype,
     }
+
+
+def _decode(data: bytes | None) -> str | None:
+    return data.decode() if data else None
 
 
 def _url(url: object) -> str | None:

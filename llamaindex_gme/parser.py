@@ -58,7 +58,7 @@ class MultimodalNodeParser(NodeParser):
         if own:
             parser = parser.model_copy(update=own)
         taken = {name: getattr(parser, name) for name in (*_OWN, "callback_manager")}
-        super().__init__(node_parser=parser, **{**taken, **kwargs, **own})
+        super().__init__(**{**taken, **kwargs, **own, "node_parser": parser})
 
     @classmethod
     def class_name(cls) -> str:

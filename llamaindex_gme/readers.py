@@ -59,9 +59,7 @@ class PictureReader(BaseReader):
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
 
-    def load_data(  # pyright: ignore[reportIncompatibleMethodOverride] - as core's own readers of files have it
-        self, file: PurePath, extra_info: dict[str, Any] | None = None, fs: Any = None
-    ) -> list[Document]:
+    def load_data(self, file: PurePath, extra_info: dict[str, Any] | None = None, fs: Any = None) -> list[Document]:
         """Read a picture.
 
         Args:
@@ -92,9 +90,7 @@ class PageReader(BaseReader):
         self._limits = limits
         self._folder = None if folder is None else Path(folder)
 
-    def load_data(  # pyright: ignore[reportIncompatibleMethodOverride] - as core's own readers of files have it
-        self, file: PurePath, extra_info: dict[str, Any] | None = None, fs: Any = None
-    ) -> list[Document]:
+    def load_data(self, file: PurePath, extra_info: dict[str, Any] | None = None, fs: Any = None) -> list[Document]:
         """Read the pages of a PDF.
 
         Args:

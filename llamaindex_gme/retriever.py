@@ -14,7 +14,7 @@ from llama_index.core.retrievers import VectorIndexRetriever
 from llama_index.core.schema import BaseNode, Node, NodeWithScore, QueryBundle
 
 from llamaindex_gme.embeddings import GMEEmbedding
-from llamaindex_gme.nodes import as_image_node, as_text_node, node_image
+from llamaindex_gme.nodes import as_image_node, as_text_node, node_image, with_caption
 from st_modules import InputError
 
 
@@ -22,6 +22,9 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
     """Core's retriever over one store, which embeds the text and the image of a ``QueryBundle`` as one vector.
 
     Core's own embeds the text and leaves ``image_path`` out. A plain string is a text, as there.
+
+    What it finds hands a multimodal language model the image and the text of a node; core's ``ImageNode`` the image
+    alone.
 
     It is one of core's ``MultiModalRetriever`` too: ``text_retrieve`` finds nodes without an image,
     ``text_to_image_retrieve`` and ``image_to_image_retrieve`` find those with one, as ``ImageNode``. Over one store,
@@ -95,10 +98,10 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
         return await self._atext_to_image_retrieve(query_bundle)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return super()._retrieve(self._embedded(query_bundle))
+        return _with_captions(super()._retrieve(self._embedded(query_bundle)))
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return await super()._aretrieve(await self._aembedded(query_bundle))
+        return _with_captions(await super()._aretrieve(await self._aembedded(query_bundle)))
 
     def _embedded(self, query_bundle: QueryBundle) -> QueryBundle:
         if query_bundle.embedding is not None or not self._needs_embedding():
@@ -156,6 +159,12 @@ def _has_image(node: BaseNode) -> bool:
 
 def _has_no_image(node: BaseNode) -> bool:
     return not _has_image(node)
+
+
+def _with_captions(found: Sequence[NodeWithScore]) -> list[NodeWithScore]:
+    for each in found:
+        each.node = with_caption(each.node)
+    return list(found)
 
 
 def _as_image_nodes(found: Sequence[NodeWithScore]) -> list[NodeWithScore]:

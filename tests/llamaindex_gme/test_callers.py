@@ -106,7 +106,8 @@ def test_a_picture_that_was_identified_and_is_lost_is_told_anywhere(embedding: G
 
 def test_pixels_that_were_read_as_text_are_refused(embedding: GMEEmbedding, gallery: Gallery) -> None:
     documents = SimpleDirectoryReader(str(gallery.query.parent)).load_data()
-    for transformations in ([SentenceSplitter()], [SentenceSplitter(), embedding]):
+    ways: list[list[Any]] = [[SentenceSplitter()], [SentenceSplitter(), embedding]]
+    for transformations in ways:
         with pytest.raises(InputError, match="the bytes of a file of type image/png were read as text; pass Simple"):
             VectorStoreIndex.from_documents(documents, transformations=transformations, embed_model=embedding)
     with pytest.raises(InputError, match="item 0, node .*: the bytes of a file of type image/png"):
@@ -123,7 +124,7 @@ def test_texts_about_pictures_are_texts(embedding: GMEEmbedding, tiny: SentenceT
         TextNode(text="a page\x00 of text", metadata={"file_type": "application/pdf"}, **hidden),
     ]
     expected = tiny.encode_document([node.text for node in nodes])
-    np.testing.assert_allclose([node.embedding for node in embedding(nodes)], expected, atol=TOLERANCE)
+    np.testing.assert_allclose([node.get_embedding() for node in embedding(nodes)], expected, atol=TOLERANCE)
 
 
 def test_a_parser_that_keeps_picture_and_text_apart_is_not_refused(embedding: GMEEmbedding, gallery: Gallery) -> None:

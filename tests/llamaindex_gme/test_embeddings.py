@@ -235,13 +235,14 @@ async def test_a_node_is_embedded_with_all_that_it_holds(
     assert_same(node.embedding, expected)
 
 
+PAGE: dict[str, Any] = {"metadata": {"page": 7}}
 NOTHING: dict[str, BaseNode] = {
     "image node": ImageNode(id_="n"),
     "image node with metadata": ImageNode(id_="n", metadata={"page": 7}),
     "image node of empty strings": ImageNode(id_="n", image="", image_path="", image_url=""),
     "node": Node(id_="n"),
-    "node without an image in its resource": Node(id_="n", image_resource=MediaResource(), metadata={"page": 7}),
-    "node of a blank text": Node(id_="n", text_resource=MediaResource(text=" "), metadata={"page": 7}),
+    "node without an image in its resource": Node(id_="n", image_resource=MediaResource(), **PAGE),
+    "node of a blank text": Node(id_="n", text_resource=MediaResource(text=" "), **PAGE),
     "document": Document(id_="n"),
     "text": TextNode(id_="n", text=""),
     "blank text": TextNode(id_="n", text=" \n"),

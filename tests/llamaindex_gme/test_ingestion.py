@@ -184,7 +184,7 @@ def test_what_an_image_costs_has_limits(tmp_path: Path) -> None:
     (tmp_path / "long.png").touch()
     os.truncate(tmp_path / "long.png", 10**12)
     os.mkfifo(tmp_path / "fifo")
-    for path in ("/dev/zero", tmp_path / "fifo", tmp_path, tmp_path / "long.png"):
+    for path in (Path("/dev/zero"), tmp_path / "fifo", tmp_path, tmp_path / "long.png"):
         for node in (ImageNode(id_="n", image_path=str(path)), Node(id_="n", image_resource=MediaResource(path=path))):
             with pytest.raises(ImageError, match="item 0, node n: .*(not a regular file|over the limit)"):
                 identify_images([node])

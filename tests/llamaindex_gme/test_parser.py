@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,13 +111,9 @@ async def test_every_chunk_is_cores_and_has_the_picture(gallery: Gallery, name: 
     assert picture is not None
     assert {node.metadata[IMAGE_ID] for node in found} == {image_id(picture, "picture")}
     infos = {node.node_id: node.as_related_node_info() for node in [*found, document]}
-    related = [
-        each
-        for node in found
-        for info in node.relationships.values()
-        for each in ([info], info)[isinstance(info, list)]
-    ]
-    assert all(each == infos[each.node_id] for each in related)
+    for related in (each for node in found for each in node.relationships.values()):
+        for each in related if isinstance(related, list) else [related]:
+            assert each == infos[each.node_id]
     again = await parser.acall([document])
     assert [shape(node) for node in again] == [shape(node) for node in expected]
 
@@ -168,7 +165,7 @@ def test_a_picture_without_a_text_is_one_node_that_core_keeps(
     assert node.get_content(MetadataMode.EMBED) != ""  # core's index leaves out nodes without one
     assert node.metadata[IMAGE_ID] not in node.get_content(MetadataMode.LLM)
     np.testing.assert_allclose(
-        embedding([node])[0].embedding, tiny.encode_document(gallery.paths[STAR]), atol=TOLERANCE
+        embedding([node])[0].get_embedding(), tiny.encode_document(gallery.paths[STAR]), atol=TOLERANCE
     )
 
 
@@ -182,7 +179,7 @@ def test_references_to_something_else_stay_what_they_are(gallery: Gallery) -> No
 
 
 def test_a_picture_that_cannot_be_read_is_for_the_embedding_to_tell(embedding: GMEEmbedding) -> None:
-    nodes = MultimodalNodeParser()([Document(image_resource=MediaResource(path="missing.png"))])
+    nodes = MultimodalNodeParser()([Document(image_resource=MediaResource(path=Path("missing.png")))])
     with pytest.raises(ValueError, match=r"item 0, node .*missing\.png: no such file"):
         embedding(nodes)
     assert GMEEmbedding("tiny", device="cpu", on_error="skip")(nodes) == []

@@ -10,12 +10,21 @@ import pytest
 from llama_index.core import StorageContext, VectorStoreIndex
 from llama_index.core.base.base_multi_modal_retriever import MultiModalRetriever
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
-from llama_index.core.llms import MockLLM
+from llama_index.core.llms import ImageBlock, MockLLM, TextBlock
 from llama_index.core.node_parser import HierarchicalNodeParser, get_leaf_nodes
 from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.query_engine import RetrieverQueryEngine, SimpleMultiModalQueryEngine
 from llama_index.core.retrievers import AutoMergingRetriever, QueryFusionRetriever, RouterRetriever
-from llama_index.core.schema import Document, ImageNode, MediaResource, Node, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import (
+    Document,
+    ImageNode,
+    MediaResource,
+    MetadataMode,
+    Node,
+    NodeWithScore,
+    QueryBundle,
+    TextNode,
+)
 from llama_index.core.tools import RetrieverTool
 from llama_index.core.vector_stores import MetadataFilter, MetadataFilters
 
@@ -74,8 +83,7 @@ async def test_pictures_and_texts_are_found_apart(
     path = str(gallery.query)
     both = QueryBundle(CHANGE, image_path=path)
     text, image = {"text": CHANGE}, {"image": gallery.query}
-    Ask = Callable[[Any], Any]
-    calls: list[tuple[Ask, Callable[[Any], Awaitable[Any]], Any, Any, range]] = [
+    calls: list[tuple[Callable[[Any], Any], Callable[[Any], Awaitable[Any]], Any, Any, range]] = [
         (retriever.text_retrieve, retriever.atext_retrieve, CHANGE, text, WORDS),
         (retriever.text_retrieve, retriever.atext_retrieve, both, text, WORDS),
         (retriever.text_to_image_retrieve, retriever.atext_to_image_retrieve, CHANGE, text, PICTURES),
@@ -123,13 +131,28 @@ async def test_cores_multimodal_query_engine_asks_it(index: VectorStoreIndex, ga
     assert [found.node_id] == [each.node_id for each in retriever.image_to_image_retrieve(path)]
 
 
+def test_found_nodes_hand_over_their_text_and_their_picture(embedding: GMEEmbedding, gallery: Gallery) -> None:
+    document = Document(text=CAPTIONS[STAR], image_resource=MediaResource(path=gallery.paths[STAR]))
+    index = VectorStoreIndex.from_documents(
+        [document], transformations=[MultimodalNodeParser(), embedding], embed_model=embedding
+    )
+    (found,) = MultimodalVectorIndexRetriever(index).retrieve(CAPTIONS[STAR])
+    assert isinstance(found.node, ImageNode)
+    text, image = found.node.get_content_blocks(MetadataMode.LLM)
+    assert isinstance(text, TextBlock)
+    assert text.text == CAPTIONS[STAR]
+    assert isinstance(image, ImageBlock)
+    assert image.resolve_image().read() == gallery.paths[STAR].read_bytes()
+    assert found.node.to_dict() == index.docstore.get_node(found.node_id).to_dict()
+
+
 class FirstOne(BaseSelector):
     """A selector that needs no language model."""
 
     def _get_prompts(self) -> dict[str, Any]:
         return {}
 
-    def _update_prompts(self, prompts: dict[str, Any]) -> None:
+    def _update_prompts(self, prompts_dict: dict[str, Any]) -> None:
         pass
 
     def _select(self, choices: Any, query: QueryBundle) -> SelectorResult:
