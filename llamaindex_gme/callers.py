@@ -68,11 +68,11 @@ def refuse_dropped_images(nodes: Sequence[BaseNode]) -> None:
                 lost.setdefault(source, index)
             else:
                 kept.add(source)
-    if not lost.keys() - kept:
-        return
-    for document in _documents():
+    for source in kept:
+        lost.pop(source, None)
+    for document in _documents() if lost else ():
         index = lost.get(document.node_id)
-        if index is not None and document.node_id not in kept and node_image(document) is not None:
+        if index is not None and node_image(document) is not None:
             raise InputError(
                 f"its document {document.node_id} has an image, which the splitter has dropped; pass "
                 "MultimodalNodeParser(splitter) in the place of the splitter. GMEEmbedding(..., fuse=False) embeds "
