@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.embeddings import Embeddings
+from langchain_core.runnables.config import run_in_executor
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
+from langchain_gme.callers import count_left_out
 from langchain_gme.content import as_list, text_items, to_item
-from langchain_gme.precomputed import take_documents, take_query
+from langchain_gme.precomputed import is_served, take_documents, take_query
 from st_modules import InputError, Place
 
 if TYPE_CHECKING:
@@ -117,12 +120,14 @@ class GMEEmbeddings(BaseModel, Embeddings):
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts on the document side; see :meth:`embed_multimodal` for the result and the errors.
 
-        A store embeds its documents by this method, which is given their texts and no images. So it warns where a text
-        is empty, as that of a picture is.
+        A store embeds its documents by this method, which is given their texts and no images. So it warns where the
+        documents have images in their metadata, or a text is empty, as that of a picture is.
         """
         items = text_items(texts)
-        found = take_documents(self, texts)
-        return self._embed(_warn_of_nothing(items), "document") if found is None else found
+        if (found := take_documents(self, texts)) is not None:
+            return found
+        self._warn_of_pictures(items)
+        return self._embed(items, "document")
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one text on the query side; see :meth:`embed_query_multimodal` for the result and the errors."""
@@ -164,7 +169,8 @@ class GMEEmbeddings(BaseModel, Embeddings):
         Args:
             items: Each a string (always text); an image as for :meth:`embed_images`, but no string;
                 ``{"text": ..., "image": ...}`` with either or both; a LangChain content block or a list of them; a
-                message; or a ``Document`` with its image in the metadata under "image", "image_path" or "image_url".
+                message, a prompt or a ``Blob``; or a ``Document`` with its image in the metadata under "image",
+                "image_path" or "image_url".
 
         Returns:
             One embedding an item, in the same order, as Python floats.
@@ -186,13 +192,16 @@ class GMEEmbeddings(BaseModel, Embeddings):
         Raises:
             InputError: The item cannot be embedded.
         """
-        return self._embed([to_item(item, _QUERY)], "query")[0]
+        with _name_query():
+            return self._embed([to_item(item, _QUERY)], "query")[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts on the document side, off the event loop; see :meth:`embed_documents`."""
         items = text_items(texts)
-        found = take_documents(self, texts)
-        return await self._aembed(_warn_of_nothing(items), "document") if found is None else found
+        if (found := take_documents(self, texts)) is not None:
+            return found
+        self._warn_of_pictures(items)
+        return await self._aembed(items, "document")
 
     async def aembed_query(self, text: str) -> list[float]:
         """Embed one text on the query side, off the event loop; see :meth:`embed_query`."""
@@ -210,11 +219,31 @@ class GMEEmbeddings(BaseModel, Embeddings):
 
     async def aembed_multimodal(self, items: Sequence[Any]) -> list[list[float]]:
         """Embed items on the document side, off the event loop; see :meth:`embed_multimodal`."""
-        return await self._aembed(_items(items), "document")
+        # A blob of text is a file to be read.
+        return await self._aembed(await run_in_executor(None, _items, items), "document")
 
     async def aembed_query_multimodal(self, item: Any) -> list[float]:
         """Embed one item on the query side, off the event loop; see :meth:`embed_query_multimodal`."""
-        return (await self._aembed([to_item(item, _QUERY)], "query"))[0]
+        with _name_query():
+            parsed = await run_in_executor(None, to_item, item, _QUERY)
+            return (await self._aembed([parsed], "query"))[0]
+
+    def _warn_of_pictures(self, items: list[dict[str, str]]) -> None:
+        """Warn where the texts are those of documents whose pictures are left out."""
+        if is_served(self):  # a store that is being made embeds a text of its own
+            return
+        empty = sum(not item["text"].strip() for item in items)
+        if pictures := count_left_out([item["text"] for item in items]):
+            said = f"{pictures} documents have pictures, which are left out: their texts alone are embedded. Add"
+        elif empty:
+            said = f"{empty} of {len(items)} texts are empty, and embedded as such. If they are those of pictures, add"
+        else:
+            return
+        warnings.warn(
+            f"{said} them with langchain_gme.add_multimodal(store, documents), or wrap the store in "
+            "langchain_gme.MultimodalStore(store).",
+            stacklevel=3,
+        )
 
     def _check_instruction(self, side: Side, instruction: str | None, options: dict[str, Any]) -> None:
         if instruction is not None and (given := sorted(options.keys() & _PROMPTS)):
@@ -240,15 +269,13 @@ class GMEEmbeddings(BaseModel, Embeddings):
         return {**{name: value for name, value in options.items() if name not in _PROMPTS}, "prompt": instruction}
 
 
-def _warn_of_nothing(items: list[dict[str, str]]) -> list[dict[str, str]]:
-    if empty := sum(not item["text"].strip() for item in items):
-        warnings.warn(
-            f"{empty} of {len(items)} texts are empty, and are embedded as such. If they are those of pictures, the "
-            "pictures are left out: add them with langchain_gme.add_multimodal(store, documents), or wrap the store "
-            "in langchain_gme.MultimodalStore(store).",
-            stacklevel=3,
-        )
-    return items
+@contextmanager
+def _name_query() -> Generator[None, None, None]:
+    """Call a query by that name in errors, and not the first item of a list."""
+    try:
+        yield
+    except InputError as error:
+        raise error.rename("query") from error
 
 
 def _query_items(text: object) -> list[dict[str, str]]:

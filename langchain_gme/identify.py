@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,8 +14,6 @@ from st_modules import ImageLimits, ImageSource, InputError, Place
 IMAGE_ID = "image_sha256"
 """Key of the metadata entry that :func:`identify_images` adds."""
 
-_INDEXING = "langchain_core.indexing.api"
-
 logger = logging.getLogger(__name__)
 
 
@@ -25,11 +22,12 @@ def identify_images(documents: Iterable[Document], limits: ImageLimits | None = 
 
     ``langchain_core.indexing.index`` knows a document by its text and its metadata, in which a picture is a path: where
     the file changes, the document does not, and the index keeps the embedding of what the file was. This adds the
-    SHA-256 of the picture's bytes to the metadata (of the address, for an http(s) URL, which is not fetched). Call it
-    on what you hand to ``index``.
+    SHA-256 of the picture's bytes to the metadata (of the address, for an http(s) URL, which is not fetched), and the
+    empty string where there is no picture, because some stores have the columns of their first row. Call it on what you
+    hand to ``index``.
 
     Args:
-        documents: The documents; those without a picture are returned as they are.
+        documents: The documents.
         limits: What each picture may cost; ``ImageLimits()`` where it is left out.
 
     Returns:
@@ -42,35 +40,20 @@ def identify_images(documents: Iterable[Document], limits: ImageLimits | None = 
     return [_identify(document, Place(index), limits) for index, document in enumerate(documents)]
 
 
-def report_unidentified(documents: Sequence[Any]) -> bool:
-    """Log where ``index`` hands a store pictures that it knows by their paths alone.
-
-    Args:
-        documents: What the caller of this function's caller hands over.
-
-    Returns:
-        Whether it was logged.
-    """
-    # The frame is looked at because nothing else tells index from one who adds documents once.
-    frame = sys._getframe(2)
-    if frame.f_globals.get("__name__") != _INDEXING:
-        return False
-    found = any(
+def report_unidentified(documents: Sequence[Any]) -> None:
+    """Log where documents have pictures that they are not told apart by."""
+    if any(
         isinstance(each, Document) and IMAGE_ID not in each.metadata and document_images(each) for each in documents
-    )
-    if found:
+    ):
         logger.warning(
             "index knows these documents by their text and metadata, in which a picture is a path: a picture that "
             "changes goes unnoticed. Pass it langchain_gme.identify_images(documents)."
         )
-    return found
 
 
 def _identify(document: Any, place: Place, limits: ImageLimits | None) -> Document:
     if not isinstance(document, Document):
         raise InputError(f"of type {type(document).__name__}; pass a Document", place)
     images = document_images(document, place)
-    if not images:
-        return document
     identities = [ImageSource(image, place, limits).identify("sha256").hex() for image in images]
     return document.model_copy(update={"metadata": {**document.metadata, IMAGE_ID: " ".join(identities)}})

@@ -14,14 +14,19 @@ from contextvars import ContextVar
 
 import numpy as np
 
+from langchain_gme.callers import is_called_by
+
 _OTHER_TEXTS = (
-    "The store embeds other texts than it was given: it cannot take precomputed embeddings, and so neither images nor "
-    "images with a text. Use another store."
+    "The store embeds other texts than it was given, or embeds them twice: it cannot take precomputed embeddings, and "
+    "so neither images nor images with a text. Use another store."
 )
 _OTHER_THREAD = (
-    "A store asks for embeddings from another thread than the one that adds to it, where those that are precomputed "
-    "for the same texts cannot be told from those of other callers. If the store embeds in threads of its own, use "
-    "another store; if you add equal texts to two stores at once, add to one after the other."
+    "The store embeds in threads of its own, where precomputed embeddings cannot be handed out, and so neither images "
+    "nor images with a text. Use another store."
+)
+_ONE_BY_ONE = (
+    "The store embeds equal texts one by one, where it cannot be told which row is whose. Pass batch_size=1, or use "
+    "another store."
 )
 
 
@@ -36,14 +41,15 @@ class _Documents:
         owner: Whose ``embed_documents`` they are precomputed for.
         texts: What the store will ask for.
         embeddings: float32 of shape (texts, dimensions).
-        probes: Whether the store may ask for texts of its own first, to learn the dimension.
+        store: The store that will ask, or the class of one that is being made. Such a one may ask for texts of its own
+            first, to learn the dimension.
     """
 
-    def __init__(self, owner: object, texts: Sequence[str], embeddings: np.ndarray, probes: bool) -> None:
+    def __init__(self, owner: object, texts: Sequence[str], embeddings: np.ndarray, store: object) -> None:
         self.owner = owner
+        self.store = store
         self._texts = list(texts)
         self._embeddings = embeddings
-        self._probes = probes
         self._taken = 0
 
     def take(self, texts: Sequence[str]) -> list[list[float]] | None:
@@ -54,13 +60,16 @@ class _Documents:
         """
         start, end = self._taken, self._taken + len(texts)
         if self._texts[start:end] != list(texts):
-            if self._probes and not self._taken and not self.overlap(texts):
+            if isinstance(self.store, type) and not self._taken and not self.overlap(texts):
                 return None
             raise PrecomputedError(_OTHER_TEXTS)
+        if not start and len(texts) == 1 and self._texts.count(texts[0]) > 1:
+            raise PrecomputedError(_ONE_BY_ONE)
         self._taken = end
         return self._embeddings[start:end].tolist()
 
     def overlap(self, texts: Sequence[str]) -> bool:
+        """Whether any of these texts is among those that the store will ask for."""
         return not set(self._texts).isdisjoint(texts)
 
     def check_all_taken(self) -> None:
@@ -109,9 +118,15 @@ def take_documents(owner: object, texts: Sequence[str]) -> list[list[float]] | N
         return waiting.take(texts)
     with _lock:
         others = [each for each in _everywhere if each.owner is owner]
-    if any(each.overlap(texts) for each in others):
+    if any(each.overlap(texts) and is_called_by(each.store) for each in others):
         raise PrecomputedError(_OTHER_THREAD)
     return None
+
+
+def is_served(owner: object) -> bool:
+    """Whether embeddings of documents are precomputed for ``owner`` in this context."""
+    waiting = _documents.get()
+    return waiting is not None and waiting.owner is owner
 
 
 def take_query(owner: object, text: str) -> list[float] | None:
@@ -126,7 +141,7 @@ def take_query(owner: object, text: str) -> list[float] | None:
 
 @contextmanager
 def serve_documents(
-    owner: object, texts: Sequence[str], embeddings: np.ndarray, *, probes: bool = False
+    owner: object, texts: Sequence[str], embeddings: np.ndarray, store: object
 ) -> Generator[None, None, None]:
     """Have ``owner`` answer with these embeddings for these texts, and check that a store took all of them.
 
@@ -134,12 +149,12 @@ def serve_documents(
         owner: Whose ``embed_documents`` is asked.
         texts: What the store will ask for, in this order.
         embeddings: float32 of shape (texts, dimensions).
-        probes: Whether the store may ask for texts of its own first, as one that is being made does.
+        store: The store that will ask, or the class of one that is being made.
 
     Raises:
         PrecomputedError: The store left some out.
     """
-    waiting = _Documents(owner, texts, embeddings, probes)
+    waiting = _Documents(owner, texts, embeddings, store)
     with _lock:
         _everywhere.append(waiting)
     token = _documents.set(waiting)

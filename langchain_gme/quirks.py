@@ -12,7 +12,7 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 
-GIVEN_ID = "given_id"
+GIVEN_ID = "_langchain_gme_id"
 """The metadata entry that keeps the id of a row, in stores that take no such id."""
 
 IDS = uuid.uuid5(uuid.NAMESPACE_URL, "https://pypi.org/project/st-modules/")
@@ -24,6 +24,7 @@ class Quirks:
     """How a store is to be treated.
 
     Args:
+        replaces: Whether it replaces the rows whose ids it is given again; others keep both, or refuse.
         needs_uuids: Whether its ids are UUIDs and nothing else.
         id_entry: Where in the metadata it returns the id of a document, rather than as its id.
         own_metadata: Other entries that it adds to the metadata of what it finds.
@@ -32,6 +33,7 @@ class Quirks:
             of the same id in another part would be overwritten.
     """
 
+    replaces: bool = False
     needs_uuids: bool = False
     id_entry: str = ""
     own_metadata: frozenset[str] = field(default_factory=frozenset)
@@ -40,9 +42,7 @@ class Quirks:
 
     def key_of(self, row_id: str) -> str:
         """Return the id that the store takes for a row's."""
-        if not self.needs_uuids or _is_uuid(row_id):
-            return row_id
-        return str(uuid.uuid5(IDS, row_id))
+        return (_parse_uuid(row_id) or str(uuid.uuid5(IDS, row_id))) if self.needs_uuids else row_id
 
     def find_key(self, document: Document) -> str | None:
         """Return the store's id of a document that it found, where it returns that."""
@@ -50,23 +50,27 @@ class Quirks:
 
     def restore(self, document: Document) -> Document:
         """Return a document that the store found with the id and the metadata that it was added with."""
-        metadata = {key: value for key, value in document.metadata.items() if key not in self.own_metadata}
-        metadata.pop(self.id_entry, None)
         key = self.find_key(document)
-        given_id = metadata.pop(GIVEN_ID, key) if self.needs_uuids else key
-        return document.model_copy(update={"id": given_id, "metadata": metadata})
+        given_id = document.metadata.get(GIVEN_ID)
+        is_given = given_id is not None and self.key_of(str(given_id)) == key
+        own = {*self.own_metadata, self.id_entry, *([GIVEN_ID] if is_given else [])}
+        metadata = {name: value for name, value in document.metadata.items() if name not in own}
+        return document.model_copy(update={"id": given_id if is_given else key, "metadata": metadata})
 
 
-_QDRANT = Quirks(needs_uuids=True, id_entry="_id", own_metadata=frozenset({"_collection_name"}))
+_QDRANT = Quirks(replaces=True, needs_uuids=True, id_entry="_id", own_metadata=frozenset({"_collection_name"}))
 _QUIRKS = {
+    "InMemoryVectorStore": Quirks(replaces=True),
+    "Chroma": Quirks(replaces=True),
     "Qdrant": _QDRANT,
     "QdrantVectorStore": _QDRANT,
-    "Milvus": Quirks(id_entry="pk"),
+    "PGVector": Quirks(replaces=True),
+    "PGVectorStore": Quirks(replaces=True),
+    "Milvus": Quirks(replaces=True, id_entry="pk"),
     "DuckDB": Quirks(no_filter=True),
     "SKLearnVectorStore": Quirks(no_filter=True),
     "SQLiteVec": Quirks(no_filter=True),
 }
-
 
 # The attribute and argument that names the scope.
 _SCOPES = {"PGVector": "collection_name"}
@@ -88,8 +92,20 @@ def quirks_of(store: VectorStore | type[VectorStore], arguments: Mapping[str, An
     return dataclasses.replace(quirks, scope=str(getattr(store, name, (arguments or {}).get(name, default))))
 
 
-def _is_uuid(text: str) -> bool:
+def check_mode(store: VectorStore | type[VectorStore]) -> None:
+    """Raise ``ValueError`` where a store would replace all that it has with each batch of what is added."""
+    name = (store if isinstance(store, type) else type(store)).__name__
+    if name != "LanceDB":
+        return
+    if isinstance(store, type) or getattr(store, "mode", "append") == "overwrite":
+        raise ValueError(
+            'LanceDB replaces its table with each call of add_texts, unless it is made with mode="append": make it so, '
+            "and pass it."
+        )
+
+
+def _parse_uuid(text: str) -> str | None:
     try:
-        return str(uuid.UUID(text)) == text.lower()
+        return str(uuid.UUID(text))
     except ValueError:
-        return False
+        return None

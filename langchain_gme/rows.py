@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import pprint
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from typing import Any
 from langchain_core.documents import Document
 
 from langchain_gme.content import IMAGE_KEYS, document_images, image_references, text_of
+from langchain_gme.identify import IMAGE_ID
 from langchain_gme.quirks import GIVEN_ID, IDS, Quirks
 from st_modules import InputError, Place
 
@@ -21,6 +22,10 @@ IMAGE = "image"
 
 It is the path or the URL of the item's image, a JSON list of them where it has several, and empty where it has none.
 """
+
+
+_FILLED = (IMAGE, IMAGE_ID)
+"""Entries that are empty where there is no image."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ def make_row(
     given_id: str | None,
     identify: Callable[[], str],
     quirks: Quirks,
+    place: Place,
 ) -> Row:
     """Return what a store keeps of an item.
 
@@ -59,14 +65,24 @@ def make_row(
         given_id: The id; made of the item and its metadata where it is left out, so that equal items have equal ids.
         identify: Returns what tells the item from others.
         quirks: How the store is to be treated.
+        place: Where the item stands, for errors.
+
+    Raises:
+        InputError: The metadata has an image, and the item has none; or an image cannot be read any more.
     """
     if metadata is None:
         metadata = _brought(value, item) if isinstance(value, Document) else {}
-    own = {key: content for key, content in metadata.items() if key != IMAGE or content is not None}
+    elif image_references(item) == [] and any(
+        isinstance(metadata.get(key), str) and metadata[key] for key in IMAGE_KEYS
+    ):
+        raise InputError(
+            'its metadata has an image, which is not embedded; put it into the item: {"text": ..., "image": ...}', place
+        )
+    own = {key: content for key, content in metadata.items() if key != IMAGE or content not in (None, "")}
     kept = {IMAGE: _join(image_references(item) or []), **own}
     named = given_id or (value.id if isinstance(value, Document) else None)
     # UUIDs, because some stores take no other ids.
-    made = named or str(uuid.uuid5(IDS, f"{identify()} {pprint.saferepr(kept)} {quirks.scope}".rstrip()))
+    made = named or str(uuid.uuid5(IDS, f"{identify()} {_digest(kept)} {quirks.scope}".rstrip()))
     key = quirks.key_of(made)
     return Row(text_of(item), kept if key == made else {**kept, GIVEN_ID: made}, made, key, named is not None)
 
@@ -76,6 +92,8 @@ def check_columns(count: int, metadatas: Sequence[Any] | None, ids: Sequence[Any
     for name, given, kinds in (("metadatas", metadatas, (Mapping, type(None))), ("ids", ids, (str, type(None)))):
         if given is None:
             continue
+        if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Sequence):
+            raise InputError(f"of type {type(given).__name__}; pass a list", name)
         if len(given) != count:
             raise InputError(f"{len(given)} for {count} items; pass one an item", name)
         for index, value in enumerate(given):
@@ -107,15 +125,11 @@ def list_unique(rows: Sequence[Row], places: Sequence[int]) -> list[int]:
 
 
 def restore(document: Document) -> Document:
-    """Return a document that a store found with the metadata that it was added with."""
-    image = document.metadata.get(IMAGE)
-    metadata = dict(document.metadata)
-    if image == "":
-        del metadata[IMAGE]
-    elif isinstance(image, str) and image.startswith("[") and len(images := document_images(document)) > 1:
+    """Return a document that a store found without the entries that it has for its store's sake."""
+    metadata = {key: value for key, value in document.metadata.items() if key not in _FILLED or value != ""}
+    image = metadata.get(IMAGE)
+    if isinstance(image, str) and image.startswith("[") and len(images := document_images(document)) > 1:
         metadata[IMAGE] = images
-    else:
-        return document
     return document.model_copy(update={"metadata": metadata})
 
 
@@ -124,12 +138,34 @@ def _join(references: Sequence[str]) -> str:
 
 
 def _brought(document: Document, item: Any) -> dict[str, Any]:
-    """The metadata of a document, without images in memory, which no store keeps."""
+    """The metadata of a document, without images in memory, which no store keeps, and with its images as strings."""
     images = document_images(document)
     references = image_references(item)
     # The data URI of an image is a string, and the document's own to keep.
     kept = images if references is None and all(isinstance(image, str) for image in images) else references
     if kept is None:
         return {key: value for key, value in document.metadata.items() if key not in IMAGE_KEYS}
+    image = {IMAGE: _join(kept)} if kept else {}
+    strings = {
+        key: _join(kept) for key in IMAGE_KEYS if isinstance(document.metadata.get(key), (dict, list, tuple)) and kept
+    }
     paths = {key: os.fspath(value) for key, value in document.metadata.items() if isinstance(value, os.PathLike)}
-    return {**document.metadata, **paths, **({IMAGE: _join(kept)} if kept else {})}
+    return {**document.metadata, **strings, **paths, **image}
+
+
+def _digest(metadata: Mapping[str, Any]) -> str:
+    """Return a hash of metadata that is the same in every process."""
+    text = json.dumps({str(key): value for key, value in metadata.items()}, sort_keys=True, default=_describe)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _describe(value: Any) -> Any:
+    """What stands for a value that JSON does not have."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(repr, value))
+    if hasattr(value, "tobytes"):
+        return [str(getattr(value, "dtype", "")), list(getattr(value, "shape", ())), value.tobytes().hex()]
+    if type(value).__repr__ is object.__repr__:
+        problem = f"a value of type {type(value).__name__}, of which no id can be made; pass ids, or leave it out"
+        raise InputError(problem, "metadata")
+    return repr(value)

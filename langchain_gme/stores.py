@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,25 +16,25 @@ from langchain_core.vectorstores import InMemoryVectorStore, VectorStore, Vector
 from pydantic import ConfigDict
 from typing_extensions import Self
 
+from langchain_gme.batches import (
+    Batch,
+    OnError,
+    aencode_batch,
+    check_embeddings,
+    check_on_error,
+    encode_batch,
+    parse_batch,
+)
+from langchain_gme.callers import is_called_by_index
 from langchain_gme.content import text_items
 from langchain_gme.embeddings import GMEEmbeddings
 from langchain_gme.identify import report_unidentified
+from langchain_gme.plans import Part, Plan, make_plan
 from langchain_gme.quirks import quirks_of
 from langchain_gme.rows import check_columns, restore
 from langchain_gme.searching import asearch, search
-from langchain_gme.writing import (
-    OnError,
-    Part,
-    aencode_batch,
-    awrite,
-    check_embeddings,
-    check_owner,
-    create,
-    encode_batch,
-    make_plan,
-    parse_batch,
-    write,
-)
+from langchain_gme.writing import acreate, awrite, create, write
+from st_modules import InputError
 
 BATCH_SIZE = 1000
 """Rows that are written at once."""
@@ -59,7 +60,8 @@ class MultimodalStore(VectorStore):
             :class:`GMEEmbeddings` themselves, not a cache around them.
         embeddings: What queries are embedded with; the store's own where they are left out. With others the store can
             be searched by vector alone. A store that does not say what its embeddings are needs to be told.
-        on_error: ``"skip"`` leaves out what cannot be embedded, and logs a warning that lists it.
+        on_error: ``"raise"`` where it is left out; ``"skip"`` leaves out what cannot be embedded, and logs a warning
+            that lists it.
 
     Raises:
         TypeError: There are no :class:`GMEEmbeddings`.
@@ -71,15 +73,17 @@ class MultimodalStore(VectorStore):
     """
 
     def __init__(
-        self, store: VectorStore, *, embeddings: GMEEmbeddings | None = None, on_error: OnError = "raise"
+        self, store: VectorStore, *, embeddings: GMEEmbeddings | None = None, on_error: OnError | None = None
     ) -> None:
+        if isinstance(store, MultimodalStore):
+            embeddings, on_error, store = embeddings or store.embeddings, on_error or store.on_error, store.store
         if not isinstance(store, VectorStore):
-            raise TypeError(f"A store of type {type(store).__name__}; pass one of LangChain's, such as Chroma.")
-        self.store = store.store if isinstance(store, MultimodalStore) else store
-        self.on_error: OnError = on_error
+            raise TypeError(f"{store!r}: pass a store of LangChain's, such as Chroma(embedding_function=embeddings).")
+        self.store = store
+        self.on_error: OnError = check_on_error(on_error or "raise")
         self._is_reported = False
         self._quirks = quirks_of(self.store)
-        self._embeddings = check_owner(self.store.embeddings if embeddings is None else embeddings, self.store)
+        self._embeddings = _check_owner(self.store.embeddings if embeddings is None else embeddings, self.store)
 
     @property
     def embeddings(self) -> GMEEmbeddings:
@@ -103,7 +107,7 @@ class MultimodalStore(VectorStore):
         if not batch.values:
             return []
         plan = make_plan(owner, check_embeddings(owner, batch, embeddings) or encode_batch(owner, batch), self._quirks)
-        written = [each for part in plan.parts for each in write(self.store, owner, part, **kwargs)]
+        written = write(self.store, owner, plan, **kwargs)
         plan.report_skipped()
         return plan.answer(written)
 
@@ -120,14 +124,13 @@ class MultimodalStore(VectorStore):
     ) -> list[str]:
         """Add items of every kind without blocking the event loop; see :func:`add_multimodal`."""
         owner = self._owner
-        batch = parse_batch(items, metadatas, ids, on_error or self.on_error, batch_size)
+        options = (items, metadatas, ids, on_error or self.on_error, batch_size)
+        batch = await run_in_executor(None, parse_batch, *options)  # it reads the files of blobs
         if not batch.values:
             return []
         encoded = check_embeddings(owner, batch, embeddings) or await aencode_batch(owner, batch)
         plan = await run_in_executor(None, make_plan, owner, encoded, self._quirks)  # it reads the files of images
-        written: list[str] = []
-        for part in plan.parts:
-            written += await awrite(self.store, owner, part, **kwargs)
+        written = await awrite(self.store, owner, plan, **kwargs)
         plan.report_skipped()
         return plan.answer(written)
 
@@ -144,12 +147,14 @@ class MultimodalStore(VectorStore):
         Raises:
             InputError: A document cannot be embedded; nothing was written.
         """
-        self._is_reported = self._is_reported or report_unidentified(documents)
+        if is_called_by_index():
+            self._prepare_for_index(documents)
         return self.add_items(documents, **kwargs)
 
     async def aadd_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
         """Add documents without blocking the event loop; see :meth:`add_documents`."""
-        self._is_reported = self._is_reported or report_unidentified(documents)
+        if is_called_by_index():
+            self._prepare_for_index(documents)
         return await self.aadd_items(documents, **kwargs)
 
     def add_texts(
@@ -309,7 +314,7 @@ class MultimodalStore(VectorStore):
         *,
         ids: list[str] | None = None,
         store: type[VectorStore] | VectorStore = InMemoryVectorStore,
-        on_error: OnError = "raise",
+        on_error: OnError | None = None,
         **kwargs: Any,
     ) -> Self:
         """Return a store of documents, with the pictures that their metadata holds; ``from_documents`` calls this.
@@ -329,19 +334,48 @@ class MultimodalStore(VectorStore):
         """
         documents = _documents(texts, metadatas)
         if isinstance(store, VectorStore):
-            made = cls(store, on_error=on_error)
-            if made.embeddings is not embedding:
-                raise ValueError("The store has other embeddings than those that were passed; pass its own.")
+            made = cls._wrap(store, embedding, on_error)
             made.add_documents(documents, ids=ids, **kwargs)
             return made
-        owner = check_owner(embedding, store)
-        batch = parse_batch(documents, None, ids, on_error, BATCH_SIZE)
+        owner, batch = _prepare_to_make(store, embedding, documents, ids, on_error)
         plan = make_plan(owner, encode_batch(owner, batch), quirks_of(store, kwargs))
-        first, *others = plan.parts or [Part.empty()]
+        first, others = _divide(plan, batch)
         made = cls(create(store, owner, first, **kwargs), embeddings=owner, on_error=on_error)
-        for part in others:
-            write(made.store, owner, part)
-        plan.report_skipped()
+        write(made.store, owner, others)
+        return made
+
+    @classmethod
+    async def afrom_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        store: type[VectorStore] | VectorStore = InMemoryVectorStore,
+        on_error: OnError | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Return a store of documents without blocking the event loop; see :meth:`from_texts`."""
+        documents = _documents(texts, metadatas)
+        if isinstance(store, VectorStore):
+            made = cls._wrap(store, embedding, on_error)
+            await made.aadd_documents(documents, ids=ids, **kwargs)
+            return made
+        owner, batch = _prepare_to_make(store, embedding, documents, ids, on_error)
+        encoded = await aencode_batch(owner, batch)
+        plan = await run_in_executor(None, make_plan, owner, encoded, quirks_of(store, kwargs))
+        first, others = _divide(plan, batch)
+        made = cls(await acreate(store, owner, first, **kwargs), embeddings=owner, on_error=on_error)
+        await awrite(made.store, owner, others)
+        return made
+
+    @classmethod
+    def _wrap(cls, store: VectorStore, embedding: Embeddings, on_error: OnError | None) -> Self:
+        """Return a store that is there, whose embeddings must be those that were passed."""
+        made = cls(store, on_error=on_error)
+        if made.embeddings is not embedding:
+            raise ValueError("The store has other embeddings than those that were passed; pass its own.")
         return made
 
     def as_retriever(self, **kwargs: Any) -> MultimodalRetriever:
@@ -357,7 +391,17 @@ class MultimodalStore(VectorStore):
     def _owner(self) -> GMEEmbeddings:
         """The embeddings of the store itself, by which it embeds what is added."""
         own = self.store.embeddings
-        return check_owner(self._embeddings if own is None else own, self.store)
+        return _check_owner(self._embeddings if own is None else own, self.store)
+
+    def _prepare_for_index(self, documents: Sequence[Any]) -> None:
+        """Refuse what ``index`` would refuse of the store itself, and tell once what it does not notice."""
+        if type(self.store).delete == VectorStore.delete:
+            raise ValueError(
+                f"{type(self.store).__name__} has not implemented delete, which index needs; use another store."
+            )
+        if not self._is_reported:
+            report_unidentified(documents)
+        self._is_reported = True
 
     def _keys(self, ids: Sequence[str]) -> list[str]:
         return [self._quirks.key_of(each) for each in ids]
@@ -409,8 +453,7 @@ class MultimodalRetriever(VectorStoreRetriever):
         embeddings, k = kwargs.pop("embeddings", None), kwargs.pop("k", None)
         store = kwargs.get("vectorstore")
         if isinstance(store, VectorStore) and (embeddings is not None or not isinstance(store, MultimodalStore)):
-            on_error = store.on_error if isinstance(store, MultimodalStore) else "raise"
-            kwargs["vectorstore"] = MultimodalStore(store, embeddings=embeddings, on_error=on_error)
+            kwargs["vectorstore"] = MultimodalStore(store, embeddings=embeddings)
         if k is not None:
             kwargs["search_kwargs"] = {**kwargs.get("search_kwargs", {}), "k": k}
         super().__init__(**kwargs)
@@ -525,6 +568,48 @@ async def aadd_multimodal(
 
 def _multimodal(store: VectorStore) -> MultimodalStore:
     return store if isinstance(store, MultimodalStore) else MultimodalStore(store)
+
+
+def _prepare_to_make(
+    store: object, embedding: Embeddings, documents: list[Document], ids: list[str] | None, on_error: OnError | None
+) -> tuple[GMEEmbeddings, Batch]:
+    """The embeddings of a store that is to be made, and the documents that it is made of."""
+    if not (isinstance(store, type) and issubclass(store, VectorStore)):
+        raise TypeError(f"store={store!r}: pass a store of LangChain's, or the class of one, such as Chroma.")
+    return _check_owner(embedding, store), parse_batch(documents, None, ids, on_error or "raise", BATCH_SIZE)
+
+
+def _divide(plan: Plan, batch: Batch) -> tuple[Part, Plan]:
+    """The rows that a store is made of, and what is written into it afterwards."""
+    plan.report_skipped()
+    if batch.values and not plan.parts:
+        raise InputError(f"none of {len(batch.values)} documents can be embedded; the log lists why", "documents")
+    first, *others = plan.parts or [Part([], np.empty((0, 0), dtype=np.float32))]
+    return first, dataclasses.replace(plan, parts=others)
+
+
+def _check_owner(embeddings: object, store: VectorStore | type[VectorStore]) -> GMEEmbeddings:
+    """Return the embeddings of a store.
+
+    Args:
+        embeddings: The embeddings.
+        store: The store, or the class of one that is to be made.
+
+    Raises:
+        TypeError: They are not :class:`GMEEmbeddings`.
+    """
+    if isinstance(embeddings, GMEEmbeddings):
+        return embeddings
+    name = (store if isinstance(store, type) else type(store)).__name__
+    if embeddings is None:
+        raise TypeError(
+            f"This {name} does not say what its embeddings are; if they are GMEEmbeddings, pass the same: "
+            "MultimodalStore(store, embeddings=embeddings)."
+        )
+    raise TypeError(
+        f"The embeddings of this {name} are of type {type(embeddings).__name__}; make the store with GMEEmbeddings. "
+        "A cache around them would keep images under their text."
+    )
 
 
 def _documents(texts: Iterable[str], metadatas: Sequence[Mapping[str, Any] | None] | None) -> list[Document]:

@@ -1,333 +1,211 @@
-"""How items get into a store: all are embedded, then rows are written in batches, each with its embeddings."""
+"""How rows get into a store: in the place of those that it has, with their embeddings, or not at all."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import reprlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
-import numpy as np
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 
-from langchain_gme.content import as_list, to_item
 from langchain_gme.embeddings import GMEEmbeddings
+from langchain_gme.plans import Part, Plan
 from langchain_gme.precomputed import PrecomputedError, serve_documents
-from langchain_gme.quirks import Quirks, quirks_of
-from langchain_gme.rows import Row, check_columns, list_unique, make_row
-from st_modules import InputError, Place
-
-OnError: TypeAlias = Literal["raise", "skip"]
+from langchain_gme.quirks import check_mode, quirks_of
 
 logger = logging.getLogger(__name__)
 
-_MOST_LISTED = 1000
+_IDS_OF_ITS_OWN = (
+    "The store kept {found} rows of {count}: it has ids of its own, such as a hash of the text, which images with no "
+    "text share. Use another store, or give each item a text of its own."
+)
+_SECONDS_BETWEEN_TRIES = 0.005
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The items of one call.
+class _Hold:
+    """A lock of a store, and the event loop that holds it, if one does."""
 
-    Args:
-        values: The items as they were passed.
-        items: What ``to_item`` returned for those that it can bring into a form that ``encode`` takes.
-        places: The position of each of ``items`` among ``values``.
-        errors: Why the others cannot be embedded, in order.
-        metadatas: One a value, or None.
-        ids: One a value, or None.
-        on_error: What becomes of values that cannot be embedded.
-        size: Rows that are written at once.
-    """
-
-    values: list[Any]
-    items: list[Any]
-    places: list[int]
-    errors: list[InputError]
-    metadatas: Sequence[Mapping[str, Any] | None] | None
-    ids: Sequence[str | None] | None
-    on_error: OnError
-    size: int
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.loop: asyncio.AbstractEventLoop | None = None
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """A batch with its embeddings.
+_holds: weakref.WeakKeyDictionary[VectorStore, _Hold] = weakref.WeakKeyDictionary()
+_holds_lock = threading.Lock()
+_hold_of_all = _Hold()  # of stores that no dictionary takes
+
+
+def write(store: VectorStore, owner: GMEEmbeddings, plan: Plan, **kwargs: Any) -> list[str]:
+    """Write rows in the place of those that the store has under their ids.
 
     Args:
-        batch: The batch.
-        embeddings: float32 of shape (items that were embedded, dimensions).
-        errors: Why others of the batch's items were not, with their places among ``batch.items``.
-    """
+        store: The store.
+        owner: Its embeddings.
+        plan: The rows.
+        **kwargs: Other arguments of its ``add_texts``.
 
-    batch: Batch
-    embeddings: np.ndarray
-    errors: list[InputError]
-
-
-@dataclass(frozen=True)
-class Part:
-    """Rows that are written at once.
-
-    Args:
-        rows: The rows.
-        embeddings: float32 of shape (rows, dimensions).
-    """
-
-    rows: Sequence[Row]
-    embeddings: np.ndarray
-
-    @classmethod
-    def empty(cls) -> Part:
-        """Return a part without rows."""
-        return cls([], np.empty((0, 0), dtype=np.float32))
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts of the rows."""
-        return [row.text for row in self.rows]
-
-    @property
-    def columns(self) -> dict[str, Any]:
-        """The arguments of ``add_texts`` besides the texts."""
-        return {"metadatas": [dict(row.metadata) for row in self.rows], "ids": self.keys}
-
-    @property
-    def keys(self) -> list[str]:
-        """The ids that the store takes for the rows."""
-        return [row.key for row in self.rows]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is written, and which row is which item's.
-
-    Args:
-        parts: The rows, each once.
-        rows: The row of each item that was embedded, in the items' order.
-        skipped: Why others were left out, in order.
-        count: How many items there were.
-    """
-
-    parts: list[Part]
-    rows: list[Row]
-    skipped: list[InputError]
-    count: int
-
-    def answer(self, written: Sequence[str]) -> list[str]:
-        """Return the id of each item that was embedded, from what the store returned for each row."""
-        in_store = dict(zip((key for part in self.parts for key in part.keys), written, strict=True))
-        return [in_store[row.key] if row.key == row.id else row.id for row in self.rows]
-
-    def report_skipped(self) -> None:
-        """Log which items were left out, and why."""
-        if not self.skipped:
-            return
-        listed = "\n".join(map(str, self.skipped[:_MOST_LISTED]))
-        more = len(self.skipped) - _MOST_LISTED
-        logger.warning(
-            "%d of %d items cannot be embedded and were left out:\n%s%s",
-            len(self.skipped),
-            self.count,
-            listed,
-            f"\nand {more} more" if more > 0 else "",
-        )
-
-
-def check_owner(embeddings: object, store: VectorStore | type[VectorStore]) -> GMEEmbeddings:
-    """Return the embeddings of a store.
-
-    Args:
-        embeddings: The embeddings.
-        store: The store, or the class of one that is to be made.
+    Returns:
+        What the store returned, an id a row.
 
     Raises:
-        TypeError: They are not :class:`GMEEmbeddings`.
+        PrecomputedError: The store works in a way that cannot take precomputed embeddings, or keeps fewer rows than it
+            is given. What it wrote was deleted, where it can delete.
     """
-    if isinstance(embeddings, GMEEmbeddings):
-        return embeddings
-    name = (store if isinstance(store, type) else type(store)).__name__
-    if embeddings is None:
-        raise TypeError(
-            f"This {name} does not say what its embeddings are; if they are GMEEmbeddings, pass the same: "
-            "MultimodalStore(store, embeddings=embeddings)."
-        )
-    raise TypeError(
-        f"The embeddings of this {name} are of type {type(embeddings).__name__}; make the store with GMEEmbeddings. "
-        "A cache around them would keep images under their text."
-    )
-
-
-def parse_batch(
-    items: object,
-    metadatas: Sequence[Mapping[str, Any] | None] | None,
-    ids: Sequence[str | None] | None,
-    on_error: OnError,
-    size: int,
-) -> Batch:
-    """Check the arguments of a call, and bring its items into the form that ``encode`` takes.
-
-    Raises:
-        InputError: An item is none, or there are more or fewer metadatas or ids than items.
-        ValueError: ``on_error`` or ``size`` is none of its values.
-    """
-    if on_error not in get_args(OnError):
-        raise ValueError(f'on_error={on_error!r}; pass "raise" or "skip".')
-    if size < 1:
-        raise ValueError(f"batch_size={size}; pass 1 or more.")
-    values = as_list(items, "items")
-    check_columns(len(values), metadatas, ids)
-    parsed: list[Any] = []
-    places: list[int] = []
-    errors: list[InputError] = []
-    for index, value in enumerate(values):
+    check_mode(store)
+    written: dict[str, None] = {}
+    for number, part in enumerate(plan.parts):
+        returned: Sequence[str] | None = None
+        removed: list[str] = []
         try:
-            parsed.append(to_item(value, Place(index)))
-            places.append(index)
-        except InputError as error:
-            if on_error == "raise":
-                raise
-            errors.append(error)
-    return Batch(values, parsed, places, errors, metadatas, ids, on_error, size)
+            with _hold(store), serve_documents(owner, part.texts, part.embeddings, store):
+                removed = _remove(store, part.keys)
+                returned = store.add_texts(part.texts, **part.columns, **kwargs)
+            _keep(written, returned, part)
+        except Exception as error:
+            touched = _touched(plan.parts[: number + 1], returned)
+            if misfit := _find_misfit(error):
+                raise _describe(misfit, _try_delete(store, touched), touched) from error
+            _report_removed(store, removed)
+            raise
+    return list(written)
 
 
-def encode_batch(owner: GMEEmbeddings, batch: Batch) -> Encoded:
-    """Embed a batch."""
-    options = owner.encode_options("document")
-    if batch.on_error == "raise":
-        return Encoded(batch, owner.embedder.encode(batch.items, "document", **options), [])
-    return _from_valid(batch, *owner.embedder.embed_valid(batch.items, "document", **options))
-
-
-async def aencode_batch(owner: GMEEmbeddings, batch: Batch) -> Encoded:
-    """Embed a batch off the event loop."""
-    options = {**owner.encode_options("document"), "delay": owner.batch_delay}
-    if batch.on_error == "raise":
-        return Encoded(batch, await owner.embedder.aencode(batch.items, "document", **options), [])
-    return _from_valid(batch, *await owner.embedder.aembed_valid(batch.items, "document", **options))
-
-
-def check_embeddings(owner: GMEEmbeddings, batch: Batch, embeddings: Any) -> Encoded | None:
-    """Return a batch with the embeddings that the caller has of its values; None where there are none.
-
-    Raises:
-        InputError: They are not one a value, not finite, or of another dimension than the model's.
-    """
-    if embeddings is None:
-        return None
-    try:
-        array = np.asarray(embeddings, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"no array of numbers ({error}); pass one list of floats an item", "embeddings") from error
-    if array.ndim != 2 or len(array) != len(batch.values):
-        raise InputError(f"of shape {array.shape} for {len(batch.values)} items; pass one an item", "embeddings")
-    dimension = owner.encode_options("document").get("truncate_dim") or owner.client.get_embedding_dimension()
-    if dimension is not None and array.shape[1] != dimension:
-        raise InputError(
-            f"of dimension {array.shape[1]}, where the store's model has {dimension}; embed with that model",
-            "embeddings",
-        )
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        index = int(finite.argmin())
-        raise InputError("it has values that are not finite; embed it again", Place(index, name=f"embeddings[{index}]"))
-    return Encoded(batch, array[batch.places], [])
-
-
-def make_plan(owner: GMEEmbeddings, encoded: Encoded, quirks: Quirks) -> Plan:
-    """Return the rows of what was embedded.
-
-    Raises:
-        InputError: An id was given twice, or an image cannot be read any more.
-    """
-    batch = encoded.batch
-    left_out = {error.index for error in encoded.errors}
-    numbers = [number for number in range(len(batch.items)) if number not in left_out]
-    rows = [_make_row(owner, batch, number, quirks) for number in numbers]
-    unique = list_unique(rows, [batch.places[number] for number in numbers])
-    chunks = (unique[start : start + batch.size] for start in range(0, len(unique), batch.size))
-    moved = [
-        error.shift(batch.places[error.index] - error.index) for error in encoded.errors if error.index is not None
-    ]
-    return Plan(
-        parts=[Part([rows[number] for number in chunk], encoded.embeddings[chunk]) for chunk in chunks],
-        rows=rows,
-        skipped=sorted([*batch.errors, *moved], key=lambda error: error.index or 0),
-        count=len(batch.values),
-    )
-
-
-def write(store: VectorStore, owner: GMEEmbeddings, part: Part, **kwargs: Any) -> list[str]:
-    """Write rows in the place of those that the store has under their ids; return the ids in the store."""
-    _remove(store, part.keys)
-    returned: Sequence[str] | None = None
-    try:
-        with serve_documents(owner, part.texts, part.embeddings):
-            returned = store.add_texts(part.texts, **part.columns, **kwargs)
-        return _check_returned(returned, part)
-    except PrecomputedError as error:
-        raise PrecomputedError(f"{error} {_clean_up(store, [*part.keys, *(returned or ())])}") from error
-
-
-async def awrite(store: VectorStore, owner: GMEEmbeddings, part: Part, **kwargs: Any) -> list[str]:
+async def awrite(store: VectorStore, owner: GMEEmbeddings, plan: Plan, **kwargs: Any) -> list[str]:
     """Write rows without blocking the event loop; see :func:`write`."""
-    await _aremove(store, part.keys)
-    returned: Sequence[str] | None = None
-    try:
-        with serve_documents(owner, part.texts, part.embeddings):
-            returned = await store.aadd_texts(part.texts, **part.columns, **kwargs)
-        return _check_returned(returned, part)
-    except PrecomputedError as error:
-        raise PrecomputedError(f"{error} {await _aclean_up(store, [*part.keys, *(returned or ())])}") from error
+    check_mode(store)
+    written: dict[str, None] = {}
+    for number, part in enumerate(plan.parts):
+        returned: Sequence[str] | None = None
+        removed: list[str] = []
+        try:
+            async with _ahold(store):
+                with serve_documents(owner, part.texts, part.embeddings, store):
+                    removed = await _aremove(store, part.keys)
+                    returned = await store.aadd_texts(part.texts, **part.columns, **kwargs)
+            _keep(written, returned, part)
+        except Exception as error:
+            touched = _touched(plan.parts[: number + 1], returned)
+            if misfit := _find_misfit(error):
+                raise _describe(misfit, await _atry_delete(store, touched), touched) from error
+            _report_removed(store, removed)
+            raise
+    return list(written)
 
 
 def create(store_class: type[VectorStore], owner: GMEEmbeddings, part: Part, **kwargs: Any) -> VectorStore:
-    """Make a store of rows."""
-    # One that is being made may embed a text of its own, to learn the dimension.
-    with serve_documents(owner, part.texts, part.embeddings, probes=True):
-        return store_class.from_texts(part.texts, owner, **part.columns, **kwargs)
+    """Make a store of rows.
 
-
-def _from_valid(batch: Batch, embeddings: Sequence[list[float] | None], errors: list[InputError]) -> Encoded:
-    return Encoded(batch, np.asarray([each for each in embeddings if each is not None], dtype=np.float32), errors)
-
-
-def _make_row(owner: GMEEmbeddings, batch: Batch, number: int, quirks: Quirks) -> Row:
-    place, item = batch.places[number], batch.items[number]
+    Raises:
+        PrecomputedError: As :func:`write`.
+    """
+    check_mode(store_class)
+    with serve_documents(owner, part.texts, part.embeddings, store_class):
+        store = store_class.from_texts(part.texts, owner, **part.columns, **kwargs)
     try:
-        return make_row(
-            batch.values[place],
-            item,
-            batch.metadatas[place] if batch.metadatas is not None else None,
-            batch.ids[place] if batch.ids is not None else None,
-            lambda: owner.embedder.identify([item])[0],
-            quirks,
+        found = store.get_by_ids(part.keys)
+    except NotImplementedError:
+        return store
+    _check_found(found, part)
+    return store
+
+
+async def acreate(store_class: type[VectorStore], owner: GMEEmbeddings, part: Part, **kwargs: Any) -> VectorStore:
+    """Make a store of rows without blocking the event loop; see :func:`create`."""
+    check_mode(store_class)
+    with serve_documents(owner, part.texts, part.embeddings, store_class):
+        store = await store_class.afrom_texts(part.texts, owner, **part.columns, **kwargs)
+    try:
+        found = await store.aget_by_ids(part.keys)
+    except NotImplementedError:
+        return store
+    _check_found(found, part)
+    return store
+
+
+@contextmanager
+def _hold(store: VectorStore) -> Generator[None, None, None]:
+    """Keep others from adding to a store between removing rows and writing them, where both are needed."""
+    if quirks_of(store).replaces:
+        yield
+        return
+    hold = _hold_of(store)
+    if hold.loop is not None and hold.loop is _running_loop():
+        raise RuntimeError(
+            "An async call is adding to this store on this event loop, which cannot end while this one waits for it: "
+            "await aadd_documents or aadd_multimodal here."
         )
-    except InputError as error:
-        raise error.shift(place) from error
+    with hold.lock:
+        yield
 
 
-def _remove(store: VectorStore, keys: Sequence[str]) -> None:
-    """Remove the rows that a store has under these ids: some stores would add to them, or refuse the ids."""
+@asynccontextmanager
+async def _ahold(store: VectorStore) -> AsyncGenerator[None, None]:
+    """Keep others from adding, as :func:`_hold` does, without blocking the event loop."""
+    if quirks_of(store).replaces:
+        yield
+        return
+    hold = _hold_of(store)
+    while not hold.lock.acquire(blocking=False):
+        await asyncio.sleep(_SECONDS_BETWEEN_TRIES)
+    hold.loop = asyncio.get_running_loop()
+    try:
+        yield
+    finally:
+        hold.loop = None
+        hold.lock.release()
+
+
+def _hold_of(store: VectorStore) -> _Hold:
+    with _holds_lock:
+        try:
+            return _holds.setdefault(store, _Hold())
+        except TypeError:
+            return _hold_of_all
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _remove(store: VectorStore, keys: Sequence[str]) -> list[str]:
+    """Remove the rows that a store has under these ids, where it would add to them or refuse the ids.
+
+    Returns:
+        Those that were there, as far as it can be told.
+    """
+    if quirks_of(store).replaces:
+        return []
     try:
         found = store.get_by_ids(keys)
     except NotImplementedError:
         _try_delete(store, keys)  # what there is to delete is not known
-        return
+        return []
     if present := _present(store, keys, found):
         store.delete(ids=present)
+    return present
 
 
-async def _aremove(store: VectorStore, keys: Sequence[str]) -> None:
+async def _aremove(store: VectorStore, keys: Sequence[str]) -> list[str]:
     """Remove rows as :func:`_remove` does, by the methods for an event loop: a store may have no others."""
+    if quirks_of(store).replaces:
+        return []
     try:
         found = await store.aget_by_ids(keys)
     except NotImplementedError:
         await _atry_delete(store, keys)
-        return
+        return []
     if present := _present(store, keys, found):
         await store.adelete(ids=present)
+    return present
 
 
 def _present(store: VectorStore, keys: Sequence[str], found: Sequence[Document]) -> list[str]:
@@ -340,44 +218,65 @@ def _try_delete(store: VectorStore, keys: Sequence[str]) -> bool:
     """Whether a store deleted rows, some of which may not exist: many stores raise then, each another exception."""
     try:
         return store.delete(ids=list(keys)) is not False
+    except NotImplementedError:
+        return False
     except Exception as error:
         logger.debug("%s.delete: %s", type(store).__name__, error)
-        return False
+        # It may have stopped at the first that does not exist.
+        return len(keys) > 1 and True in [_try_delete(store, [key]) for key in keys]
 
 
 async def _atry_delete(store: VectorStore, keys: Sequence[str]) -> bool:
     try:
         return await store.adelete(ids=list(keys)) is not False
+    except NotImplementedError:
+        return False
     except Exception as error:
         logger.debug("%s.adelete: %s", type(store).__name__, error)
-        return False
+        return len(keys) > 1 and True in [await _atry_delete(store, [key]) for key in keys]
 
 
-def _clean_up(store: VectorStore, keys: Sequence[str]) -> str:
-    """Delete what a store may have written with embeddings that are not its rows', and say so."""
-    return _describe_clean_up(_try_delete(store, keys), keys)
-
-
-async def _aclean_up(store: VectorStore, keys: Sequence[str]) -> str:
-    return _describe_clean_up(await _atry_delete(store, keys), keys)
-
-
-def _describe_clean_up(is_clean: bool, keys: Sequence[str]) -> str:
-    if is_clean:
-        return "What it had written was deleted."
-    return f"Delete what it may have written: the rows with the ids {reprlib.repr(list(keys))}."
-
-
-def _check_returned(returned: Sequence[str] | None, part: Part) -> list[str]:
-    """Return the ids in a store.
+def _keep(written: dict[str, None], returned: Sequence[str] | None, part: Part) -> None:
+    """Add the ids in a store to those that were written before.
 
     Raises:
         PrecomputedError: There are fewer of them than rows.
     """
-    written = list(returned or part.keys)
-    if len(written) != len(part.rows) or len(set(written)) != len(written):
-        raise PrecomputedError(
-            f"The store kept {len(set(written))} rows of {len(part.rows)}: it has ids of its own, such as a hash of "
-            "the text, which images with no text share. Use another store, or give each item a text of its own."
+    count = len(written) + len(part.rows)
+    written.update(dict.fromkeys(returned or part.keys))
+    if len(written) != count:
+        raise PrecomputedError(_IDS_OF_ITS_OWN.format(found=len(written), count=count))
+
+
+def _check_found(found: Sequence[Document], part: Part) -> None:
+    if len(found) < len(part.rows):
+        error = PrecomputedError(_IDS_OF_ITS_OWN.format(found=len(found), count=len(part.rows)))
+        raise _describe(error, False, part.keys)
+
+
+def _touched(parts: Sequence[Part], returned: Sequence[str] | None) -> list[str]:
+    """The ids under which something may have been written."""
+    return list(dict.fromkeys([*(key for part in parts for key in part.keys), *(returned or ())]))
+
+
+def _find_misfit(error: BaseException | None) -> PrecomputedError | None:
+    """Return the error of a store that cannot take precomputed embeddings, also where the store has wrapped it."""
+    while error is not None and not isinstance(error, PrecomputedError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _describe(error: PrecomputedError, is_clean: bool, keys: Sequence[str]) -> PrecomputedError:
+    """An error with what became of the rows."""
+    if is_clean:
+        return PrecomputedError(f"{error} What this call had written was deleted.")
+    return PrecomputedError(f"{error} Delete what it may have written: the ids {reprlib.repr(list(keys))}.")
+
+
+def _report_removed(store: VectorStore, removed: Sequence[str]) -> None:
+    if removed:
+        logger.error(
+            "%s failed to write after its rows of the same ids were removed; add these again: %s",
+            type(store).__name__,
+            ", ".join(removed),
         )
-    return written

@@ -318,7 +318,7 @@ FAILURES: Failures = {
     "`lambda_mult` inverted (#39052)": (AssertionError, "not the most diverse"),
     "keeps both": (AssertionError, "rows are there twice"),
     "an error": (Exception, "[Dd]uplicate key"),
-    "needs `async_mode`": (Exception, "sync mode is turned on"),
+    "needs `async_mode`": (Exception, "sync mode is turned on|_async_engine not found"),
     "has none: refused": (ValueError, "ignores filter"),
     "has none": (NotImplementedError, "does not implement|must be implemented"),
     "needs `fetch_k`": (ValueError, "n_neighbors"),

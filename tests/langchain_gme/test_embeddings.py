@@ -284,7 +284,7 @@ async def test_one_bad_query_among_concurrent_ones_fails_alone(
         *(embeddings.aembed_query_multimodal(query) for query in queries), return_exceptions=True
     )
     bad = [str(error) for error in found if isinstance(error, InputError)]
-    assert [message.split(":")[0] for message in bad] == ["item 0"] * 3
+    assert [message.split(":")[0] for message in bad] == ["query"] * 3
     assert "missing.png: no such file" in bad[0]
     assert "surrogate" in bad[1]
     assert "None" in bad[2]
@@ -344,8 +344,8 @@ async def test_a_cancelled_query_leaves_the_others_and_later_ones_alone(
         ("embed_multimodal", ["a", [{"kind": "text"}]], r"item 1, block 0: .* keys \['kind'\], without a type"),
         ("embed_multimodal", "a", "items: of type str; pass a list"),
         ("embed_multimodal", {"text": "a"}, "items: of type dict; pass a list"),
-        ("embed_query_multimodal", None, "item 0: None has nothing to embed"),
-        ("embed_query_multimodal", {"text": "a", "img": "b"}, r"item 0: unknown keys \['img'\]"),
+        ("embed_query_multimodal", None, "query: None has nothing to embed"),
+        ("embed_query_multimodal", {"text": "a", "img": "b"}, r"query: unknown keys \['img'\]"),
     ],
 )
 def test_bad_input_is_named(

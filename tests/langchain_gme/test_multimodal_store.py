@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from langchain_classic.embeddings import CacheBackedEmbeddings
 from langchain_classic.retrievers import EnsembleRetriever, MultiVectorRetriever, ParentDocumentRetriever
+from langchain_community.document_transformers import EmbeddingsRedundantFilter
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings, FakeEmbeddings
 from langchain_core.indexing import InMemoryRecordManager, aindex, index
@@ -171,18 +172,35 @@ def test_making_a_store_needs_its_own_embeddings(store: MultimodalStore, documen
         MultimodalStore.from_documents(documents, other, store=store.store)
     with pytest.raises(TypeError, match="of type FakeEmbeddings; make the store with GMEEmbeddings"):
         MultimodalStore.from_documents(documents, FakeEmbeddings(size=3))
-    with pytest.raises(TypeError, match="A store of type str"):
-        MultimodalStore("pictures")  # type: ignore[arg-type]
+    for wrong in ("pictures", InMemoryVectorStore):
+        with pytest.raises(TypeError, match=r"pass a store of LangChain's"):
+            MultimodalStore(wrong)  # type: ignore[arg-type]
+    for wrong in ("chroma", str, None):
+        with pytest.raises(TypeError, match=r"pass a store of LangChain's, or the class of one"):
+            MultimodalStore.from_documents(documents, store.embeddings, store=wrong)
 
 
 def test_plain_doors_warn_of_pictures_that_they_leave_out(
     memory: InMemoryVectorStore, documents: list[Document]
 ) -> None:
-    with pytest.warns(UserWarning, match=r"4 of 6 texts are empty.*MultimodalStore\(store\)") as warned:
-        memory.add_documents(documents)
-    assert len(warned) == 1
+    texts, metadatas = columns_of(documents[HEART:])
+    doors: list[Callable[[], Any]] = [
+        lambda: memory.add_documents(documents),
+        lambda: asyncio.run(memory.aadd_documents(documents)),
+        lambda: InMemoryVectorStore.from_documents(documents, memory.embeddings),
+        lambda: memory.add_texts(texts, metadatas),
+        lambda: memory.as_retriever().add_documents(documents),
+        lambda: index(documents, records(), memory, key_encoder="sha256"),
+        lambda: EmbeddingsRedundantFilter(embeddings=memory.embeddings).transform_documents(documents),
+    ]
+    for door in doors:
+        with pytest.warns(UserWarning, match=r"documents have pictures, which are left out.*MultimodalStore") as warned:
+            door()
+        assert len(warned) == 1
     with pytest.warns(UserWarning, match="1 of 1 texts are empty"):
         asyncio.run(memory.embeddings.aembed_documents([" "]))
+    memory.add_documents([Document("a text", metadata={"image": "", "image_url": None, "page": 1})])
+    memory.embeddings.embed_documents(["a text"])
 
 
 def test_a_changed_picture_is_a_changed_document(
@@ -231,7 +249,8 @@ def test_documents_are_identified_by_all_of_their_pictures(gallery: Gallery) -> 
     assert len(set(identities)) == 5
     assert identities[0] == identities[5]
     text = Document("a")
-    assert identify_images([text])[0] is text
+    assert identify_images([text])[0].metadata == {"image_sha256": ""}
+    assert text.metadata == {}
     with pytest.raises(ImageError, match="item 1: /dev/zero: not a regular file"):
         identify_images([text, Document("", metadata={"image": "/dev/zero"})])
 
@@ -314,7 +333,7 @@ def test_documents_come_back_with_their_own_metadata(store: MultimodalStore, gal
         {},
         metadatas[1],
         {**metadatas[2], "image": str(path)},
-        {**metadatas[3], "image": path.as_uri()},
+        {"image_url": path.as_uri(), "image": path.as_uri()},
         metadatas[4],
         {"page": 2},
         {"image": str(path)},
@@ -434,9 +453,77 @@ def test_a_store_that_would_mix_pictures_up_is_refused_and_left_empty(
     embeddings: GMEEmbeddings, documents: list[Document], store_class: type[InMemoryVectorStore], is_async: bool
 ) -> None:
     store = store_class(embeddings)
-    with pytest.raises(RuntimeError, match="from another thread|kept 3 rows of 6"):
+    with pytest.raises(RuntimeError, match="embeds in threads of its own|kept 3 rows of 6"):
         _ = asyncio.run(aadd_multimodal(store, documents)) if is_async else add_multimodal(store, documents)
     assert store.store == {}
+
+
+def test_a_store_with_one_row_a_text_is_refused_in_batches_and_when_it_is_made(
+    embeddings: GMEEmbeddings, documents: list[Document]
+) -> None:
+    store = KeepsOneRowATextAlone(embeddings)
+    with pytest.raises(RuntimeError, match=r"kept 1 rows of 2.*was deleted"):
+        add_multimodal(store, documents, batch_size=1)
+    assert store.store == {}
+    with pytest.raises(RuntimeError, match="kept 0 rows of 6"):
+        MultimodalStore.from_documents(documents, embeddings, store=KeepsOneRowATextAlone)
+
+
+class EmbedsOneByOne(InMemoryVectorStore):
+    """A store that embeds each text by itself."""
+
+    def add_documents(self, documents: list[Document], ids: list[str] | None = None, **kwargs: Any) -> list[str]:
+        return [
+            super(EmbedsOneByOne, self).add_documents([each], [key])[0]
+            for each, key in zip(documents, ids or [], strict=True)
+        ]
+
+
+def test_what_was_written_is_deleted_where_a_store_wraps_the_error(
+    embeddings: GMEEmbeddings, documents: list[Document]
+) -> None:
+    class Wraps(InMemoryVectorStore):
+        def add_documents(self, documents: list[Document], ids: list[str] | None = None, **kwargs: Any) -> list[str]:
+            try:
+                self.embeddings.embed_documents(["another text"])
+            except RuntimeError as error:
+                raise ValueError("it failed") from error
+            return []
+
+    store = Wraps(embeddings)
+    with pytest.raises(RuntimeError, match=r"embeds other texts than it was given.*was deleted"):
+        add_multimodal(store, documents)
+
+
+def test_a_store_that_embeds_equal_texts_one_by_one_is_told_how(
+    embeddings: GMEEmbeddings, documents: list[Document], tiny: SentenceTransformer
+) -> None:
+    store = EmbedsOneByOne(embeddings)
+    with pytest.raises(RuntimeError, match="Pass batch_size=1"):
+        add_multimodal(store, documents)
+    add_multimodal(store, documents, batch_size=1)
+    np.testing.assert_allclose([row["vector"] for row in rows_of(store)], encode(tiny, documents), atol=TOLERANCE)
+
+
+class Meets(InMemoryVectorStore):
+    """A store that is met by others while it is being filled."""
+
+    meeting: Callable[[], Any]
+
+    def add_documents(self, documents: list[Document], ids: list[str] | None = None, **kwargs: Any) -> list[str]:
+        with ThreadPoolExecutor() as pool:
+            self.met = pool.submit(self.meeting).result()
+        return super().add_documents(documents, ids, **kwargs)
+
+
+def test_others_may_embed_the_same_texts_meanwhile(
+    embeddings: GMEEmbeddings, documents: list[Document], tiny: SentenceTransformer
+) -> None:
+    store = Meets(embeddings)
+    text = documents[-1].page_content
+    store.meeting = lambda: embeddings.embed_documents([text])
+    add_multimodal(store, documents)
+    np.testing.assert_allclose(store.met, tiny.encode_document([text]), atol=TOLERANCE)
 
 
 def test_queries_and_scores_are_those_of_the_model(
@@ -571,6 +658,247 @@ def test_ids_of_any_kind_work_where_the_store_takes_uuids_alone(
     assert store.similarity_search(CAPTIONS[STAR], k=1)[0].id == ids[STAR]
     store.delete(ids[:-1])
     assert [document.id for document in store.similarity_search("a", k=9)] == ids[-1:]
+
+
+@pytest.mark.parametrize("name", ["FAISS", "LanceDB"])
+async def test_adding_at_once_what_is_there_leaves_one_row_each(
+    name: str, embeddings: GMEEmbeddings, documents: list[Document], gallery: Gallery, request: pytest.FixtureRequest
+) -> None:
+    """In stores that do not replace rows, of which old ones are removed before new ones are written."""
+    store = MultimodalStore(STORES[name](embeddings, request)[0])
+    store.add_documents(documents)
+    await asyncio.gather(*(store.aadd_documents(documents[: 1 + number % 6]) for number in range(6)))
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda number: store.add_documents(documents[number:]), range(3)))
+    found = store.similarity_search_with_score({"image": gallery.paths[STAR]}, k=20)
+    assert sorted(numbers([document for document, _ in found])) == list(range(len(documents)))
+    assert found[0][0].metadata["number"] == STAR
+
+
+async def test_a_blocking_call_does_not_wait_for_one_of_its_own_event_loop(
+    embeddings: GMEEmbeddings, documents: list[Document]
+) -> None:
+    class Waits(AppendsAlone):
+        async def aadd_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
+            with pytest.raises(RuntimeError, match="await aadd_documents"):
+                store.add_documents(documents)
+            return await super().aadd_documents(documents, **kwargs)
+
+    store = MultimodalStore(Waits(embeddings))
+    await store.aadd_documents(documents)
+    assert len(rows_of(store)) == len(documents)
+
+
+class AppendsAlone(VectorStore):
+    """A store that keeps what it is given, and cannot delete all of some rows."""
+
+    def __init__(self, embedding: GMEEmbeddings) -> None:
+        self.embedding = embedding
+        self.store: dict[int, dict[str, Any]] = {}
+        self.fails = False
+
+    @property
+    def embeddings(self) -> Embeddings:
+        return self.embedding
+
+    def add_texts(self, texts: Any, metadatas: Any = None, *, ids: Any = None, **kwargs: Any) -> list[str]:
+        if self.fails:
+            raise ConnectionError("it is gone")
+        vectors = self.embedding.embed_documents(texts)
+        for text, metadata, key, vector in zip(texts, metadatas, ids, vectors, strict=True):
+            self.store[len(self.store)] = {"id": key, "vector": vector, "text": text, "metadata": metadata}
+        return ids
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
+        for each in ids or []:
+            places = [place for place, row in self.store.items() if row["id"] == each]
+            if not places:
+                raise KeyError(each)
+            for place in places:
+                del self.store[place]
+        return True
+
+    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+        return []
+
+    @classmethod
+    def from_texts(cls, texts: Any, embedding: Any, metadatas: Any = None, *, ids: Any = None, **kwargs: Any) -> Any:
+        made = cls(embedding)
+        made.add_texts(texts, metadatas, ids=ids)
+        return made
+
+
+def test_rows_are_replaced_one_by_one_where_a_store_fails_at_those_that_it_has_not(
+    embeddings: GMEEmbeddings, documents: list[Document]
+) -> None:
+    store = MultimodalStore(AppendsAlone(embeddings))
+    store.add_documents(documents[:2])
+    store.add_documents(documents[:3])
+    assert [row["metadata"]["number"] for row in rows_of(store)] == [0, 1, 2]
+
+
+def test_a_store_that_replaces_rows_keeps_the_old_one_where_it_refuses_the_new_one(
+    embeddings: GMEEmbeddings, gallery: Gallery, request: pytest.FixtureRequest
+) -> None:
+    store = MultimodalStore(STORES["Chroma"](embeddings, request)[0])
+    path = str(gallery.paths[STAR])
+    store.add_documents([Document("old", metadata={"image": path})], ids=["a"])
+    with pytest.raises(ValueError, match="nested|metadata"):
+        store.add_documents([Document("new", metadata={"image": path, "nested": {"a": 1}})], ids=["a"])
+    assert [document.page_content for document in store.get_by_ids(["a"])] == ["old"]
+
+
+def test_rows_that_were_removed_before_a_store_failed_are_told(
+    embeddings: GMEEmbeddings,
+    documents: list[Document],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Removes(InMemoryVectorStore):
+        pass
+
+    from langchain_gme import quirks
+
+    monkeypatch.delitem(quirks._QUIRKS, "InMemoryVectorStore")
+    plain = Removes(embeddings)
+    store = MultimodalStore(plain)
+    (name,) = store.add_documents(documents[:1])
+
+    def fail(*args: Any, **kwargs: Any) -> list[str]:
+        raise ConnectionError("it is gone")
+
+    monkeypatch.setattr(plain, "add_documents", fail)
+    with pytest.raises(ConnectionError):
+        store.add_documents(documents[:1])
+    assert f"add these again: {name}" in caplog.text
+
+
+def test_lancedb_that_replaces_its_table_is_refused(
+    embeddings: GMEEmbeddings, documents: list[Document], tmp_path: Path
+) -> None:
+    from langchain_community.vectorstores import LanceDB
+
+    with pytest.raises(ValueError, match='unless it is made with mode="append"'):
+        add_multimodal(LanceDB(uri=str(tmp_path), embedding=embeddings), documents)
+    with pytest.raises(ValueError, match='unless it is made with mode="append"'):
+        MultimodalStore.from_documents(documents, embeddings, store=LanceDB)
+
+
+def test_an_index_over_a_store_that_cannot_delete_is_refused_before_anything_is_written(
+    embeddings: GMEEmbeddings, documents: list[Document]
+) -> None:
+    from langchain_community.vectorstores import SKLearnVectorStore
+
+    store = SKLearnVectorStore(embeddings)
+    with pytest.raises(ValueError, match="has not implemented delete, which index needs"):
+        index(documents, records(), MultimodalStore(store), key_encoder="sha256")
+    assert store._ids == []
+
+
+def test_an_image_in_the_metadata_of_a_text_is_refused(store: MultimodalStore, gallery: Gallery) -> None:
+    path = str(gallery.paths[STAR])
+    with pytest.raises(InputError, match="item 1: its metadata has an image, which is not embedded"):
+        add_multimodal(store, ["a", "b"], [{}, {"image": path}])
+    add_multimodal(
+        store, [{"image": path}, {"image": gallery.paths[STAR].read_bytes()}], [{"image": ""}, {"image": "s"}]
+    )
+    assert [row["metadata"]["image"] for row in rows_of(store)] == [path, "s"]
+
+
+def test_ids_tell_metadata_apart_that_is_printed_alike(store: MultimodalStore) -> None:
+    arrays = [np.zeros(2000), np.zeros(2000)]
+    arrays[1][1000] = 1
+    ids = add_multimodal(
+        store, ["a"] * 4, [*({"vector": each} for each in arrays), {"tags": {"x", "y", "z"}}, {"n": 1}]
+    )
+    assert len(set(ids)) == 4
+    assert add_multimodal(store, ["a"], [{"tags": {"z", "y", "x"}}]) == ids[2:3]
+    with pytest.raises(InputError, match="metadata: a value of type object, of which no id can be made"):
+        add_multimodal(store, ["a"], [{"tags": object()}])
+    assert add_multimodal(store, ["a"], [{"tags": object()}], ["b"]) == ["b"]
+
+
+def test_two_embeddings_of_one_item_are_refused(store: MultimodalStore) -> None:
+    vectors = np.eye(2, 128)
+    with pytest.raises(InputError, match="item 1: it is item 0 again, with another embedding"):
+        add_multimodal(store, ["a", "a"], embeddings=vectors)
+    assert len(set(add_multimodal(store, ["a", "a"], ids=["x", "y"], embeddings=vectors))) == 2
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_skipping_takes_embeddings_and_files_that_are_gone(
+    store: MultimodalStore, gallery: Gallery, caplog: pytest.LogCaptureFixture, is_async: bool
+) -> None:
+    items = [{"image": "gone.png"}, None, "a", {"image": gallery.paths[STAR]}]
+    options: dict[str, Any] = {"embeddings": np.eye(4, 128), "on_error": "skip"}
+    _ = asyncio.run(store.aadd_items(items, **options)) if is_async else store.add_items(items, **options)
+    assert [int(np.argmax(row["vector"])) for row in rows_of(store)] == [2, 3]
+    assert "item 0: gone.png" in caplog.text
+    assert "item 1: None" in caplog.text
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_store_made_of_nothing_that_can_be_embedded_is_an_error(
+    embeddings: GMEEmbeddings, caplog: pytest.LogCaptureFixture, is_async: bool
+) -> None:
+    bad = [Document("", metadata={"image": "missing.png"})]
+    options: dict[str, Any] = {"on_error": "skip"}
+
+    def make() -> MultimodalStore:
+        if is_async:
+            return asyncio.run(MultimodalStore.afrom_documents(bad, embeddings, **options))
+        return MultimodalStore.from_documents(bad, embeddings, **options)
+
+    with pytest.raises(InputError, match="documents: none of 1 documents can be embedded"):
+        make()
+    assert "item 0: missing.png" in caplog.text
+
+
+def test_a_wrapped_store_keeps_how_it_was_wrapped(embeddings: GMEEmbeddings) -> None:
+    store = MultimodalStore(Nameless(embeddings), embeddings=embeddings, on_error="skip")
+    assert MultimodalStore(store).on_error == MultimodalRetriever(vectorstore=store).vectorstore.on_error == "skip"  # type: ignore[attr-defined]
+    assert MultimodalStore(store).embeddings is MultimodalRetriever(vectorstore=store).embeddings is embeddings
+    with pytest.raises(ValueError, match="on_error='ignore'"):
+        MultimodalStore(store, on_error="ignore")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"metadatas": ({} for _ in range(2))}, "metadatas: of type generator; pass a list"),
+        ({"metadatas": [{}, "b"]}, r"metadatas\[1\]: of type str; pass a dictionary, or None"),
+        ({"ids": "ab"}, "ids: of type str; pass a list"),
+        ({"ids": ["a", 1]}, r"ids\[1\]: of type int; pass a string, or None"),
+        ({"batch_size": "x"}, "batch_size='x'; pass 1 or more"),
+    ],
+)
+def test_wrong_arguments_are_named(store: MultimodalStore, arguments: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        add_multimodal(store, ["a", "b"], **arguments)
+
+
+def test_the_metadata_of_a_user_is_not_taken_for_an_id(
+    embeddings: GMEEmbeddings, request: pytest.FixtureRequest
+) -> None:
+    store = MultimodalStore(qdrant(embeddings, request)[0])
+    name = "6f5c1a35-7c3f-4d3b-9d6c-0e3f6c1d2a4b"
+    store.add_documents([Document("a", metadata={"_langchain_gme_id": "mine"})], ids=[name])
+    assert store.get_by_ids([name.upper()]) == [Document("a", metadata={"_langchain_gme_id": "mine"}, id=name)]
+    with pytest.raises(InputError, match="is that of item 0 too"):
+        store.add_documents([Document("a"), Document("b")], ids=[name, name.upper()])
+
+
+def test_a_fixed_schema_keeps_the_identity_of_pictures(
+    embeddings: GMEEmbeddings, gallery: Gallery, request: pytest.FixtureRequest
+) -> None:
+    store = MultimodalStore(lancedb(embeddings, request)[0])
+    picture = Document("", metadata={"image": str(gallery.paths[STAR])})
+    manager = records()
+    for document in (Document("a text"), picture):
+        assert index(identify_images([document]), manager, store, key_encoder="sha256")["num_added"] == 1
+    (found,) = store.similarity_search(gallery.paths[STAR], k=1)
+    assert len(found.metadata["image_sha256"]) == 64
+    assert store.similarity_search("a text", k=1)[0].metadata.keys().isdisjoint({"image", "image_sha256"})
 
 
 def test_a_prompt_is_a_query(filled: MultimodalStore, gallery: Gallery) -> None:
