@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from langchain_gme.content import as_list, to_item
+from langchain_gme.content import OnError, as_list, check_on_error, to_item
 from langchain_gme.embeddings import GMEEmbeddings
 from langchain_gme.rows import check_columns
 from st_modules import InputError, Place
-
-OnError: TypeAlias = Literal["raise", "skip"]
 
 
 @dataclass(frozen=True)
@@ -56,17 +54,6 @@ class Encoded:
     embeddings: np.ndarray
     errors: list[InputError]
     is_given: bool = False
-
-
-def check_on_error(on_error: str) -> OnError:
-    """Return what becomes of items that cannot be embedded.
-
-    Raises:
-        ValueError: It is none of the values that it can have.
-    """
-    if on_error == "raise" or on_error == "skip":
-        return on_error
-    raise ValueError(f'on_error={on_error!r}; pass "raise" or "skip".')
 
 
 def parse_batch(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from langchain_core.documents import Document
 from langchain_core.documents.base import Blob
@@ -19,6 +19,9 @@ from st_modules import InputError, Place
 
 IMAGE_KEYS = ("image", "image_path", "image_url")
 """Where a ``Document``'s metadata may hold its image; the first that is set counts."""
+
+OnError: TypeAlias = Literal["raise", "skip"]
+"""What becomes of values that cannot be embedded."""
 
 
 def text_items(texts: object) -> list[dict[str, str]]:
@@ -62,6 +65,31 @@ def _how_to_list(values: object, name: str, single: tuple[type, ...]) -> str:
     if hasattr(values, "columns"):
         return ", of the column that is meant: list(frame['text'])"
     return f": list({name})" if isinstance(values, Iterable) else ""
+
+
+def check_on_error(on_error: str) -> OnError:
+    """Return what becomes of items that cannot be embedded.
+
+    Raises:
+        ValueError: It is none of the values that it can have.
+    """
+    if on_error == "raise" or on_error == "skip":
+        return on_error
+    raise ValueError(f'on_error={on_error!r}; pass "raise" or "skip".')
+
+
+def check_documents(values: object) -> list[Document]:
+    """Return documents as a list.
+
+    Raises:
+        InputError: They are no list, or something among them is no ``Document``.
+    """
+    documents = as_list(values, "documents")
+    for index, document in enumerate(documents):
+        if not isinstance(document, Document):
+            place = Place(index, name=f"documents[{index}]")
+            raise InputError(f"of type {type(document).__name__}; pass a Document", place)
+    return documents
 
 
 def to_item(value: Any, place: Place) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_gme.content import as_list, document_images
-from st_modules import ImageLimits, ImageSource, InputError, Place
+from langchain_gme.content import check_documents, document_images
+from st_modules import ImageLimits, ImageSource, Place
 
 
 def to_content_blocks(documents: Sequence[Document], limits: ImageLimits | None = None) -> list[dict[str, Any]]:
@@ -35,10 +35,8 @@ def to_content_blocks(documents: Sequence[Document], limits: ImageLimits | None 
         >>> chat_model.invoke([HumanMessage([{"type": "text", "text": "What is this?"}, *to_content_blocks(found)])])
     """
     blocks: list[dict[str, Any]] = []
-    for index, document in enumerate(as_list(documents, "documents")):
+    for index, document in enumerate(check_documents(documents)):
         place = Place(index, name=f"documents[{index}]")
-        if not isinstance(document, Document):
-            raise InputError(f"of type {type(document).__name__}; pass a Document", place)
         if document.page_content:
             blocks.append({"type": "text", "text": document.page_content})
         images = document_images(document, place)

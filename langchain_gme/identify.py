@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_gme.content import document_images
+from langchain_gme.content import OnError, check_documents, check_on_error, document_images
 from st_modules import ImageLimits, ImageSource, InputError, Place
 
 IMAGE_ID = "image_sha256"
@@ -17,7 +17,9 @@ IMAGE_ID = "image_sha256"
 logger = logging.getLogger(__name__)
 
 
-def identify_images(documents: Iterable[Document], limits: ImageLimits | None = None) -> list[Document]:
+def identify_images(
+    documents: Iterable[Document], limits: ImageLimits | None = None, *, on_error: OnError = "raise"
+) -> list[Document]:
     """Return copies of documents that are told apart by their pictures.
 
     ``langchain_core.indexing.index`` knows a document by its text and its metadata, in which a picture is a path: where
@@ -29,6 +31,8 @@ def identify_images(documents: Iterable[Document], limits: ImageLimits | None = 
     Args:
         documents: The documents.
         limits: What each picture may cost; ``ImageLimits()`` where it is left out.
+        on_error: ``"raise"``, or ``"skip"``, which leaves the identity of a picture that cannot be read empty, for a
+            store with ``on_error="skip"`` to leave out and to list.
 
     Returns:
         The documents, in the same order.
@@ -37,7 +41,10 @@ def identify_images(documents: Iterable[Document], limits: ImageLimits | None = 
         InputError: Something is no ``Document``.
         ImageError: A picture cannot be read; the message has the document's place.
     """
-    return [_identify(document, Place(index), limits) for index, document in enumerate(documents)]
+    check_on_error(on_error)
+    if isinstance(documents, (str, Document)):
+        raise InputError(f"of type {type(documents).__name__}; pass a list", "documents")
+    return [_identify(each, limits, on_error, place) for place, each in enumerate(check_documents(list(documents)))]
 
 
 def report_unidentified(documents: Sequence[Any]) -> None:
@@ -51,9 +58,12 @@ def report_unidentified(documents: Sequence[Any]) -> None:
         )
 
 
-def _identify(document: Any, place: Place, limits: ImageLimits | None) -> Document:
-    if not isinstance(document, Document):
-        raise InputError(f"of type {type(document).__name__}; pass a Document", place)
-    images = document_images(document, place)
-    identities = [ImageSource(image, place, limits).identify("sha256").hex() for image in images]
+def _identify(document: Document, limits: ImageLimits | None, on_error: OnError, index: int) -> Document:
+    try:
+        images = document_images(document, Place(index))
+        identities = [ImageSource(image, Place(index), limits).identify("sha256").hex() for image in images]
+    except InputError:
+        if on_error == "raise":
+            raise
+        identities = []
     return document.model_copy(update={"metadata": {**document.metadata, IMAGE_ID: " ".join(identities)}})

@@ -28,6 +28,7 @@ class Quirks:
         needs_uuids: Whether its ids are UUIDs and nothing else.
         id_entry: Where in the metadata it returns the id of a document, rather than as its id.
         own_metadata: Other entries that it adds to the metadata of what it finds.
+        no_unknown_ids: Whether it refuses to delete ids where it has not all of them.
         no_filter: Whether its searches take a filter and leave it out without a word.
         scope: The part of a database that it is, where the database has each id once for all of its parts, and a row
             of the same id in another part would be overwritten.
@@ -37,6 +38,7 @@ class Quirks:
     needs_uuids: bool = False
     id_entry: str = ""
     own_metadata: frozenset[str] = field(default_factory=frozenset)
+    no_unknown_ids: bool = False
     no_filter: bool = False
     scope: str = ""
 
@@ -67,6 +69,7 @@ _QUIRKS = {
     "PGVector": Quirks(replaces=True),
     "PGVectorStore": Quirks(replaces=True),
     "Milvus": Quirks(replaces=True, id_entry="pk"),
+    "FAISS": Quirks(no_unknown_ids=True),
     "DuckDB": Quirks(no_filter=True),
     "SKLearnVectorStore": Quirks(no_filter=True),
     "SQLiteVec": Quirks(no_filter=True),

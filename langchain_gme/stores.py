@@ -18,15 +18,13 @@ from typing_extensions import Self
 
 from langchain_gme.batches import (
     Batch,
-    OnError,
     aencode_batch,
     check_embeddings,
-    check_on_error,
     encode_batch,
     parse_batch,
 )
 from langchain_gme.callers import is_called_by_index
-from langchain_gme.content import text_items
+from langchain_gme.content import OnError, check_documents, check_on_error, text_items
 from langchain_gme.embeddings import GMEEmbeddings
 from langchain_gme.identify import report_unidentified
 from langchain_gme.plans import Part, Plan, make_plan
@@ -188,12 +186,22 @@ class MultimodalStore(VectorStore):
         self.add_documents(documents, ids=ids)
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
-        """Delete rows, as the store does it."""
-        return self.store.delete(None if ids is None else self._keys(ids), **kwargs)
+        """Delete rows, as the store does it; ids that it has not are no error."""
+        if ids is None:
+            return self.store.delete(**kwargs)
+        keys = self._keys(ids)
+        if self._quirks.no_unknown_ids:
+            keys = [document.id for document in self.store.get_by_ids(keys) if document.id is not None]
+        return self.store.delete(keys, **kwargs) if keys else True
 
     async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
-        """Delete rows without blocking the event loop, as the store does it."""
-        return await self.store.adelete(None if ids is None else self._keys(ids), **kwargs)
+        """Delete rows without blocking the event loop; see :meth:`delete`."""
+        if ids is None:
+            return await self.store.adelete(**kwargs)
+        keys = self._keys(ids)
+        if self._quirks.no_unknown_ids:
+            keys = [document.id for document in await self.store.aget_by_ids(keys) if document.id is not None]
+        return await self.store.adelete(keys, **kwargs) if keys else True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Return the documents of these ids, as the store does it."""
@@ -304,6 +312,27 @@ class MultimodalStore(VectorStore):
         """Search without blocking the event loop; see :meth:`max_marginal_relevance_search_by_vector`."""
         options = {"k": k, "fetch_k": fetch_k, "lambda_mult": lambda_mult, **kwargs}
         return self._restore(await self.store.amax_marginal_relevance_search_by_vector(embedding, **options))
+
+    @classmethod
+    def from_documents(cls, documents: list[Document], embedding: Embeddings, **kwargs: Any) -> Self:
+        """Return a store of documents with their pictures.
+
+        Args:
+            documents: The documents.
+            embedding: :class:`GMEEmbeddings`.
+            **kwargs: ``ids``, which go before those of the documents; ``store``, ``on_error`` and the other arguments
+                of :meth:`from_texts`.
+
+        Raises:
+            InputError: Something is no ``Document``, or one cannot be embedded; no store was made.
+            TypeError: ``embedding`` is not :class:`GMEEmbeddings`.
+        """
+        return super().from_documents(check_documents(documents), embedding, **kwargs)
+
+    @classmethod
+    async def afrom_documents(cls, documents: list[Document], embedding: Embeddings, **kwargs: Any) -> Self:
+        """Return a store of documents without blocking the event loop; see :meth:`from_documents`."""
+        return await super().afrom_documents(check_documents(documents), embedding, **kwargs)
 
     @classmethod
     def from_texts(
@@ -457,6 +486,8 @@ class MultimodalRetriever(VectorStoreRetriever):
         if k is not None:
             kwargs["search_kwargs"] = {**kwargs.get("search_kwargs", {}), "k": k}
         super().__init__(**kwargs)
+        if "with_scores" in self.search_kwargs:
+            raise ValueError("with_scores is an argument of the retriever, and none of a search: with_scores=True.")
         if self.with_scores and self.search_type == "mmr":
             raise ValueError('search_type="mmr" has no scores; leave with_scores out, or search by "similarity".')
 

@@ -30,6 +30,7 @@ from langchain_gme import (
     aadd_multimodal,
     add_multimodal,
     identify_images,
+    to_content_blocks,
 )
 from st_modules import ImageError, InputError, SentenceTransformer
 from tests.helpers.gallery import BLUE_CIRCLE, CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
@@ -253,6 +254,44 @@ def test_documents_are_identified_by_all_of_their_pictures(gallery: Gallery) -> 
     assert text.metadata == {}
     with pytest.raises(ImageError, match="item 1: /dev/zero: not a regular file"):
         identify_images([text, Document("", metadata={"image": "/dev/zero"})])
+
+
+@pytest.mark.parametrize("name", ["InMemoryVectorStore", "Chroma", "FAISS", "Qdrant", "LanceDB"])
+async def test_deleting_what_is_not_there_is_no_error(
+    name: str, embeddings: GMEEmbeddings, documents: list[Document], request: pytest.FixtureRequest
+) -> None:
+    store = MultimodalStore(STORES[name](embeddings, request)[0])
+    ids = store.add_documents(documents)
+    unknown = "6f5c1a35-7c3f-4d3b-9d6c-0e3f6c1d2a4b"
+    assert store.delete([unknown]) is not False
+    assert await store.adelete([unknown, ids[0]]) is not False
+    assert len(store.similarity_search("a", k=9)) == len(documents) - 1
+
+
+def test_a_picture_that_cannot_be_identified_is_left_to_the_store(
+    store: MultimodalStore, documents: list[Document], caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = Document("", metadata={"image": "missing.png"})
+    with pytest.raises(ImageError, match=r"item 6: missing\.png"):
+        identify_images([*documents, bad])
+    skipping = MultimodalStore(store, on_error="skip")
+    identified = identify_images([*documents, bad], on_error="skip")
+    assert [len(each.metadata["image_sha256"]) for each in identified] == [*[64] * 5, 0, 0]
+    index(identified, records(), skipping, key_encoder="sha256")
+    assert len(rows_of(store)) == len(documents)
+    assert "item 6: missing.png" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [Document("a"), "a", ["a"], [Path("a.png")]], ids=repr)
+def test_what_is_no_document_is_named(embeddings: GMEEmbeddings, wrong: Any) -> None:
+    for take in (identify_images, to_content_blocks, lambda each: MultimodalStore.from_documents(each, embeddings)):
+        with pytest.raises(InputError, match=r"documents(\[0\])?: of type \w+; pass a (list|Document)"):
+            take(wrong)
+
+
+def test_an_argument_of_the_retriever_among_those_of_the_search_is_refused(store: MultimodalStore) -> None:
+    with pytest.raises(ValueError, match="with_scores is an argument of the retriever"):
+        store.as_retriever(search_kwargs={"with_scores": True})
 
 
 @pytest.mark.parametrize("name", [name for name in STORES if (name, add_again) not in EXCEPTIONS])
