@@ -420,7 +420,7 @@ def test_bad_items_are_listed_and_the_others_stored(
     torn = tmp_path / "torn.png"
     torn.write_bytes(gallery.paths[STAR].read_bytes()[:-100])
     good = [{"image": gallery.paths[STAR]}, "a text", Document("", metadata={"image": str(gallery.query)})]
-    items = [None, good[0], {"image": "missing.png"}, good[1], {"image": torn}, Document(""), good[2], [3]]
+    items = [Document(""), good[0], {"image": "missing.png"}, good[1], {"image": torn}, None, good[2], [3]]
     skipping = MultimodalStore(InMemoryVectorStore(embeddings), on_error="skip")
     with caplog.at_level(logging.WARNING, "langchain_gme"):
         ids = asyncio.run(skipping.aadd_items(items)) if is_async else skipping.add_items(items)
