@@ -13,6 +13,9 @@ from langchain_gme.embeddings import GMEEmbeddings
 from langchain_gme.rows import check_columns
 from st_modules import InputError, Place
 
+BATCH_SIZE = 1000
+"""Rows that are written at once."""
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from pydantic import ConfigDict
 from typing_extensions import Self
 
 from langchain_gme.batches import (
-    Batch,
+    BATCH_SIZE,
     aencode_batch,
     check_embeddings,
     encode_batch,
@@ -27,15 +26,12 @@ from langchain_gme.callers import is_called_by_index
 from langchain_gme.content import OnError, check_documents, check_on_error, text_items
 from langchain_gme.embeddings import GMEEmbeddings
 from langchain_gme.identify import report_unidentified
-from langchain_gme.plans import Part, Plan, make_plan
+from langchain_gme.making import acreate, create, divide, prepare_to_make
+from langchain_gme.plans import make_plan
 from langchain_gme.quirks import quirks_of
 from langchain_gme.rows import check_columns, restore
 from langchain_gme.searching import asearch, search
-from langchain_gme.writing import acreate, awrite, create, write
-from st_modules import InputError
-
-BATCH_SIZE = 1000
-"""Rows that are written at once."""
+from langchain_gme.writing import awrite, check_owner, write
 
 
 class MultimodalStore(VectorStore):
@@ -81,7 +77,7 @@ class MultimodalStore(VectorStore):
         self.on_error: OnError = check_on_error(on_error or "raise")
         self._is_reported = False
         self._quirks = quirks_of(self.store)
-        self._embeddings = _check_owner(self.store.embeddings if embeddings is None else embeddings, self.store)
+        self._embeddings = check_owner(self.store.embeddings if embeddings is None else embeddings, self.store)
 
     @property
     def embeddings(self) -> GMEEmbeddings:
@@ -99,7 +95,7 @@ class MultimodalStore(VectorStore):
         batch_size: int = BATCH_SIZE,
         **kwargs: Any,
     ) -> list[str]:
-        """Add items of every kind; see :func:`add_multimodal`."""
+        """Add items of every kind; see :func:`langchain_gme.add_multimodal`."""
         owner = self._owner
         batch = parse_batch(items, metadatas, ids, on_error or self.on_error, batch_size)
         if not batch.values:
@@ -120,7 +116,7 @@ class MultimodalStore(VectorStore):
         batch_size: int = BATCH_SIZE,
         **kwargs: Any,
     ) -> list[str]:
-        """Add items of every kind without blocking the event loop; see :func:`add_multimodal`."""
+        """Add items of every kind without blocking the event loop; see :func:`langchain_gme.add_multimodal`."""
         owner = self._owner
         options = (items, metadatas, ids, on_error or self.on_error, batch_size)
         batch = await run_in_executor(None, parse_batch, *options)  # it reads the files of blobs
@@ -366,9 +362,9 @@ class MultimodalStore(VectorStore):
             made = cls._wrap(store, embedding, on_error)
             made.add_documents(documents, ids=ids, **kwargs)
             return made
-        owner, batch = _prepare_to_make(store, embedding, documents, ids, on_error)
+        owner, batch = prepare_to_make(store, embedding, documents, ids, on_error)
         plan = make_plan(owner, encode_batch(owner, batch), quirks_of(store, kwargs))
-        first, others = _divide(plan, batch)
+        first, others = divide(plan, batch)
         made = cls(create(store, owner, first, **kwargs), embeddings=owner, on_error=on_error)
         write(made.store, owner, others)
         return made
@@ -391,10 +387,10 @@ class MultimodalStore(VectorStore):
             made = cls._wrap(store, embedding, on_error)
             await made.aadd_documents(documents, ids=ids, **kwargs)
             return made
-        owner, batch = _prepare_to_make(store, embedding, documents, ids, on_error)
+        owner, batch = prepare_to_make(store, embedding, documents, ids, on_error)
         encoded = await aencode_batch(owner, batch)
         plan = await run_in_executor(None, make_plan, owner, encoded, quirks_of(store, kwargs))
-        first, others = _divide(plan, batch)
+        first, others = divide(plan, batch)
         made = cls(await acreate(store, owner, first, **kwargs), embeddings=owner, on_error=on_error)
         await awrite(made.store, owner, others)
         return made
@@ -420,7 +416,7 @@ class MultimodalStore(VectorStore):
     def _owner(self) -> GMEEmbeddings:
         """The embeddings of the store itself, by which it embeds what is added."""
         own = self.store.embeddings
-        return _check_owner(self._embeddings if own is None else own, self.store)
+        return check_owner(self._embeddings if own is None else own, self.store)
 
     def _prepare_for_index(self, documents: Sequence[Any]) -> None:
         """Refuse what ``index`` would refuse of the store itself, and tell once what it does not notice."""
@@ -533,114 +529,6 @@ class MultimodalRetriever(VectorStoreRetriever):
         if self.search_type == "similarity":
             return _note_scores(await self.vectorstore.asimilarity_search_with_score(query, **options))
         return _note_scores(await self.vectorstore.asimilarity_search_with_relevance_scores(query, **options))
-
-
-def add_multimodal(
-    store: VectorStore,
-    items: Sequence[Any],
-    metadatas: Sequence[Mapping[str, Any] | None] | None = None,
-    ids: Sequence[str | None] | None = None,
-    *,
-    embeddings: Sequence[Sequence[float]] | np.ndarray | None = None,
-    on_error: OnError | None = None,
-    batch_size: int = BATCH_SIZE,
-    **kwargs: Any,
-) -> list[str]:
-    """Add text, images, and images with a text to a store, one embedding an item.
-
-    All items are embedded before the first row is written. What is stored as a document's text is the item's text,
-    empty where it has none. The path or the URL of its image is stored in the metadata under "image": a JSON list of
-    them where it has several, the empty string where it has none. An entry of that name in ``metadatas`` wins. An image
-    in memory leaves nothing behind but its embedding, so give it a metadata entry to be known by.
-
-    An item without an id gets one that is made of its text, the bytes of its images and its metadata: added twice it is
-    one row, in every store that can replace or delete rows, and a file that changed is another item.
-
-    Args:
-        store: A store whose embeddings are :class:`GMEEmbeddings` themselves, not a cache around them; or a
-            :class:`MultimodalStore`.
-        items: As for :meth:`GMEEmbeddings.embed_multimodal`. A ``Document`` brings its metadata and its id.
-        metadatas: One dictionary an item; it takes the place of what a ``Document`` brings.
-        ids: One id an item; rows that the store has under them are replaced.
-        embeddings: One embedding an item, of shape (items, dimensions), where they are there already.
-        on_error: ``"raise"``; ``"skip"`` leaves out the items that cannot be embedded, and logs a warning that lists
-            them.
-        batch_size: Rows that are written at once.
-        **kwargs: Other arguments of the store's ``add_texts``.
-
-    Returns:
-        The ids in the store: one an item, in the same order, without those that were left out.
-
-    Raises:
-        InputError: An item cannot be embedded, an id was given twice, or there are more or fewer metadatas, ids or
-            embeddings than items. Nothing was written.
-        TypeError: The store's embeddings are not :class:`GMEEmbeddings`.
-        RuntimeError: The store embeds in a way that cannot take embeddings from outside.
-    """
-    columns = {"metadatas": metadatas, "ids": ids, "embeddings": embeddings}
-    return _multimodal(store).add_items(items, **columns, on_error=on_error, batch_size=batch_size, **kwargs)
-
-
-async def aadd_multimodal(
-    store: VectorStore,
-    items: Sequence[Any],
-    metadatas: Sequence[Mapping[str, Any] | None] | None = None,
-    ids: Sequence[str | None] | None = None,
-    *,
-    embeddings: Sequence[Sequence[float]] | np.ndarray | None = None,
-    on_error: OnError | None = None,
-    batch_size: int = BATCH_SIZE,
-    **kwargs: Any,
-) -> list[str]:
-    """Add to a store without blocking the event loop; see :func:`add_multimodal`."""
-    columns = {"metadatas": metadatas, "ids": ids, "embeddings": embeddings}
-    return await _multimodal(store).aadd_items(items, **columns, on_error=on_error, batch_size=batch_size, **kwargs)
-
-
-def _multimodal(store: VectorStore) -> MultimodalStore:
-    return store if isinstance(store, MultimodalStore) else MultimodalStore(store)
-
-
-def _prepare_to_make(
-    store: object, embedding: Embeddings, documents: list[Document], ids: list[str] | None, on_error: OnError | None
-) -> tuple[GMEEmbeddings, Batch]:
-    """The embeddings of a store that is to be made, and the documents that it is made of."""
-    if not (isinstance(store, type) and issubclass(store, VectorStore)):
-        raise TypeError(f"store={store!r}: pass a store of LangChain's, or the class of one, such as Chroma.")
-    return _check_owner(embedding, store), parse_batch(documents, None, ids, on_error or "raise", BATCH_SIZE)
-
-
-def _divide(plan: Plan, batch: Batch) -> tuple[Part, Plan]:
-    """The rows that a store is made of, and what is written into it afterwards."""
-    plan.report_skipped()
-    if batch.values and not plan.parts:
-        raise InputError(f"none of {len(batch.values)} documents can be embedded; the log lists why", "documents")
-    first, *others = plan.parts or [Part([], np.empty((0, 0), dtype=np.float32))]
-    return first, dataclasses.replace(plan, parts=others)
-
-
-def _check_owner(embeddings: object, store: VectorStore | type[VectorStore]) -> GMEEmbeddings:
-    """Return the embeddings of a store.
-
-    Args:
-        embeddings: The embeddings.
-        store: The store, or the class of one that is to be made.
-
-    Raises:
-        TypeError: They are not :class:`GMEEmbeddings`.
-    """
-    if isinstance(embeddings, GMEEmbeddings):
-        return embeddings
-    name = (store if isinstance(store, type) else type(store)).__name__
-    if embeddings is None:
-        raise TypeError(
-            f"This {name} does not say what its embeddings are; if they are GMEEmbeddings, pass the same: "
-            "MultimodalStore(store, embeddings=embeddings)."
-        )
-    raise TypeError(
-        f"The embeddings of this {name} are of type {type(embeddings).__name__}; make the store with GMEEmbeddings. "
-        "A cache around them would keep images under their text."
-    )
 
 
 def _documents(texts: Iterable[str], metadatas: Sequence[Mapping[str, Any] | None] | None) -> list[Document]:

@@ -21,11 +21,35 @@ from langchain_gme.quirks import check_mode, quirks_of
 
 logger = logging.getLogger(__name__)
 
-_IDS_OF_ITS_OWN = (
+IDS_OF_ITS_OWN = (
     "The store kept {found} rows of {count}: it has ids of its own, such as a hash of the text, which images with no "
     "text share. Use another store, or give each item a text of its own."
 )
 _SECONDS_BETWEEN_TRIES = 0.005
+
+
+def check_owner(embeddings: object, store: VectorStore | type[VectorStore]) -> GMEEmbeddings:
+    """Return the embeddings of a store.
+
+    Args:
+        embeddings: The embeddings.
+        store: The store, or the class of one that is to be made.
+
+    Raises:
+        TypeError: They are not :class:`GMEEmbeddings`.
+    """
+    if isinstance(embeddings, GMEEmbeddings):
+        return embeddings
+    name = (store if isinstance(store, type) else type(store)).__name__
+    if embeddings is None:
+        raise TypeError(
+            f"This {name} does not say what its embeddings are; if they are GMEEmbeddings, pass the same: "
+            "MultimodalStore(store, embeddings=embeddings)."
+        )
+    raise TypeError(
+        f"The embeddings of this {name} are of type {type(embeddings).__name__}; make the store with GMEEmbeddings. "
+        "A cache around them would keep images under their text."
+    )
 
 
 class _Hold:
@@ -70,7 +94,7 @@ def write(store: VectorStore, owner: GMEEmbeddings, plan: Plan, **kwargs: Any) -
         except Exception as error:
             touched = _touched(plan.parts[: number + 1], returned)
             if misfit := _find_misfit(error):
-                raise _describe(misfit, _try_delete(store, touched), touched) from error
+                raise describe_misfit(misfit, _try_delete(store, touched), touched) from error
             _report_removed(store, removed)
             raise
     return list(written)
@@ -92,40 +116,10 @@ async def awrite(store: VectorStore, owner: GMEEmbeddings, plan: Plan, **kwargs:
         except Exception as error:
             touched = _touched(plan.parts[: number + 1], returned)
             if misfit := _find_misfit(error):
-                raise _describe(misfit, await _atry_delete(store, touched), touched) from error
+                raise describe_misfit(misfit, await _atry_delete(store, touched), touched) from error
             _report_removed(store, removed)
             raise
     return list(written)
-
-
-def create(store_class: type[VectorStore], owner: GMEEmbeddings, part: Part, **kwargs: Any) -> VectorStore:
-    """Make a store of rows.
-
-    Raises:
-        PrecomputedError: As :func:`write`.
-    """
-    check_mode(store_class)
-    with serve_documents(owner, part.texts, part.embeddings, store_class):
-        store = store_class.from_texts(part.texts, owner, **part.columns, **kwargs)
-    try:
-        found = store.get_by_ids(part.keys)
-    except NotImplementedError:
-        return store
-    _check_found(found, part)
-    return store
-
-
-async def acreate(store_class: type[VectorStore], owner: GMEEmbeddings, part: Part, **kwargs: Any) -> VectorStore:
-    """Make a store of rows without blocking the event loop; see :func:`create`."""
-    check_mode(store_class)
-    with serve_documents(owner, part.texts, part.embeddings, store_class):
-        store = await store_class.afrom_texts(part.texts, owner, **part.columns, **kwargs)
-    try:
-        found = await store.aget_by_ids(part.keys)
-    except NotImplementedError:
-        return store
-    _check_found(found, part)
-    return store
 
 
 @contextmanager
@@ -245,13 +239,7 @@ def _keep(written: dict[str, None], returned: Sequence[str] | None, part: Part) 
     count = len(written) + len(part.rows)
     written.update(dict.fromkeys(returned or part.keys))
     if len(written) != count:
-        raise PrecomputedError(_IDS_OF_ITS_OWN.format(found=len(written), count=count))
-
-
-def _check_found(found: Sequence[Document], part: Part) -> None:
-    if len(found) < len(part.rows):
-        error = PrecomputedError(_IDS_OF_ITS_OWN.format(found=len(found), count=len(part.rows)))
-        raise _describe(error, False, part.keys)
+        raise PrecomputedError(IDS_OF_ITS_OWN.format(found=len(written), count=count))
 
 
 def _touched(parts: Sequence[Part], returned: Sequence[str] | None) -> list[str]:
@@ -266,7 +254,7 @@ def _find_misfit(error: BaseException | None) -> PrecomputedError | None:
     return error
 
 
-def _describe(error: PrecomputedError, is_clean: bool, keys: Sequence[str]) -> PrecomputedError:
+def describe_misfit(error: PrecomputedError, is_clean: bool, keys: Sequence[str]) -> PrecomputedError:
     """An error with what became of the rows."""
     if is_clean:
         return PrecomputedError(f"{error} What this call had written was deleted.")
