@@ -868,12 +868,12 @@ def test_two_embeddings_of_one_item_are_refused(store: MultimodalStore) -> None:
 def test_skipping_takes_embeddings_and_files_that_are_gone(
     store: MultimodalStore, gallery: Gallery, caplog: pytest.LogCaptureFixture, is_async: bool
 ) -> None:
-    items = [{"image": "gone.png"}, None, "a", {"image": gallery.paths[STAR]}]
-    options: dict[str, Any] = {"embeddings": np.eye(4, 128), "on_error": "skip"}
+    items = [Document(""), {"image": "gone.png"}, None, "a", {"image": gallery.paths[STAR]}]
+    options: dict[str, Any] = {"embeddings": np.eye(5, 128), "on_error": "skip"}
     _ = asyncio.run(store.aadd_items(items, **options)) if is_async else store.add_items(items, **options)
-    assert [int(np.argmax(row["vector"])) for row in rows_of(store)] == [2, 3]
-    assert "item 0: gone.png" in caplog.text
-    assert "item 1: None" in caplog.text
+    assert [int(np.argmax(row["vector"])) for row in rows_of(store)] == [3, 4]
+    assert "item 1: gone.png" in caplog.text
+    assert "item 2: None" in caplog.text
 
 
 @pytest.mark.parametrize("is_async", [False, True])
