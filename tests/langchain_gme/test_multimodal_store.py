@@ -772,8 +772,8 @@ def test_rows_are_replaced_one_by_one_where_a_store_fails_at_those_that_it_has_n
 ) -> None:
     store = MultimodalStore(AppendsAlone(embeddings))
     store.add_documents(documents[:2])
-    store.add_documents(documents[:3])
-    assert [row["metadata"]["number"] for row in rows_of(store)] == [0, 1, 2]
+    store.add_documents(documents[2::-1])
+    assert [row["metadata"]["number"] for row in rows_of(store)] == [2, 1, 0]
 
 
 def test_a_store_that_replaces_rows_keeps_the_old_one_where_it_refuses_the_new_one(
