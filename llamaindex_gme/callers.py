@@ -1,8 +1,9 @@
 """What LlamaIndex leaves out of what it hands to an embedding, found in the frames of the call.
 
-Its indexes hand over the texts of nodes alone, its splitters drop the picture of a document, and the key of its
-ingestion cache is made of texts. Nothing in the arguments tells such a call from one that is meant, so the frames of
-core that hold the nodes are looked at. Where they are not found, nothing is refused.
+Its indexes hand over the texts of nodes alone, its retrievers those of queries, its splitters drop the picture of a
+document, and the key of its ingestion cache is made of texts. Nothing in the arguments tells such a call from one that
+is meant, so the frames of core that hold the nodes or the query are looked at. Where they are not found, nothing is
+refused.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from types import FrameType
 from typing import Any
 
 from llama_index.core.indices import MultiModalVectorStoreIndex
-from llama_index.core.schema import BaseNode, IndexNode, MetadataMode
+from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, QueryBundle
 
 from llamaindex_gme.nodes import IMAGE_ID, image_id, node_image, node_place
 from st_modules import InputError
 
 _EMBEDS_TEXTS = "llama_index.core.indices.utils", ("embed_nodes", "async_embed_nodes")
+_RETRIEVERS = "llama_index.core.indices."
+_RETRIEVER_OF_TWO_STORES = "llama_index.core.indices.multi_modal."
 _MAKES_KEY = "llama_index.core.ingestion.pipeline", ("get_transformation_hash",)
 _TO_DO = (
     "have it embedded before: from_documents(..., transformations=[MultimodalNodeParser(splitter), embed_model]), or "
@@ -48,6 +51,27 @@ def refuse_left_out_images() -> None:
                 )
             refuse_binary(node, index)
         refuse_dropped_images(nodes)
+
+
+def refuse_left_out_query_image() -> None:
+    """Raise where a retriever of core has a query with a picture, and hands over its text to the calling function.
+
+    Core's retriever of two stores is an exception: it asks with the picture by a way of its own.
+
+    Raises:
+        InputError: The query has a picture.
+    """
+    caller = sys._getframe(2)
+    module = str(caller.f_globals.get("__name__"))
+    if not module.startswith(_RETRIEVERS) or module.startswith(_RETRIEVER_OF_TWO_STORES):
+        return
+    query = caller.f_locals.get("query_bundle")
+    if isinstance(query, QueryBundle) and query.image_path:
+        raise InputError(
+            f"The query has an image, {query.image_path}, and core's retriever embeds its text alone; ask with "
+            "MultimodalVectorIndexRetriever(index), in an engine by RetrieverQueryEngine.from_args(retriever). "
+            "GMEEmbedding(..., fuse=False) embeds texts alone."
+        )
 
 
 def refuse_dropped_images(nodes: Sequence[BaseNode]) -> None:

@@ -20,7 +20,12 @@ from llama_index.core.schema import BaseNode, QueryBundle
 from llama_index.core.utils import get_tqdm_iterable
 
 from llamaindex_gme.batches import NodeBatch
-from llamaindex_gme.callers import refuse_dropped_images, refuse_left_out_images, uncached_images
+from llamaindex_gme.callers import (
+    refuse_dropped_images,
+    refuse_left_out_images,
+    refuse_left_out_query_image,
+    uncached_images,
+)
 from st_modules import InputError
 
 if TYPE_CHECKING:
@@ -180,6 +185,30 @@ class GMEEmbedding(MultiModalEmbedding):
     async def aget_query_embedding(self, query: str) -> Embedding:
         """Embed a text on the query side, off the event loop; see :meth:`get_query_embedding`."""
         return await super(GMEEmbedding, self._without_cache()).aget_query_embedding(query)
+
+    def get_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., Embedding] | None = None
+    ) -> Embedding:
+        """Embed texts on the query side, as one vector.
+
+        Args:
+            queries: The texts.
+            agg_fn: Makes one vector of theirs; the mean where it is left out.
+
+        Raises:
+            InputError: A retriever of core hands over the text of a query that has an image too.
+        """
+        if self.fuse:
+            refuse_left_out_query_image()
+        return super().get_agg_embedding_from_queries(queries, agg_fn)
+
+    async def aget_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., Embedding] | None = None
+    ) -> Embedding:
+        """Embed texts as one vector, off the event loop; see :meth:`get_agg_embedding_from_queries`."""
+        if self.fuse:
+            refuse_left_out_query_image()
+        return await super().aget_agg_embedding_from_queries(queries, agg_fn)
 
     def get_multimodal_query_embedding(self, query: QueryBundle) -> Embedding:
         """Embed a query of a text, an image, or both as one vector, on the query side.

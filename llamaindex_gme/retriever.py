@@ -21,7 +21,9 @@ from st_modules import InputError
 class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
     """Core's retriever over one store, which embeds the text and the image of a ``QueryBundle`` as one vector.
 
-    Core's own embeds the text and leaves ``image_path`` out. A plain string is a text, as there.
+    Core's own embeds the text and leaves ``image_path`` out. A plain string is a text, as there. A query with
+    ``image_path`` is always embedded, whatever its ``embedding`` is: core's retrievers write that of the text there. An
+    ``embedding`` without an image is used as it is.
 
     What it finds hands a multimodal language model the image and the text of a node; core's ``ImageNode`` the image
     alone.
@@ -104,16 +106,30 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
         return _with_captions(await super()._aretrieve(await self._aembedded(query_bundle)))
 
     def _embedded(self, query_bundle: QueryBundle) -> QueryBundle:
-        if query_bundle.embedding is not None or not self._needs_embedding():
+        if not self._is_to_embed(query_bundle):
             return query_bundle
         embedding = self._embed_model.get_multimodal_query_embedding(query_bundle)
-        return dataclasses.replace(query_bundle, embedding=embedding)
+        return dataclasses.replace(query_bundle, image_path=None, embedding=embedding)
 
     async def _aembedded(self, query_bundle: QueryBundle) -> QueryBundle:
-        if query_bundle.embedding is not None or not self._needs_embedding():
+        if not self._is_to_embed(query_bundle):
             return query_bundle
         embedding = await self._embed_model.aget_multimodal_query_embedding(query_bundle)
-        return dataclasses.replace(query_bundle, embedding=embedding)
+        return dataclasses.replace(query_bundle, image_path=None, embedding=embedding)
+
+    def _is_to_embed(self, query_bundle: QueryBundle) -> bool:
+        """Whether a query has no embedding that is known to be of all that it has.
+
+        Core's retrievers write the embedding of the text into the query that they are asked with, beside its image.
+        """
+        if self._needs_embedding():
+            return bool(query_bundle.image_path) or query_bundle.embedding is None
+        if query_bundle.image_path:
+            raise InputError(
+                "The query has an image, and this store or vector_store_query_mode searches by text alone; take the "
+                "image out, or search by embedding."
+            )
+        return False
 
     def _find(self, query: QueryBundle, top_k: int, is_wanted: Callable[[BaseNode], bool]) -> list[NodeWithScore]:
         query, asked = self._embedded(query), top_k
@@ -142,7 +158,9 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
 
 
 def _text_query(query: QueryType) -> QueryBundle:
-    return QueryBundle(query) if isinstance(query, str) else dataclasses.replace(query, image_path=None)
+    if isinstance(query, str):
+        return QueryBundle(query)
+    return dataclasses.replace(query, image_path=None, embedding=None) if query.image_path else query
 
 
 def _image_query(query: QueryType) -> QueryBundle:

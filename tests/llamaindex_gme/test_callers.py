@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from llama_index.core import SimpleDirectoryReader, VectorStoreIndex
+from llama_index.core import SimpleDirectoryReader, SummaryIndex, VectorStoreIndex
 from llama_index.core.indices import MultiModalVectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.llms import MockLLM
 from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.postprocessor import SentenceEmbeddingOptimizer
+from llama_index.core.retrievers import QueryFusionRetriever
 from llama_index.core.schema import (
     BaseNode,
     Document,
@@ -20,11 +23,13 @@ from llama_index.core.schema import (
     MediaResource,
     Node,
     NodeRelationship,
+    NodeWithScore,
+    QueryBundle,
     RelatedNodeInfo,
     TextNode,
 )
 
-from llamaindex_gme import GMEEmbedding, identify_images
+from llamaindex_gme import GMEEmbedding, MultimodalVectorIndexRetriever, identify_images
 from st_modules import InputError, SentenceTransformer
 from tests.helpers.gallery import STAR, Gallery
 from tests.helpers.references import TOLERANCE
@@ -87,6 +92,47 @@ def test_an_index_that_would_embed_texts_alone_is_refused(embedding: GMEEmbeddin
     with pytest.raises(InputError, match="item 0, node n: it has an image, and core's index embeds texts alone"):
         LEFT_OUT[door](embedding, gallery)
     LEFT_OUT[door](GMEEmbedding("tiny", device="cpu", fuse=False), gallery)
+
+
+ASKING: dict[str, Callable[[VectorStoreIndex, QueryBundle], Any]] = {
+    "as_retriever": lambda index, query: index.as_retriever().retrieve(query),
+    "aretrieve": lambda index, query: asyncio.run(index.as_retriever().aretrieve(query)),
+    "as_query_engine": lambda index, query: index.as_query_engine(llm=MockLLM()).query(query),
+    "aquery": lambda index, query: asyncio.run(index.as_query_engine(llm=MockLLM()).aquery(query)),
+    "fusion with ours": lambda index, query: QueryFusionRetriever(
+        [index.as_retriever(), MultimodalVectorIndexRetriever(index)], llm=MockLLM(), num_queries=1, use_async=False
+    ).retrieve(query),
+    "SummaryIndex": lambda index, query: (
+        SummaryIndex([TextNode(text="a star")])
+        .as_retriever(retriever_mode="embedding", embed_model=index._embed_model)
+        .retrieve(query)
+    ),
+}
+
+
+@pytest.mark.parametrize("door", ASKING)
+def test_a_retriever_that_would_ask_with_the_text_alone_is_refused(
+    embedding: GMEEmbedding, gallery: Gallery, door: str
+) -> None:
+    query = QueryBundle("a star", image_path=str(gallery.query))
+    index = VectorStoreIndex([TextNode(text="a star")], embed_model=embedding)
+    with pytest.raises(InputError, match=r"The query has an image, .*ask with MultimodalVectorIndexRetriever\(index\)"):
+        ASKING[door](index, query)
+    ASKING[door](index, QueryBundle("a star"))
+
+
+def test_texts_of_queries_with_pictures_may_be_meant(embedding: GMEEmbedding, gallery: Gallery) -> None:
+    def query() -> QueryBundle:  # core writes into it
+        return QueryBundle("a star", image_path=str(gallery.query))
+
+    unfused = VectorStoreIndex([TextNode(text="a star")], embed_model=GMEEmbedding("tiny", device="cpu", fuse=False))
+    assert len(unfused.as_retriever().retrieve(query())) == 1
+    both = MultiModalVectorStoreIndex([image_node(gallery)], embed_model=embedding, image_embed_model=embedding)
+    assert both.as_retriever().text_to_image_retrieve(query())
+    assert both.as_retriever().image_to_image_retrieve(query())
+    optimizer = SentenceEmbeddingOptimizer(embed_model=embedding, percentile_cutoff=1.0)
+    found = [NodeWithScore(node=TextNode(text="a star"))]
+    assert len(optimizer.postprocess_nodes(found, query_bundle=query())) == 1
 
 
 @pytest.mark.parametrize("door", DROPPED)

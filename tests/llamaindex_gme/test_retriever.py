@@ -178,6 +178,29 @@ def test_retrievers_around_it_pass_the_image_on(index: VectorStoreIndex, gallery
     assert found[0].node.metadata["number"] == BLUE_CIRCLE
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_an_embedding_of_the_text_does_not_stand_for_the_image(
+    embedding: GMEEmbedding, index: VectorStoreIndex, gallery: Gallery, is_async: bool
+) -> None:
+    retriever = MultimodalVectorIndexRetriever(index, similarity_top_k=3)
+    query = QueryBundle(CHANGE, image_path=str(gallery.query))
+    expected, words = ranks(retriever.retrieve(query)), retriever.text_retrieve(CHANGE)
+    assert query.embedding is None
+    query.embedding = embedding.get_query_embedding(CHANGE)  # as core's retrievers do
+    same(ranks(await retriever.aretrieve(query) if is_async else retriever.retrieve(query)), expected)
+    query.embedding = embedding.get_multimodal_query_embedding(query)
+    same(ranks(await retriever.atext_retrieve(query) if is_async else retriever.text_retrieve(query)), ranks(words))
+    alone = QueryBundle("", embedding=query.embedding)
+    same(ranks(await retriever.aretrieve(alone) if is_async else retriever.retrieve(alone)), expected)
+
+
+@pytest.mark.parametrize("mode", ["text_search", "sparse"])
+def test_a_search_by_text_alone_refuses_an_image(index: VectorStoreIndex, gallery: Gallery, mode: str) -> None:
+    retriever = MultimodalVectorIndexRetriever(index, vector_store_query_mode=mode)
+    with pytest.raises(InputError, match="has an image, and this store or vector_store_query_mode searches by text"):
+        retriever.retrieve(QueryBundle(CHANGE, image_path=str(gallery.query)))
+
+
 def test_postprocessors_and_engines_get_scores(index: VectorStoreIndex, gallery: Gallery) -> None:
     retriever = MultimodalVectorIndexRetriever(index, similarity_top_k=8)
     query = QueryBundle(CHANGE, image_path=str(gallery.query))
