@@ -51,9 +51,18 @@ class MultimodalNodeParser(NodeParser):
     node_parser: SerializeAsAny[NodeParser] = Field(description="What splits the texts.")
 
     def __init__(self, node_parser: NodeParser | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        if isinstance(node_parser, (list, tuple)):
+            raise TypeError(
+                f"MultimodalNodeParser was called with a {type(node_parser).__name__}; among transformations write "
+                "MultimodalNodeParser(), and give it one node parser."
+            )
+        if unknown := sorted(kwargs.keys() - type(self).model_fields.keys()):
+            raise TypeError(
+                f"MultimodalNodeParser takes no {', '.join(unknown)}; the splitter comes first, and what it is told "
+                "goes into it: MultimodalNodeParser(SentenceSplitter(chunk_size=512))."
+            )
         parser = SentenceSplitter() if node_parser is None else _restore(node_parser)
-        if not isinstance(parser, NodeParser):
-            raise TypeError(f"node_parser is of type {type(parser).__name__}; pass a node parser of LlamaIndex.")
+        _check_parser(parser)
         own = {name: kwargs[name] for name in _OWN if _is_given(kwargs.get(name))}
         if own:
             parser = parser.model_copy(update=own)
@@ -122,6 +131,16 @@ class MultimodalNodeParser(NodeParser):
         chunk.metadata = dict(document.metadata) if self.include_metadata else {}
         chunk.relationships = {NodeRelationship.SOURCE: document.source_node or document.as_related_node_info()}
         return chunk
+
+
+def _check_parser(value: Any) -> None:
+    if isinstance(value, type):
+        raise TypeError(f"node_parser is the class {value.__name__}; pass one of it: {value.__name__}().")
+    if not isinstance(value, NodeParser):
+        raise TypeError(
+            f"node_parser is of type {type(value).__name__}; pass a node parser of LlamaIndex. Your own is a subclass "
+            "of NodeParser, which splits in _parse_nodes and makes nodes by build_nodes_from_splits."
+        )
 
 
 async def _aparse(parser: NodeParser, documents: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:

@@ -209,8 +209,29 @@ def test_it_is_the_same_around_a_semantic_splitter_with_our_embedding(embedding:
 def test_what_is_no_node_parser_is_refused() -> None:
     with pytest.raises(TypeError, match="node_parser is of type int; pass a node parser of LlamaIndex"):
         MultimodalNodeParser(3)  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match=r"node_parser is the class SentenceSplitter; pass one of it: SentenceSplitter\(\)"
+    ):
+        MultimodalNodeParser(SentenceSplitter)  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match="type GMEEmbedding; pass a node parser of LlamaIndex. Your own is a subclass of"
+    ):
+        MultimodalNodeParser(GMEEmbedding("tiny", device="cpu"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Nowhere: no component that is imported; import its class first"):
         MultimodalNodeParser({"class_name": "Nowhere"})
+
+
+def test_arguments_that_it_does_not_know_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"takes no splitter; the splitter comes first"):
+        MultimodalNodeParser(splitter=SentenceSplitter())
+    with pytest.raises(TypeError, match=r"takes no chunk_overlap, chunk_size; .*SentenceSplitter\(chunk_size=512\)"):
+        MultimodalNodeParser(chunk_size=100, chunk_overlap=0)
+
+
+def test_the_class_among_transformations_is_told_its_parentheses(embedding: GMEEmbedding) -> None:
+    transformations: list[Any] = [MultimodalNodeParser, embedding]
+    with pytest.raises(TypeError, match=r"called with a list; among transformations write MultimodalNodeParser\(\)"):
+        VectorStoreIndex.from_documents([Document(text="a")], transformations=transformations, embed_model=embedding)
 
 
 def gallery_documents(gallery: Gallery) -> list[Document]:
