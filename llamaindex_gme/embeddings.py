@@ -26,6 +26,7 @@ from llamaindex_gme.callers import (
     refuse_left_out_query_image,
     uncached_images,
 )
+from llamaindex_gme.nodes import as_nodes
 from st_modules import InputError
 
 if TYPE_CHECKING:
@@ -148,9 +149,9 @@ class GMEEmbedding(MultiModalEmbedding):
             The same nodes; with ``on_error="skip"``, those of them that can be embedded.
 
         Raises:
-            InputError: A node's image cannot be read, there is nothing in it, it holds audio or video, or a splitter
-                has dropped its document's picture; the message has the node's position in ``nodes`` and its id. No
-                node has been given an embedding.
+            InputError: Something is no node, which raises with ``on_error="skip"`` too; a node's image cannot be read,
+                there is nothing in it, it holds audio or video, or a splitter has dropped its document's picture. The
+                message has the node's position in ``nodes`` and its id. No node has been given an embedding.
         """
         batch = self._read(nodes)
         others = [*batch.others.values()]
@@ -366,6 +367,7 @@ class GMEEmbedding(MultiModalEmbedding):
 
     def _read(self, nodes: Sequence[BaseNode]) -> NodeBatch:
         """Find out what each node holds; raises where that cannot be embedded, unless it is to be left out."""
+        nodes = as_nodes(nodes)
         if self.fuse:
             refuse_dropped_images(nodes)
         skips = self.on_error == "skip"

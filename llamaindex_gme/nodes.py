@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,25 @@ AnyNode = TypeVar("AnyNode", bound=BaseNode)
 
 # A MediaResource makes a Path of the path that it is given, and Path makes one slash of two.
 _ADDRESS = re.compile(r"(https?:)/+|file:/", re.IGNORECASE)
+
+
+def as_nodes(nodes: Iterable[AnyNode]) -> Sequence[AnyNode]:
+    """Return nodes as a sequence; the same, where they are one.
+
+    Raises:
+        InputError: They are no list, or something among them is no node; the message has its position and type.
+    """
+    if isinstance(nodes, (BaseNode, str, bytes)) or not isinstance(nodes, Iterable):
+        raise InputError(f"A {type(nodes).__name__} where a list of nodes belongs: pass [node].")
+    found = nodes if isinstance(nodes, Sequence) else [*nodes]
+    for index, node in enumerate(found):
+        if not isinstance(node, BaseNode):
+            raise InputError(
+                f"a {type(node).__name__}, which is no node; a text goes into TextNode(text=text), an image into "
+                "ImageNode(image_path=path)",
+                Place(index),
+            )
+    return found
 
 
 def node_place(node: BaseNode, index: int) -> Place:
@@ -130,7 +149,7 @@ def image_address(path: str) -> str | Path:
     return f"{found[1]}//{path[found.end() :]}" if found[1] else path
 
 
-def identify_images(nodes: Sequence[AnyNode]) -> list[AnyNode]:
+def identify_images(nodes: Iterable[AnyNode]) -> list[AnyNode]:
     """Return copies of nodes or documents that are told apart by their images.
 
     Core's document stores go by the hash of a document, in which an image is its path; where the file changes, the
@@ -142,10 +161,11 @@ def identify_images(nodes: Sequence[AnyNode]) -> list[AnyNode]:
         nodes: Nodes or documents; those without an image are returned as they are.
 
     Raises:
-        ImageError: An image cannot be read, or is over ``st_modules.ImageLimits``; the message has the node's position
-            and id.
+        InputError: Something is no node. An image cannot be read, or is over ``st_modules.ImageLimits``
+            (``ImageError``); the message has the node's position and id.
     """
-    return [node if node_image(node) is None else _identify(node, index) for index, node in enumerate(nodes)]
+    found = as_nodes(nodes)
+    return [node if node_image(node) is None else _identify(node, index) for index, node in enumerate(found)]
 
 
 def image_id(image: str | Path, place: Place | str) -> str:

@@ -21,7 +21,17 @@ from llama_index.core.schema import (
 from llama_index.core.utils import get_tqdm_iterable
 
 from llamaindex_gme.callers import uncached_images
-from llamaindex_gme.nodes import IMAGE_ID, as_image_node, as_text_node, has_own_text, image_id, mark_image, node_image
+from llamaindex_gme.nodes import (
+    IMAGE_ID,
+    as_image_node,
+    as_nodes,
+    as_text_node,
+    has_own_text,
+    image_id,
+    mark_image,
+    node_image,
+    node_place,
+)
 from st_modules import InputError
 
 _OWN = ("include_metadata", "include_prev_next_rel", "id_func")
@@ -87,6 +97,27 @@ class MultimodalNodeParser(NodeParser):
         """Return the fields, and where an ingestion cache asks, the pictures that its key would leave out."""
         return {**super().to_dict(**kwargs), **uncached_images()}
 
+    def get_nodes_from_documents(
+        self, documents: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any
+    ) -> list[BaseNode]:
+        """Split documents.
+
+        Args:
+            documents: The documents or nodes.
+            show_progress: Whether to show a progress bar.
+            **kwargs: What ``node_parser`` takes besides.
+
+        Raises:
+            InputError: Something is no document or node, or has been embedded before it is split.
+        """
+        return super().get_nodes_from_documents(_not_embedded(documents), show_progress, **kwargs)
+
+    async def aget_nodes_from_documents(
+        self, documents: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any
+    ) -> list[BaseNode]:
+        """Split documents off the event loop; see :meth:`get_nodes_from_documents`."""
+        return await super().aget_nodes_from_documents(_not_embedded(documents), show_progress, **kwargs)
+
     def _parse_nodes(self, nodes: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any) -> list[BaseNode]:
         found: list[BaseNode] = []
         for documents in get_tqdm_iterable(_groups(nodes), show_progress, "Parsing documents"):
@@ -141,6 +172,20 @@ def _check_parser(value: Any) -> None:
             f"node_parser is of type {type(value).__name__}; pass a node parser of LlamaIndex. Your own is a subclass "
             "of NodeParser, which splits in _parse_nodes and makes nodes by build_nodes_from_splits."
         )
+
+
+def _not_embedded(documents: Sequence[BaseNode]) -> Any:
+    """Documents of which none has an embedding: core's parsers would give it to every chunk, as if it were its own."""
+    documents = as_nodes(documents)
+    for index, document in enumerate(documents):
+        if document.embedding is not None:
+            raise InputError(
+                "it has an embedding already, of all that is to be split; put the node parser before the embedding, "
+                "[MultimodalNodeParser(splitter), embed_model], and load the documents anew or set their embedding to "
+                "None",
+                node_place(document, index),
+            )
+    return documents
 
 
 async def _aparse(parser: NodeParser, documents: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:

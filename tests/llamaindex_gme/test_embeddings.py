@@ -599,3 +599,22 @@ def test_arguments_that_would_be_ignored_are_refused(
 def test_the_default_model_is_gme() -> None:
     signature = inspect.signature(GMEEmbedding)
     assert signature.parameters["model_name"].default == "gme-2b"
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("call", ["__call__", "acall", "identify_images"])
+async def test_what_is_no_list_of_nodes_is_named(on_error: Any, call: str) -> None:
+    embedding = GMEEmbedding("tiny", device="cpu", on_error=on_error)
+
+    async def run(nodes: Any) -> Any:
+        if call == "acall":
+            return await embedding.acall(nodes)
+        return embedding(nodes) if call == "__call__" else identify_images(nodes)
+
+    for wrong in (TextNode(text="a"), "a.png", b"a", 3, Path("a.png")):
+        with pytest.raises(InputError, match=f"A {type(wrong).__name__} where a list of nodes belongs: pass"):
+            await run(wrong)
+    for wrong in ("a.png", Path("a.png"), None, {"text": "a"}):
+        with pytest.raises(InputError, match=f"item 1: a {type(wrong).__name__}, which is no node; a text goes into"):
+            await run([TextNode(text="a"), wrong])
+    assert len(await run(iter([TextNode(text="a")]))) == 1

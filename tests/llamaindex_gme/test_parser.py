@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ from llama_index.core.vector_stores import SimpleVectorStore
 
 from llamaindex_gme import GMEEmbedding, MultimodalNodeParser, MultimodalVectorIndexRetriever, identify_images
 from llamaindex_gme.nodes import IMAGE_ID, image_id, node_image
-from st_modules import SentenceTransformer
+from st_modules import InputError, SentenceTransformer
 from tests.helpers.gallery import CAPTIONS, RED_CIRCLE, STAR, Gallery
 from tests.helpers.references import TOLERANCE
 
@@ -232,6 +233,38 @@ def test_the_class_among_transformations_is_told_its_parentheses(embedding: GMEE
     transformations: list[Any] = [MultimodalNodeParser, embedding]
     with pytest.raises(TypeError, match=r"called with a list; among transformations write MultimodalNodeParser\(\)"):
         VectorStoreIndex.from_documents([Document(text="a")], transformations=transformations, embed_model=embedding)
+
+
+EMBEDDED: dict[str, Callable[[list[Any], list[Document]], Any]] = {
+    "from_documents": lambda each, given: VectorStoreIndex.from_documents(
+        given, transformations=each, embed_model=each[0]
+    ),
+    "IngestionPipeline.run": lambda each, given: IngestionPipeline(transformations=each).run(documents=given),
+    "IngestionPipeline.arun": lambda each, given: asyncio.run(
+        IngestionPipeline(transformations=each).arun(documents=given)
+    ),
+}
+
+
+@pytest.mark.parametrize("door", EMBEDDED)
+def test_documents_that_are_embedded_before_they_are_split_are_refused(
+    embedding: GMEEmbedding, gallery: Gallery, door: str
+) -> None:
+    for given in gallery_documents(gallery):
+        with pytest.raises(
+            InputError, match=f"item 0, node {given.node_id}: it has an embedding already, .*put the node parser bef"
+        ):
+            EMBEDDED[door]([embedding, MultimodalNodeParser()], [given])
+        given.embedding = None
+        EMBEDDED[door]([embedding], [given])
+
+
+@pytest.mark.parametrize("wrong", ["a text", Document(text="a"), 3])
+def test_what_is_no_list_of_documents_is_named(wrong: Any) -> None:
+    with pytest.raises(InputError, match=f"A {type(wrong).__name__} where a list of nodes belongs"):
+        MultimodalNodeParser()(wrong)
+    with pytest.raises(InputError, match=f"item 1: a {type([wrong]).__name__}, which is no node"):
+        MultimodalNodeParser().get_nodes_from_documents([Document(text="a"), [wrong]])  # type: ignore[list-item]
 
 
 def gallery_documents(gallery: Gallery) -> list[Document]:
