@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +18,9 @@ from llama_index.core.schema import BaseNode, Node, NodeWithScore, QueryBundle
 from llamaindex_gme.embeddings import GMEEmbedding
 from llamaindex_gme.nodes import as_image_node, as_text_node, node_image, with_caption
 from st_modules import InputError
+
+# One that core takes is in its **kwargs.
+_ARGUMENTS = {*inspect.signature(VectorIndexRetriever).parameters, "vector_store_kwargs"} - {"index", "kwargs"}
 
 
 class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
@@ -38,7 +43,7 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
         **kwargs: The arguments of ``VectorIndexRetriever``, such as ``similarity_top_k`` and ``filters``.
 
     Raises:
-        TypeError: The index or ``embed_model`` has another embedding.
+        TypeError: The index is none, it or ``embed_model`` has another embedding, or an argument is unknown.
 
     Example:
         >>> retriever = MultimodalVectorIndexRetriever(index, similarity_top_k=3)
@@ -48,6 +53,16 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
     _embed_model: GMEEmbedding
 
     def __init__(self, index: VectorStoreIndex, *, image_similarity_top_k: int | None = None, **kwargs: Any) -> None:
+        if not isinstance(index, VectorStoreIndex):
+            raise TypeError(
+                f"index is of type {type(index).__name__}; pass a VectorStoreIndex, as VectorStoreIndex.from_documents "
+                "makes it."
+            )
+        if unknown := sorted(kwargs.keys() - _ARGUMENTS):  # core leaves them out
+            raise TypeError(
+                f"MultimodalVectorIndexRetriever takes no {', '.join(unknown)}; how many to find is similarity_top_k, "
+                "what a store takes besides goes into vector_store_kwargs."
+            )
         super().__init__(index, **kwargs)
         self.image_similarity_top_k = image_similarity_top_k or self.similarity_top_k
         if not isinstance(self._embed_model, GMEEmbedding):
@@ -72,7 +87,7 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
         """Find nodes with an image, off the event loop; see :meth:`text_to_image_retrieve`."""
         return await self._atext_to_image_retrieve(_text_query(str_or_query_bundle))
 
-    def image_to_image_retrieve(self, str_or_query_bundle: QueryType) -> list[NodeWithScore]:
+    def image_to_image_retrieve(self, str_or_query_bundle: QueryType | os.PathLike[str]) -> list[NodeWithScore]:
         """Find nodes with an image by an image, and by the text beside it where there is one.
 
         Args:
@@ -83,7 +98,7 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
         """
         return self._image_to_image_retrieve(_image_query(str_or_query_bundle))
 
-    async def aimage_to_image_retrieve(self, str_or_query_bundle: QueryType) -> list[NodeWithScore]:
+    async def aimage_to_image_retrieve(self, str_or_query_bundle: QueryType | os.PathLike[str]) -> list[NodeWithScore]:
         """Find nodes with an image, off the event loop; see :meth:`image_to_image_retrieve`."""
         return await self._aimage_to_image_retrieve(_image_query(str_or_query_bundle))
 
@@ -160,12 +175,16 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
 def _text_query(query: QueryType) -> QueryBundle:
     if isinstance(query, str):
         return QueryBundle(query)
+    if not isinstance(query, QueryBundle):
+        raise InputError(f"A query of type {type(query).__name__}: pass a text, or QueryBundle(text).")
     return dataclasses.replace(query, image_path=None, embedding=None) if query.image_path else query
 
 
-def _image_query(query: QueryType) -> QueryBundle:
-    if isinstance(query, str):
-        return QueryBundle("", image_path=query)
+def _image_query(query: QueryType | os.PathLike[str]) -> QueryBundle:
+    if isinstance(query, (str, os.PathLike)):
+        return QueryBundle("", image_path=os.fspath(query))
+    if not isinstance(query, QueryBundle):
+        raise InputError(f"A query of type {type(query).__name__}: pass a path, or QueryBundle(text, image_path=path).")
     if not query.image_path and query.embedding is None:
         raise InputError("The query has no image; pass its path, or QueryBundle(text, image_path=path).")
     return query

@@ -120,6 +120,30 @@ def test_a_query_without_an_image_is_named(index: VectorStoreIndex) -> None:
         MultimodalVectorIndexRetriever(index).image_to_image_retrieve(QueryBundle("a"))
 
 
+@pytest.mark.parametrize("name", ["k", "top_k", "search_kwargs"])
+def test_arguments_that_it_does_not_know_are_refused(index: VectorStoreIndex, name: str) -> None:
+    with pytest.raises(TypeError, match=f"takes no {name}; how many to find is similarity_top_k"):
+        MultimodalVectorIndexRetriever(index, **{name: 1})
+    known = MultimodalVectorIndexRetriever(index, similarity_top_k=1, verbose=False, vector_store_kwargs={})
+    assert len(known.retrieve(CHANGE)) == 1
+
+
+def test_what_is_no_index_is_named() -> None:
+    with pytest.raises(TypeError, match="index is of type list; pass a VectorStoreIndex"):
+        MultimodalVectorIndexRetriever([Document(text="a")])  # type: ignore[arg-type]
+
+
+def test_a_path_is_an_image_and_other_things_are_no_query(index: VectorStoreIndex, gallery: Gallery) -> None:
+    retriever = MultimodalVectorIndexRetriever(index)
+    found = retriever.image_to_image_retrieve(gallery.query)
+    assert ranks(found) == ranks(retriever.image_to_image_retrieve(str(gallery.query)))
+    with pytest.raises(InputError, match="A query of type int: pass a path"):
+        retriever.image_to_image_retrieve(3)  # type: ignore[arg-type]
+    for ask in (retriever.text_retrieve, retriever.text_to_image_retrieve):
+        with pytest.raises(InputError, match=f"A query of type {type(gallery.query).__name__}: pass a text"):
+            ask(gallery.query)  # type: ignore[arg-type]
+
+
 @pytest.mark.filterwarnings("ignore:.*SimpleMultiModalQueryEngine is deprecated:DeprecationWarning")
 async def test_cores_multimodal_query_engine_asks_it(index: VectorStoreIndex, gallery: Gallery) -> None:
     retriever = MultimodalVectorIndexRetriever(index, similarity_top_k=1)
