@@ -27,7 +27,7 @@ from llamaindex_gme.callers import (
     uncached_images,
 )
 from llamaindex_gme.nodes import as_nodes
-from st_modules import InputError
+from st_modules import InputError, Place
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -197,11 +197,11 @@ class GMEEmbedding(MultiModalEmbedding):
             agg_fn: Makes one vector of theirs; the mean where it is left out.
 
         Raises:
-            InputError: A retriever of core hands over the text of a query that has an image too.
+            InputError: They are no list, or a retriever of core hands over the text of a query that has an image too.
         """
         if self.fuse:
             refuse_left_out_query_image()
-        return super().get_agg_embedding_from_queries(queries, agg_fn)
+        return super().get_agg_embedding_from_queries(_as_list(queries), agg_fn)
 
     async def aget_agg_embedding_from_queries(
         self, queries: list[str], agg_fn: Callable[..., Embedding] | None = None
@@ -209,7 +209,7 @@ class GMEEmbedding(MultiModalEmbedding):
         """Embed texts as one vector, off the event loop; see :meth:`get_agg_embedding_from_queries`."""
         if self.fuse:
             refuse_left_out_query_image()
-        return await super().aget_agg_embedding_from_queries(queries, agg_fn)
+        return await super().aget_agg_embedding_from_queries(_as_list(queries), agg_fn)
 
     def get_multimodal_query_embedding(self, query: QueryBundle) -> Embedding:
         """Embed a query of a text, an image, or both as one vector, on the query side.
@@ -406,7 +406,14 @@ def _text_items(texts: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _image_items(images: Sequence[Any]) -> list[dict[str, Any]]:
-    return [{"image": image} for image in _as_list(images)]
+    for index, image in enumerate(images := _as_list(images)):
+        if isinstance(image, (list, tuple)):  # the model would make one embedding of them
+            raise InputError(
+                f"a {type(image).__name__} of images where one belongs; for an embedding each, pass them to "
+                "get_image_embedding_batch",
+                Place(index),
+            )
+    return [{"image": image} for image in images]
 
 
 def _as_list(values: Sequence[Any]) -> list[Any]:

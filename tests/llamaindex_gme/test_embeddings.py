@@ -618,3 +618,25 @@ async def test_what_is_no_list_of_nodes_is_named(on_error: Any, call: str) -> No
         with pytest.raises(InputError, match=f"item 1: a {type(wrong).__name__}, which is no node; a text goes into"):
             await run([TextNode(text="a"), wrong])
     assert len(await run(iter([TextNode(text="a")]))) == 1
+
+
+async def test_several_images_are_not_embedded_as_one(embedding: GMEEmbedding, gallery: Gallery) -> None:
+    several = [str(path) for path in gallery.paths[:2]]
+    for wrong in (several, tuple(several)):
+        message = (
+            f"a {type(wrong).__name__} of images where one belongs; for an embedding each, pass them to get_image_"
+        )
+        with pytest.raises(InputError, match=f"item 0: {message}"):
+            embedding.get_image_embedding(wrong)
+        with pytest.raises(InputError, match=f"item 0: {message}"):
+            await embedding.aget_image_embedding(wrong)
+        with pytest.raises(InputError, match=f"item 1: {message}"):
+            embedding.get_image_embedding_batch([several[0], wrong])
+    assert len(embedding.get_image_embedding_batch(several)) == 2
+
+
+async def test_a_text_in_the_place_of_several_is_named(embedding: GMEEmbedding) -> None:
+    with pytest.raises(InputError, match="A str where a list belongs"):
+        embedding.get_agg_embedding_from_queries("ab")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="A str where a list belongs"):
+        await embedding.aget_agg_embedding_from_queries("ab")  # type: ignore[arg-type]
