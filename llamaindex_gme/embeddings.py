@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llama_index.core.async_utils import run_jobs
@@ -27,7 +29,7 @@ from llamaindex_gme.callers import (
     uncached_images,
 )
 from llamaindex_gme.nodes import as_nodes
-from st_modules import InputError, Place
+from st_modules import InputError, Place, image_suffixes
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -40,6 +42,10 @@ _OF_THIS_PROCESS = frozenset({"callback_manager", "rate_limiter"})
 Valid: TypeAlias = tuple[list[Embedding | None], list[InputError]]
 
 dispatcher = get_dispatcher(__name__)
+logger = logging.getLogger(__name__)
+
+# One line that stands for a file anywhere: one word, or what begins as a path does.
+_ONE_NAME = re.compile(r"\S{1,1024}|(?:[~/\\.]|[A-Za-z]:[/\\]).{1,1024}")
 
 
 class GMEEmbedding(MultiModalEmbedding):
@@ -181,10 +187,12 @@ class GMEEmbedding(MultiModalEmbedding):
 
     def get_query_embedding(self, query: str) -> Embedding:
         """Embed a text on the query side. ``embeddings_cache`` is left out: it would return a document's embedding."""
+        _report_lookalike(query)
         return super(GMEEmbedding, self._without_cache()).get_query_embedding(query)
 
     async def aget_query_embedding(self, query: str) -> Embedding:
         """Embed a text on the query side, off the event loop; see :meth:`get_query_embedding`."""
+        _report_lookalike(query)
         return await super(GMEEmbedding, self._without_cache()).aget_query_embedding(query)
 
     def get_agg_embedding_from_queries(
@@ -423,7 +431,23 @@ def _as_list(values: Sequence[Any]) -> list[Any]:
 
 
 def _query_items(query: QueryBundle) -> list[dict[str, Any]]:
+    if not query.image_path:
+        for text in query.embedding_strs:
+            _report_lookalike(text)
     return [{"text": text, "image": query.image_path} for text in query.embedding_strs or [None]]
+
+
+def _report_lookalike(query: Any) -> None:
+    """Log that the text of a query looks like an image; no file is looked for, because anybody may write a query."""
+    if not isinstance(query, str):  # for the model to say
+        return
+    text = query.strip()
+    is_path = _ONE_NAME.fullmatch(text) and PurePath(text).suffix.lower() in image_suffixes()
+    if is_path or text[:11].lower() == "data:image/":
+        logger.warning(
+            "%.80r looks like an image: it is embedded as text. For an image pass QueryBundle('', image_path=...).",
+            text,
+        )
 
 
 def _describe(item: Any) -> str:

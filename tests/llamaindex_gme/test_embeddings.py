@@ -640,3 +640,38 @@ async def test_a_text_in_the_place_of_several_is_named(embedding: GMEEmbedding) 
         embedding.get_agg_embedding_from_queries("ab")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="A str where a list belongs"):
         await embedding.aget_agg_embedding_from_queries("ab")  # type: ignore[arg-type]
+
+
+LOOKALIKES = [
+    "query.png",
+    "/a b/query.JPG",
+    "C:\\a b.webp",
+    "https://example.org/a.png",
+    f"data:image/png;base64,{'A' * 2000}",
+]
+WORDS = ["a picture named query.png", "a red disc", "st.modules", "a\nb.png", "", "x" * 2000 + ".png"]
+
+
+@pytest.mark.parametrize("query", [*LOOKALIKES, *WORDS])
+async def test_queries_that_look_like_images_are_texts_and_told(
+    embedding: GMEEmbedding, tiny: SentenceTransformer, caplog: pytest.LogCaptureFixture, query: str
+) -> None:
+    expected = tiny.encode_query({"text": query or "a"})
+    ways: list[Callable[[], Any]] = [
+        lambda: embedding.get_query_embedding(query or "a"),
+        lambda: asyncio.run(embedding.aget_query_embedding(query or "a")),
+        lambda: embedding.get_multimodal_query_embedding(QueryBundle(query or "a")),
+    ]
+    for way in ways:
+        caplog.clear()
+        assert_same(await asyncio.to_thread(way), expected)
+        told = [record.getMessage() for record in caplog.records if record.name.startswith("llamaindex_gme")]
+        assert [f"{query[:20]!r}"[:-1] in each for each in told] == [True] * (query in LOOKALIKES)
+
+
+def test_the_text_beside_an_image_is_not_told(
+    embedding: GMEEmbedding, gallery: Gallery, caplog: pytest.LogCaptureFixture
+) -> None:
+    embedding.get_multimodal_query_embedding(QueryBundle("query.png", image_path=str(gallery.query)))
+    embedding.get_text_embedding("query.png")
+    assert not caplog.records
