@@ -121,30 +121,16 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
         return _with_captions(await super()._aretrieve(await self._aembedded(query_bundle)))
 
     def _embedded(self, query_bundle: QueryBundle) -> QueryBundle:
-        if not self._is_to_embed(query_bundle):
+        if not _is_to_embed(query_bundle, by_embedding=self._needs_embedding()):
             return query_bundle
         embedding = self._embed_model.get_multimodal_query_embedding(query_bundle)
         return dataclasses.replace(query_bundle, image_path=None, embedding=embedding)
 
     async def _aembedded(self, query_bundle: QueryBundle) -> QueryBundle:
-        if not self._is_to_embed(query_bundle):
+        if not _is_to_embed(query_bundle, by_embedding=self._needs_embedding()):
             return query_bundle
         embedding = await self._embed_model.aget_multimodal_query_embedding(query_bundle)
         return dataclasses.replace(query_bundle, image_path=None, embedding=embedding)
-
-    def _is_to_embed(self, query_bundle: QueryBundle) -> bool:
-        """Whether a query has no embedding that is known to be of all that it has.
-
-        Core's retrievers write the embedding of the text into the query that they are asked with, beside its image.
-        """
-        if self._needs_embedding():
-            return bool(query_bundle.image_path) or query_bundle.embedding is None
-        if query_bundle.image_path:
-            raise InputError(
-                "The query has an image, and this store or vector_store_query_mode searches by text alone; take the "
-                "image out, or search by embedding."
-            )
-        return False
 
     def _find(self, query: QueryBundle, top_k: int, is_wanted: Callable[[BaseNode], bool]) -> list[NodeWithScore]:
         query, asked = self._embedded(query), top_k
@@ -170,6 +156,19 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
         retriever = copy.copy(self)
         retriever.similarity_top_k = top_k
         return retriever
+
+
+def _is_to_embed(query: QueryBundle, *, by_embedding: bool) -> bool:
+    """Whether a query has no embedding that is known to be of all that it has.
+
+    Core's retrievers write the embedding of the text into the query that they are asked with, beside its image.
+    """
+    if query.image_path and not by_embedding:
+        raise InputError(
+            "The query has an image, and this store or vector_store_query_mode searches by text alone; take the image "
+            "out, or search by embedding."
+        )
+    return by_embedding and (bool(query.image_path) or query.embedding is None)
 
 
 def _text_query(query: QueryType) -> QueryBundle:
