@@ -27,8 +27,8 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
     """Core's retriever over one store, which embeds the text and the image of a ``QueryBundle`` as one vector.
 
     Core's own embeds the text and leaves ``image_path`` out. A plain string is a text, as there. A query with
-    ``image_path`` is always embedded, whatever its ``embedding`` is: core's retrievers write that of the text there. An
-    ``embedding`` without an image is used as it is.
+    text and image is always embedded, whatever its ``embedding`` is: core's retrievers write that of the text there. Of
+    text or image alone, an ``embedding`` is used as it is.
 
     What it finds hands a multimodal language model the image and the text of a node; core's ``ImageNode`` the image
     alone.
@@ -159,16 +159,16 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
 
 
 def _is_to_embed(query: QueryBundle, *, by_embedding: bool) -> bool:
-    """Whether a query has no embedding that is known to be of all that it has.
+    """Whether a query has no embedding, or one that may be of its text alone.
 
-    Core's retrievers write the embedding of the text into the query that they are asked with, beside its image.
+    Core's retrievers write the embedding of the text, where there is one, into the query that they are asked with.
     """
     if query.image_path and not by_embedding:
         raise InputError(
             "The query has an image, and this store or vector_store_query_mode searches by text alone; take the image "
             "out, or search by embedding."
         )
-    return by_embedding and (bool(query.image_path) or query.embedding is None)
+    return by_embedding and (query.embedding is None or bool(query.image_path and query.embedding_strs))
 
 
 def _text_query(query: QueryType) -> QueryBundle:
