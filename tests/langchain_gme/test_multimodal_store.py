@@ -476,6 +476,15 @@ class EmbedsInThreads(InMemoryVectorStore):
         return self.add_documents(documents, ids, **kwargs)
 
 
+class EmbedsInAPool(EmbedsInThreads):
+    """A store that hands the embeddings themselves to other threads."""
+
+    def add_documents(self, documents: list[Document], ids: list[str] | None = None, **kwargs: Any) -> list[str]:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self.embeddings.embed_documents, [[each.page_content] for each in documents]))
+        return InMemoryVectorStore.add_documents(self, documents, ids, **kwargs)
+
+
 class KeepsOneRowATextAlone(InMemoryVectorStore):
     """A store whose ids are a hash of the text, whatever ids it is given."""
 
@@ -486,7 +495,7 @@ class KeepsOneRowATextAlone(InMemoryVectorStore):
         return self.add_documents(documents, ids, **kwargs)
 
 
-@pytest.mark.parametrize("store_class", [EmbedsInThreads, KeepsOneRowATextAlone])
+@pytest.mark.parametrize("store_class", [EmbedsInThreads, EmbedsInAPool, KeepsOneRowATextAlone])
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_store_that_would_mix_pictures_up_is_refused_and_left_empty(
     embeddings: GMEEmbeddings, documents: list[Document], store_class: type[InMemoryVectorStore], is_async: bool
