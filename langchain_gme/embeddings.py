@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from st_modules import Embedder, Side
+
+logger = logging.getLogger(__name__)
 
 _DEFAULT_MODEL = "gme-2b"
 _PROMPTS = frozenset({"prompt", "prompt_name"})
@@ -133,6 +136,8 @@ class GMEEmbeddings(BaseModel, Embeddings):
         """Embed one text on the query side; see :meth:`embed_query_multimodal` for the result and the errors."""
         items = _query_items(text)
         found = take_query(self, text)
+        if found is None:
+            self._report_lookalike(text)
         return self._embed(items, "query")[0] if found is None else found
 
     def embed_image(self, uris: list[str]) -> list[list[float]]:
@@ -192,6 +197,7 @@ class GMEEmbeddings(BaseModel, Embeddings):
         Raises:
             InputError: The item cannot be embedded.
         """
+        self._report_lookalike(item)
         with _name_query():
             return self._embed([to_item(item, _QUERY)], "query")[0]
 
@@ -207,6 +213,8 @@ class GMEEmbeddings(BaseModel, Embeddings):
         """Embed one text on the query side, off the event loop; see :meth:`embed_query`."""
         items = _query_items(text)
         found = take_query(self, text)
+        if found is None:
+            self._report_lookalike(text)
         return (await self._aembed(items, "query"))[0] if found is None else found
 
     async def aembed_image(self, uris: list[str]) -> list[list[float]]:
@@ -224,9 +232,17 @@ class GMEEmbeddings(BaseModel, Embeddings):
 
     async def aembed_query_multimodal(self, item: Any) -> list[float]:
         """Embed one item on the query side, off the event loop; see :meth:`embed_query_multimodal`."""
+        self._report_lookalike(item)
         with _name_query():
             parsed = await run_in_executor(None, to_item, item, _QUERY)
             return (await self._aembed([parsed], "query"))[0]
+
+    def _report_lookalike(self, query: Any) -> None:
+        """Log that the text of a query looks like an image."""
+        if isinstance(query, str) and self._embedder.looks_like_image(query):
+            logger.warning(
+                "%.80r looks like an image: it is embedded as text. For an image pass {'image': path}.", query.strip()
+            )
 
     def _warn_of_pictures(self, items: list[dict[str, str]]) -> None:
         """Warn where the texts are those of documents whose pictures are left out."""

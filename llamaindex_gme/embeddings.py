@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llama_index.core.async_utils import run_jobs
@@ -29,7 +28,7 @@ from llamaindex_gme.callers import (
     uncached_images,
 )
 from llamaindex_gme.nodes import as_nodes
-from st_modules import InputError, Place, image_suffixes
+from st_modules import InputError, Place
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -43,9 +42,6 @@ Valid: TypeAlias = tuple[list[Embedding | None], list[InputError]]
 
 dispatcher = get_dispatcher(__name__)
 logger = logging.getLogger(__name__)
-
-# One line that stands for a file anywhere: one word, or what begins as a path does.
-_ONE_NAME = re.compile(r"\S{1,1024}|(?:[~/\\.]|[A-Za-z]:[/\\]).{1,1024}")
 
 
 class GMEEmbedding(MultiModalEmbedding):
@@ -187,12 +183,12 @@ class GMEEmbedding(MultiModalEmbedding):
 
     def get_query_embedding(self, query: str) -> Embedding:
         """Embed a text on the query side. ``embeddings_cache`` is left out: it would return a document's embedding."""
-        _report_lookalike(query)
+        self._report_lookalike(query)
         return super(GMEEmbedding, self._without_cache()).get_query_embedding(query)
 
     async def aget_query_embedding(self, query: str) -> Embedding:
         """Embed a text on the query side, off the event loop; see :meth:`get_query_embedding`."""
-        _report_lookalike(query)
+        self._report_lookalike(query)
         return await super(GMEEmbedding, self._without_cache()).aget_query_embedding(query)
 
     def get_agg_embedding_from_queries(
@@ -230,6 +226,7 @@ class GMEEmbedding(MultiModalEmbedding):
         Raises:
             InputError: There is neither text nor image, or the image cannot be read.
         """
+        self._report_lookalikes(query)
         items = self._embedder.parse(_query_items(query))
         with self._event(items) as found:
             found += (embeddings := self._embed(items, "query"))
@@ -237,6 +234,7 @@ class GMEEmbedding(MultiModalEmbedding):
 
     async def aget_multimodal_query_embedding(self, query: QueryBundle) -> Embedding:
         """Embed a query off the event loop; see :meth:`get_multimodal_query_embedding`."""
+        self._report_lookalikes(query)
         items = self._embedder.parse(_query_items(query))
         with self._event(items) as found:
             found += (embeddings := await self._aembed(items, "query"))
@@ -323,6 +321,18 @@ class GMEEmbedding(MultiModalEmbedding):
         self._embedder.check_texts(_as_list(texts))
         if self.fuse:
             refuse_left_out_images()
+
+    def _report_lookalike(self, query: Any) -> None:
+        """Log that the text of a query looks like an image."""
+        if isinstance(query, str) and self._embedder.looks_like_image(query):
+            logger.warning(
+                "%.80r looks like an image: it is embedded as text. For an image pass QueryBundle('', image_path=...).",
+                query.strip(),
+            )
+
+    def _report_lookalikes(self, query: QueryBundle) -> None:
+        for text in query.embedding_strs if not query.image_path else ():
+            self._report_lookalike(text)
 
     def _without_cache(self) -> GMEEmbedding:
         return self if self.embeddings_cache is None else self.model_copy(update={"embeddings_cache": None})
@@ -431,23 +441,7 @@ def _as_list(values: Sequence[Any]) -> list[Any]:
 
 
 def _query_items(query: QueryBundle) -> list[dict[str, Any]]:
-    if not query.image_path:
-        for text in query.embedding_strs:
-            _report_lookalike(text)
     return [{"text": text, "image": query.image_path} for text in query.embedding_strs or [None]]
-
-
-def _report_lookalike(query: Any) -> None:
-    """Log that the text of a query looks like an image; no file is looked for, because anybody may write a query."""
-    if not isinstance(query, str):  # for the model to say
-        return
-    text = query.strip()
-    is_path = _ONE_NAME.fullmatch(text) and PurePath(text).suffix.lower() in image_suffixes()
-    if is_path or text[:11].lower() == "data:image/":
-        logger.warning(
-            "%.80r looks like an image: it is embedded as text. For an image pass QueryBundle('', image_path=...).",
-            text,
-        )
 
 
 def _describe(item: Any) -> str:

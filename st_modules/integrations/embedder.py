@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,15 @@ from typing_extensions import Self
 from st_modules.backbones.base import find_backbone
 from st_modules.errors import InputError
 from st_modules.inputs.batches import list_inputs
+from st_modules.inputs.formats import has_image_suffix
 from st_modules.inputs.items import check_texts, parse_items, parse_valid
 from st_modules.integrations.dynamic_batching import DynamicBatcher
 from st_modules.integrations.skipping import Remaining, put_at
 from st_modules.model import SentenceTransformer
 from st_modules.prompts.templates import Side
 
+# One line that stands for a file anywhere: one word, or what begins as a path does.
+_ONE_NAME = re.compile(r"\S{1,1024}|(?:[~/\\.]|[A-Za-z]:[/\\]).{1,1024}")
 # Items that are checked and embedded together where some may be bad: enough for full batches, and little to do again.
 _PART = 256
 
@@ -171,6 +175,16 @@ class Embedder:
             InputError: Something is no text, or one that no tokenizer can read.
         """
         check_texts(texts)
+
+    @staticmethod
+    def looks_like_image(query: str) -> bool:
+        """Whether the text of a query reads like an image: one line that ends as its path does, or a data URI.
+
+        No file is looked for, because anybody may write a query.
+        """
+        text = query.strip()
+        is_path = _ONE_NAME.fullmatch(text) is not None and has_image_suffix(text)
+        return is_path or text[:11].lower() == "data:image/"
 
     async def aembed(
         self, items: Sequence[Any], side: Side, *, delay: float = 0.0, **options: Any

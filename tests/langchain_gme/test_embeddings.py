@@ -453,3 +453,25 @@ def test_arguments_that_would_be_ignored_are_refused(arguments: dict[str, Any], 
 def test_unknown_models_are_errors_of_this_package() -> None:
     with pytest.raises(UnknownModelError):
         GMEEmbeddings(model="gme-3b")
+
+
+@pytest.mark.parametrize(
+    ("query", "is_told"),
+    [
+        ("query.png", True),
+        (" /a folder/query.JPG ", True),
+        ("data:image/png;base64,AAAA", True),
+        ("what is a.png", False),
+        ("a red circle", False),
+        ({"text": "query.png"}, False),
+    ],
+)
+def test_a_query_that_looks_like_an_image_is_a_text_and_told(
+    embeddings: GMEEmbeddings, tiny: SentenceTransformer, caplog: pytest.LogCaptureFixture, query: Any, is_told: bool
+) -> None:
+    found = [embeddings.embed_query_multimodal(query), asyncio.run(embeddings.aembed_query_multimodal(query))]
+    if isinstance(query, str):
+        found += [embeddings.embed_query(query), asyncio.run(embeddings.aembed_query(query))]
+    expected = tiny.encode_query({"text": query} if isinstance(query, str) else query)
+    np.testing.assert_allclose(found, [expected] * len(found), atol=TOLERANCE)
+    assert len(caplog.records) == (len(found) if is_told else 0)
