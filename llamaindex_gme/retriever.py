@@ -58,7 +58,8 @@ class MultimodalVectorIndexRetriever(VectorIndexRetriever, MultiModalRetriever):
                 f"index is of type {type(index).__name__}; pass a VectorStoreIndex, as VectorStoreIndex.from_documents "
                 "makes it."
             )
-        if unknown := sorted(kwargs.keys() - _ARGUMENTS):  # core leaves them out
+        # Core leaves out what it does not know; None says nothing.
+        if unknown := sorted(name for name in kwargs.keys() - _ARGUMENTS if kwargs[name] is not None):
             raise TypeError(
                 f"MultimodalVectorIndexRetriever takes no {', '.join(unknown)}; how many to find is similarity_top_k, "
                 "what a store takes besides goes into vector_store_kwargs."

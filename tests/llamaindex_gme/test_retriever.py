@@ -122,6 +122,7 @@ def test_a_query_without_an_image_is_named(index: VectorStoreIndex) -> None:
 
 @pytest.mark.parametrize("name", ["k", "top_k", "search_kwargs"])
 def test_arguments_that_it_does_not_know_are_refused(index: VectorStoreIndex, name: str) -> None:
+    MultimodalVectorIndexRetriever(index, **{name: None})
     with pytest.raises(TypeError, match=f"takes no {name}; how many to find is similarity_top_k"):
         MultimodalVectorIndexRetriever(index, **{name: 1})
     known = MultimodalVectorIndexRetriever(index, similarity_top_k=1, verbose=False, vector_store_kwargs={})
