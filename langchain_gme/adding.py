@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,15 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_gme.batches import BATCH_SIZE
 from langchain_gme.content import OnError
+from langchain_gme.rows import Ids, Metadatas
 from langchain_gme.stores import MultimodalStore
 
 
 def add_multimodal(
     store: VectorStore,
     items: Sequence[Any],
-    metadatas: Sequence[Mapping[str, Any] | None] | None = None,
-    ids: Sequence[str | None] | None = None,
+    metadatas: Metadatas | None = None,
+    ids: Ids | None = None,
     *,
     embeddings: Sequence[Sequence[float]] | np.ndarray | None = None,
     on_error: OnError | None = None,
@@ -62,8 +63,8 @@ def add_multimodal(
 async def aadd_multimodal(
     store: VectorStore,
     items: Sequence[Any],
-    metadatas: Sequence[Mapping[str, Any] | None] | None = None,
-    ids: Sequence[str | None] | None = None,
+    metadatas: Metadatas | None = None,
+    ids: Ids | None = None,
     *,
     embeddings: Sequence[Sequence[float]] | np.ndarray | None = None,
     on_error: OnError | None = None,

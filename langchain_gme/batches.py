@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from langchain_gme.content import OnError, as_list, check_on_error, to_item
 from langchain_gme.embeddings import GMEEmbeddings
-from langchain_gme.rows import check_columns
+from langchain_gme.rows import Ids, Metadatas, check_columns
 from st_modules import InputError, Place
 
 BATCH_SIZE = 1000
@@ -36,8 +36,8 @@ class Batch:
     items: list[Any]
     places: list[int]
     errors: list[InputError]
-    metadatas: Sequence[Mapping[str, Any] | None] | None
-    ids: Sequence[str | None] | None
+    metadatas: Metadatas | None
+    ids: Ids | None
     on_error: OnError
     size: int
 
@@ -61,8 +61,8 @@ class Encoded:
 
 def parse_batch(
     items: object,
-    metadatas: Sequence[Mapping[str, Any] | None] | None,
-    ids: Sequence[str | None] | None,
+    metadatas: Metadatas | None,
+    ids: Ids | None,
     on_error: OnError,
     size: int,
 ) -> Batch:
@@ -76,7 +76,7 @@ def parse_batch(
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"batch_size={size!r}; pass 1 or more.")
     values = as_list(items, "items")
-    check_columns(len(values), metadatas, ids)
+    metadatas, ids = check_columns(len(values), metadatas, ids)
     parsed: list[Any] = []
     places: list[int] = []
     errors: list[InputError] = []

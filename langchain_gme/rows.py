@@ -8,7 +8,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from langchain_core.documents import Document
 
@@ -87,21 +87,35 @@ def make_row(
     return Row(text_of(item), kept if key == made else {**kept, GIVEN_ID: made}, made, key, named is not None)
 
 
-def check_columns(count: int, metadatas: Sequence[Any] | None, ids: Sequence[Any] | None) -> None:
-    """Raise ``InputError`` where there is not one metadata and one id an item, or one is of another type."""
-    for name, given, kinds in (("metadatas", metadatas, (Mapping, type(None))), ("ids", ids, (str, type(None)))):
-        if given is None:
-            continue
-        if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Sequence):
-            raise InputError(f"of type {type(given).__name__}; pass a list", name)
-        if len(given) != count:
-            raise InputError(f"{len(given)} for {count} items; pass one an item", name)
-        for index, value in enumerate(given):
-            if not isinstance(value, kinds):
-                wanted = "a dictionary" if name == "metadatas" else "a string"
-                raise InputError(
-                    f"of type {type(value).__name__}; pass {wanted}, or None", Place(index, name=f"{name}[{index}]")
-                )
+Metadatas: TypeAlias = Sequence[Mapping[str, Any] | None]
+Ids: TypeAlias = Sequence[str | None]
+
+
+def check_columns(count: int, metadatas: object, ids: object) -> tuple[Metadatas | None, Ids | None]:
+    """Return the metadatas and ids of items; None in the place of an empty list, which stores take for none.
+
+    Raises:
+        InputError: There is not one an item, or one is of another type.
+    """
+    return (
+        _check_column("metadatas", metadatas, count, Mapping, "a dictionary"),
+        _check_column("ids", ids, count, str, "a string"),
+    )
+
+
+def _check_column(name: str, given: Any, count: int, kind: type, wanted: str) -> Any:
+    if given is None or (isinstance(given, (list, tuple)) and not given):
+        return None
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Sequence):
+        raise InputError(f"of type {type(given).__name__}; pass a list", name)
+    if len(given) != count:
+        raise InputError(f"{len(given)} for {count} items; pass one an item", name)
+    for index, value in enumerate(given):
+        if value is not None and not isinstance(value, kind):
+            raise InputError(
+                f"of type {type(value).__name__}; pass {wanted}, or None", Place(index, name=f"{name}[{index}]")
+            )
+    return given
 
 
 def list_unique(rows: Sequence[Row], places: Sequence[int]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from langchain_gme.identify import report_unidentified
 from langchain_gme.making import acreate, create, divide, prepare_to_make
 from langchain_gme.plans import make_plan
 from langchain_gme.quirks import quirks_of
-from langchain_gme.rows import check_columns, restore
+from langchain_gme.rows import Ids, Metadatas, check_columns, restore
 from langchain_gme.searching import asearch, search
 from langchain_gme.writing import awrite, check_owner, write
 
@@ -87,8 +87,8 @@ class MultimodalStore(VectorStore):
     def add_items(
         self,
         items: Sequence[Any],
-        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
-        ids: Sequence[str | None] | None = None,
+        metadatas: Metadatas | None = None,
+        ids: Ids | None = None,
         *,
         embeddings: Sequence[Sequence[float]] | np.ndarray | None = None,
         on_error: OnError | None = None,
@@ -108,8 +108,8 @@ class MultimodalStore(VectorStore):
     async def aadd_items(
         self,
         items: Sequence[Any],
-        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
-        ids: Sequence[str | None] | None = None,
+        metadatas: Metadatas | None = None,
+        ids: Ids | None = None,
         *,
         embeddings: Sequence[Sequence[float]] | np.ndarray | None = None,
         on_error: OnError | None = None,
@@ -154,9 +154,9 @@ class MultimodalStore(VectorStore):
     def add_texts(
         self,
         texts: Iterable[str],
-        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        metadatas: Metadatas | None = None,
         *,
-        ids: Sequence[str | None] | None = None,
+        ids: Ids | None = None,
         **kwargs: Any,
     ) -> list[str]:
         """Add documents by their texts and their metadata, which may hold images; see :meth:`add_documents`."""
@@ -165,9 +165,9 @@ class MultimodalStore(VectorStore):
     async def aadd_texts(
         self,
         texts: Iterable[str],
-        metadatas: Sequence[Mapping[str, Any] | None] | None = None,
+        metadatas: Metadatas | None = None,
         *,
-        ids: Sequence[str | None] | None = None,
+        ids: Ids | None = None,
         **kwargs: Any,
     ) -> list[str]:
         """Add documents without blocking the event loop; see :meth:`add_texts`."""
@@ -531,10 +531,10 @@ class MultimodalRetriever(VectorStoreRetriever):
         return _note_scores(await self.vectorstore.asimilarity_search_with_relevance_scores(query, **options))
 
 
-def _documents(texts: Iterable[str], metadatas: Sequence[Mapping[str, Any] | None] | None) -> list[Document]:
-    values = [item["text"] for item in text_items(list(texts) if isinstance(texts, Iterator) else texts)]
-    check_columns(len(values), metadatas, None)
-    each = metadatas or [None] * len(values)
+def _documents(texts: Iterable[str], metadatas: Metadatas | None) -> list[Document]:
+    is_several = isinstance(texts, Iterable) and not isinstance(texts, (str, bytes, Mapping))
+    values = [item["text"] for item in text_items(list(texts) if is_several else texts)]
+    each = check_columns(len(values), metadatas, None)[0] or [None] * len(values)
     return [Document(text, metadata=dict(metadata or {})) for text, metadata in zip(values, each, strict=True)]
 
 

@@ -92,7 +92,7 @@ def write(store: VectorStore, owner: GMEEmbeddings, plan: Plan, **kwargs: Any) -
                 returned = store.add_texts(part.texts, **part.columns, **kwargs)
             _keep(written, returned, part)
         except Exception as error:
-            touched = _touched(plan.parts[: number + 1], returned)
+            touched = _touched(plan.parts[: number + 1], [*written, *(returned or ())])
             if misfit := _find_misfit(error):
                 raise describe_misfit(misfit, _try_delete(store, touched), touched) from error
             _report_removed(store, removed)
@@ -114,7 +114,7 @@ async def awrite(store: VectorStore, owner: GMEEmbeddings, plan: Plan, **kwargs:
                     returned = await store.aadd_texts(part.texts, **part.columns, **kwargs)
             _keep(written, returned, part)
         except Exception as error:
-            touched = _touched(plan.parts[: number + 1], returned)
+            touched = _touched(plan.parts[: number + 1], [*written, *(returned or ())])
             if misfit := _find_misfit(error):
                 raise describe_misfit(misfit, await _atry_delete(store, touched), touched) from error
             _report_removed(store, removed)
@@ -242,9 +242,9 @@ def _keep(written: dict[str, None], returned: Sequence[str] | None, part: Part) 
         raise PrecomputedError(IDS_OF_ITS_OWN.format(found=len(written), count=count))
 
 
-def _touched(parts: Sequence[Part], returned: Sequence[str] | None) -> list[str]:
-    """The ids under which something may have been written."""
-    return list(dict.fromkeys([*(key for part in parts for key in part.keys), *(returned or ())]))
+def _touched(parts: Sequence[Part], returned: Sequence[str]) -> list[str]:
+    """The ids under which something may have been written: those that were given, and those that were returned."""
+    return list(dict.fromkeys([*(key for part in parts for key in part.keys), *returned]))
 
 
 def _find_misfit(error: BaseException | None) -> PrecomputedError | None:

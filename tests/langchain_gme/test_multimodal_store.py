@@ -510,8 +510,8 @@ def test_a_store_with_one_row_a_text_is_refused_in_batches_and_when_it_is_made(
     embeddings: GMEEmbeddings, documents: list[Document]
 ) -> None:
     store = KeepsOneRowATextAlone(embeddings)
-    with pytest.raises(RuntimeError, match=r"kept 1 rows of 2.*was deleted"):
-        add_multimodal(store, documents, batch_size=1)
+    with pytest.raises(RuntimeError, match=r"kept 2 rows of 3.*was deleted"):
+        add_multimodal(store, ["of another batch", *documents], batch_size=1)
     assert store.store == {}
     with pytest.raises(RuntimeError, match="kept 0 rows of 6"):
         MultimodalStore.from_documents(documents, embeddings, store=KeepsOneRowATextAlone)
@@ -923,6 +923,14 @@ def test_a_wrapped_store_keeps_how_it_was_wrapped(embeddings: GMEEmbeddings) -> 
 def test_wrong_arguments_are_named(store: MultimodalStore, arguments: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         add_multimodal(store, ["a", "b"], **arguments)
+
+
+def test_texts_may_be_any_iterable_and_an_empty_column_is_none(store: MultimodalStore) -> None:
+    for texts in ({"a": 1, "b": 2}.keys(), iter(["c", "d"]), np.array(["e", "f"]), ("g", "h")):
+        assert len(store.add_texts(texts, [], ids=[])) == 2
+    assert sorted(row["text"] for row in rows_of(store)) == list("abcdefgh")
+    with pytest.raises(InputError, match="texts: of type str; pass a list"):
+        store.add_texts("ab")
 
 
 def test_the_metadata_of_a_user_is_not_taken_for_an_id(
