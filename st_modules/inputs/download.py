@@ -27,11 +27,20 @@ _BLOCK = 64 * 1024  # bytes read at a time
 _URL_PUNCTUATION = "%/:=&?~#+!$,;'@()*[]"
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-# Not public, although some Python releases call them global: protocol assignments (a cloud's metadata service lives
-# there), Azure's host service, and the tunnels to an IPv4 address that the name's owner chooses (6to4, Teredo).
+# Every range of IANA's registries of special-purpose addresses, whichever of them a release of Python knows:
+# https://www.iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry. A cloud's metadata service
+# lives in one, others are tunnels to an address that the name's owner chooses. Besides them Azure's host service,
+# multicast, and what IPv6 once had for sites.
 _NOT_PUBLIC = tuple(
     ipaddress.ip_network(network)
-    for network in ("192.0.0.0/24", "168.63.129.16/32", "192.88.99.0/24", "2001::/23", "2002::/16")
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "168.63.129.16/32", "169.254.0.0/16"),
+        *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"),
+        *("192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+        *("224.0.0.0/4", "240.0.0.0/4"),
+        *("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001::/23", "2001:db8::/32"),
+        *("2002::/16", "2620:4f:8000::/48", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8"),
+    )
 )
 
 
@@ -63,13 +72,13 @@ def download(url: str, limits: ImageLimits) -> bytes:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is of the public internet: not local, shared, reserved, multicast or a tunnel."""
+    """Whether an IP address is of the public internet: not local, shared, reserved, multicast or for a purpose."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         ip = ip.ipv4_mapped or ip
     if isinstance(ip, ipaddress.IPv6Address) and ip not in _GLOBAL_UNICAST:
         return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or any(ip in network for network in _NOT_PUBLIC))
+    return ip.is_global and not any(ip in network for network in _NOT_PUBLIC)
 
 
 def _check_url(url: str) -> SplitResult:
