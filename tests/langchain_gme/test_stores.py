@@ -19,7 +19,7 @@ from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from sqlalchemy.pool import NullPool
 
-from langchain_gme import GMEEmbeddings, MultimodalRetriever, aadd_multimodal, add_multimodal
+from langchain_gme import GMEEmbeddings, MultimodalRetriever, MultimodalStore, aadd_multimodal, add_multimodal
 from st_modules import InputError, SentenceTransformer
 from tests.helpers.gallery import BLUE_CIRCLE, CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
 from tests.helpers.langchain_stores import (
@@ -412,6 +412,15 @@ def test_pgvector_is_used_with_await_where_it_is_made_for_it(
     found = numbers(asyncio.run(add_and_ask()))
     assert found[0] == BLUE_CIRCLE
     assert sorted(found) == list(range(len(gallery.paths)))
+
+
+@pytest.mark.parametrize("name", ["Milvus", "Qdrant"])
+def test_a_store_that_returns_its_ids_in_the_metadata_is_read(
+    name: str, embeddings: GMEEmbeddings, request: pytest.FixtureRequest
+) -> None:
+    store = MultimodalStore(STORES[name](embeddings, request)[0])
+    (key,) = store.add_texts(["a"], [{"page": 1}])
+    assert store.similarity_search("a", k=1) == [Document("a", metadata={"page": 1}, id=key)]
 
 
 def test_milvus_drops_new_metadata_unless_its_fields_are_dynamic(
