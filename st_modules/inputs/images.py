@@ -7,7 +7,6 @@ where the authors' code embeds it so.
 
 from __future__ import annotations
 
-import base64
 import codecs
 import hashlib
 import io
@@ -26,6 +25,7 @@ from urllib.request import url2pathname
 from PIL import Image, ImageFile
 
 from st_modules.errors import ImageError, Place
+from st_modules.inputs.data_uris import decode_data_uri
 from st_modules.inputs.download import download
 from st_modules.inputs.formats import FORMATS, is_base64_of_image, looks_like_base64
 from st_modules.inputs.limits import ImageLimits
@@ -40,7 +40,6 @@ _ENCODED = (bytes, str, Path)
 _COMMON = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
 _MODES_OF_PNG = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"})
 _LONGEST_NAME = 255
-_UNQUOTED_AT_ONCE = 1 << 20
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|file:/", re.IGNORECASE)
 
 
@@ -180,7 +179,7 @@ class ImageSource:
             return _open_file(source, max_bytes)
         scheme = source.partition(":")[0].lower()
         if scheme == "data":
-            return _check_stream(_data_uri_bytes(source, max_bytes), max_bytes)
+            return _check_stream(decode_data_uri(source, max_bytes), max_bytes)
         if scheme == "file":
             return _open_file(_file_url_path(source), max_bytes)
         if self._fetched is None:
@@ -300,56 +299,6 @@ def _file_url_path(url: str) -> Path:
     if parts.netloc not in ("", "localhost"):
         raise ImageError("a file URL of another host; write file:///path")
     return Path(url2pathname(parts.path))
-
-
-def _data_uri_bytes(uri: str, max_bytes: int) -> bytes:
-    header, comma, payload = uri.partition(",")
-    if not comma:
-        raise ImageError("a data URI without a comma; write data:image/png;base64,...")
-    # An escape stands for one of three characters, and four characters of base64 for three bytes.
-    if len(payload) > 4 * max_bytes:
-        raise ImageError(
-            f"{len(payload)} characters, however they are encoded, are over the limit of {max_bytes}; shrink the image "
-            "or raise max_bytes"
-        )
-    decoded = _unquote(payload.encode())
-    if not header.lower().endswith(";base64"):
-        return decoded
-    compact = decoded.translate(None, b" \t\n\r\f\v")
-    try:
-        return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
-    except ValueError as error:
-        raise ImageError(f"its base64 is damaged ({error}); encode it again") from error
-
-
-def _unquote(data: bytes) -> bytes:
-    """Return what ``urllib.parse.unquote_to_bytes`` does, which takes a microsecond and 200 bytes an escape."""
-    if b"%" not in data:
-        return data
-    pieces: list[bytes] = []
-    start = 0
-    while start < len(data):
-        end = start + _UNQUOTED_AT_ONCE
-        if (cut := data.rfind(b"%", end - 2, end)) > start and end < len(data):
-            end = cut  # an escape stays whole
-        pieces.append(_unquote_piece(data[start:end]))
-        start = end
-    return b"".join(pieces)
-
-
-def _unquote_piece(data: bytes) -> bytes:
-    import numpy as np  # the one place that needs it here
-
-    digits: Any = np.full(256, 255, dtype=np.uint8)
-    for base, letters in ((0, b"0123456789"), (10, b"abcdef"), (10, b"ABCDEF")):
-        digits[list(letters)] = np.arange(base, base + len(letters), dtype=np.uint8)
-    found: Any = np.frombuffer(bytearray(data), dtype=np.uint8)
-    values = digits[found]
-    escapes: Any = np.flatnonzero((found[:-2] == ord("%")) & (values[1:-1] < 16) & (values[2:] < 16))
-    found[escapes] = values[escapes + 1] * 16 + values[escapes + 2]
-    is_kept = np.ones(len(data), dtype=bool)
-    is_kept[escapes + 1] = is_kept[escapes + 2] = False
-    return found[is_kept].tobytes()
 
 
 def _decode(stream: BinaryIO, limits: ImageLimits) -> Image.Image:

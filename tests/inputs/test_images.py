@@ -10,7 +10,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -18,7 +18,6 @@ import torch
 from PIL import Image
 
 from st_modules.errors import ImageError
-from st_modules.inputs import images
 from st_modules.inputs.images import FORMATS, ImageSource, to_rgb
 from st_modules.inputs.limits import ImageLimits
 
@@ -646,20 +645,3 @@ def test_what_is_damaged_or_over_a_limit_is_not_handed_on(tmp_path: Path) -> Non
     ):
         with pytest.raises(ImageError, match=problem):
             ImageSource(source, limits=limits).encoded()
-
-
-def test_escapes_of_a_data_uri_are_decoded_as_urllib_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    chance = random.Random(0)
-    for _ in range(2000):
-        monkeypatch.setattr(images, "_UNQUOTED_AT_ONCE", chance.randrange(3, 9))
-        data = bytes(chance.choices(b"%%%aF0g1Zz9", k=chance.randrange(30)))
-        assert images._unquote(data) == unquote_to_bytes(data)
-
-
-@pytest.mark.parametrize("kind", ["data:image/png,", "data:image/png;base64,"])
-def test_a_data_uri_that_is_over_the_limit_however_it_is_encoded_is_not_decoded(
-    kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(images, "_unquote", lambda data: pytest.fail("it is decoded"))
-    with pytest.raises(ImageError, match="401 characters, however they are encoded, are over the limit of 100; "):
-        _ = ImageSource(kind + "%" * 401, limits=ImageLimits(max_bytes=100)).size
