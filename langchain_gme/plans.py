@@ -13,11 +13,9 @@ from langchain_gme.batches import Batch, Encoded
 from langchain_gme.embeddings import GMEEmbeddings
 from langchain_gme.quirks import Quirks
 from langchain_gme.rows import Row, list_unique, make_row
-from st_modules import InputError, Place
+from st_modules import InputError, Place, list_errors
 
 logger = logging.getLogger(__name__)
-
-_MOST_LISTED = 1000
 
 
 @dataclass(frozen=True)
@@ -71,17 +69,13 @@ class Plan:
 
     def report_skipped(self) -> None:
         """Log which items were left out, and why."""
-        if not self.skipped:
-            return
-        listed = "\n".join(map(str, self.skipped[:_MOST_LISTED]))
-        more = len(self.skipped) - _MOST_LISTED
-        logger.warning(
-            "%d of %d items cannot be embedded and were left out:\n%s%s",
-            len(self.skipped),
-            self.count,
-            listed,
-            f"\nand {more} more" if more > 0 else "",
-        )
+        if self.skipped:
+            logger.warning(
+                "%d of %d items cannot be embedded and were left out:\n%s",
+                len(self.skipped),
+                self.count,
+                list_errors(self.skipped, "\n"),
+            )
 
 
 def make_plan(owner: GMEEmbeddings, encoded: Encoded, quirks: Quirks) -> Plan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,11 +12,9 @@ from llama_index.core.schema import BaseNode
 
 from llamaindex_gme.callers import refuse_binary
 from llamaindex_gme.nodes import node_item, node_place
-from st_modules import InputError
+from st_modules import InputError, list_errors
 
 logger = logging.getLogger(__name__)
-
-_LONGEST_REPORT = 20_000
 
 
 class NodeBatch:
@@ -94,7 +92,7 @@ class NodeBatch:
             "%d of %d nodes are left out, because they cannot be embedded: %s",
             len(self._errors),
             len(self._nodes),
-            _report(self._errors),
+            list_errors([self._errors[place] for place in sorted(self._errors)], "; "),
         )
         return [node for place, node in enumerate(self._nodes) if place not in self._errors]
 
@@ -104,12 +102,3 @@ class NodeBatch:
             return error
         place = places[error.index]
         return error.shift(place - error.index).rename(str(node_place(self._nodes[place], place)))
-
-
-def _report(errors: Mapping[int, InputError]) -> str:
-    lines = [str(errors[place]) for place in sorted(errors)]
-    shown = lines
-    while len(shown) > 1 and sum(map(len, shown)) > _LONGEST_REPORT:
-        shown = shown[: len(shown) // 2]
-    more = f"; and {len(lines) - len(shown)} more" if len(shown) < len(lines) else ""
-    return "; ".join(shown) + more

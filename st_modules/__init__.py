@@ -18,6 +18,7 @@ from st_modules.errors import (
     Place,
     STModulesError,
     UnknownModelError,
+    list_errors,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ __all__ = [
     "UnknownModelError",
     "get_model",
     "image_suffixes",
+    "list_errors",
     "list_models",
     "register",
     "unregister",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from typing_extensions import Self
+
+_LONGEST_LIST = 20_000
 
 
 class STModulesError(Exception):
@@ -101,6 +103,21 @@ def name_inputs(name: Callable[[int], str], offset: int = 0) -> Generator[None, 
         if error.index is None:
             raise
         raise error.shift(offset).rename(name(error.index + offset)) from error
+
+
+def list_errors(errors: Sequence[InputError], separator: str) -> str:
+    """Return errors as one text, complete in their number and bounded in length.
+
+    Args:
+        errors: The errors, in order.
+        separator: What stands between them.
+    """
+    lines = [str(error) for error in errors]
+    shown = lines
+    while len(shown) > 1 and sum(map(len, shown)) > _LONGEST_LIST:
+        shown = shown[: len(shown) // 2]
+    more = [f"and {len(lines) - len(shown)} more"] if len(shown) < len(lines) else []
+    return separator.join([*shown, *more])
 
 
 class ImageError(InputError):

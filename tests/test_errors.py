@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from st_modules import ImageError, InputError, Place, SentenceTransformer
-from st_modules.errors import name_inputs
+from st_modules.errors import list_errors, name_inputs
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,13 @@ def test_an_error_of_encode_has_the_index_of_the_input(tiny: SentenceTransformer
         tiny.encode(["a", "b", item])
     assert caught.value.index == 2
     assert str(caught.value).startswith(message)
+
+
+def test_a_list_of_errors_is_bounded_in_length_and_complete_in_number() -> None:
+    errors = [InputError("x" * 90, Place(index)) for index in range(3000)]
+    *listed, more = list_errors(errors, "\n").splitlines()
+    assert listed == [str(error) for error in errors[: len(listed)]]
+    assert more == f"and {3000 - len(listed)} more"
+    assert 10_000 < len("".join(listed)) <= 20_000
+    assert list_errors(errors[:2], "; ") == f"{errors[0]}; {errors[1]}"
+    assert list_errors([InputError("y" * 30_000)], "; ") == "y" * 30_000

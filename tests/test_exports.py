@@ -32,6 +32,7 @@ PUBLIC = {
         "UnknownModelError",
         "get_model",
         "image_suffixes",
+        "list_errors",
         "list_models",
         "register",
         "unregister",
