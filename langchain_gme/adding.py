@@ -57,7 +57,7 @@ def add_multimodal(
         RuntimeError: The store embeds in a way that cannot take embeddings from outside.
     """
     columns = {"metadatas": metadatas, "ids": ids, "embeddings": embeddings}
-    return _multimodal(store).add_items(items, **columns, on_error=on_error, batch_size=batch_size, **kwargs)
+    return MultimodalStore(store).add_items(items, **columns, on_error=on_error, batch_size=batch_size, **kwargs)
 
 
 async def aadd_multimodal(
@@ -73,8 +73,4 @@ async def aadd_multimodal(
 ) -> list[str]:
     """Add to a store without blocking the event loop; see :func:`add_multimodal`."""
     columns = {"metadatas": metadatas, "ids": ids, "embeddings": embeddings}
-    return await _multimodal(store).aadd_items(items, **columns, on_error=on_error, batch_size=batch_size, **kwargs)
-
-
-def _multimodal(store: VectorStore) -> MultimodalStore:
-    return store if isinstance(store, MultimodalStore) else MultimodalStore(store)
+    return await MultimodalStore(store).aadd_items(items, **columns, on_error=on_error, batch_size=batch_size, **kwargs)

@@ -30,8 +30,10 @@ class Quirks:
         own_metadata: Other entries that it adds to the metadata of what it finds.
         no_unknown_ids: Whether it refuses to delete ids where it has not all of them.
         no_filter: Whether its searches take a filter and leave it out without a word.
-        scope: The part of a database that it is, where the database has each id once for all of its parts, and a row
-            of the same id in another part would be overwritten.
+        overwrites: Whether each call of ``add_texts`` replaces all that it has, unless its ``mode`` is "append".
+        scoped_by: The attribute and argument that names the part of a database that it is, where the database has each
+            id once for all of its parts, and a row of the same id in another part would be overwritten.
+        scope: What stands there.
     """
 
     replaces: bool = False
@@ -40,6 +42,8 @@ class Quirks:
     own_metadata: frozenset[str] = field(default_factory=frozenset)
     no_unknown_ids: bool = False
     no_filter: bool = False
+    overwrites: bool = False
+    scoped_by: str = ""
     scope: str = ""
 
     def key_of(self, row_id: str) -> str:
@@ -66,7 +70,8 @@ _QUIRKS = {
     "Chroma": Quirks(replaces=True),
     "Qdrant": _QDRANT,
     "QdrantVectorStore": _QDRANT,
-    "PGVector": Quirks(replaces=True),
+    "LanceDB": Quirks(overwrites=True),
+    "PGVector": Quirks(replaces=True, scoped_by="collection_name"),
     "PGVectorStore": Quirks(replaces=True),
     "Milvus": Quirks(replaces=True, id_entry="pk"),
     "FAISS": Quirks(no_unknown_ids=True),
@@ -74,9 +79,6 @@ _QUIRKS = {
     "SKLearnVectorStore": Quirks(no_filter=True),
     "SQLiteVec": Quirks(no_filter=True),
 }
-
-# The attribute and argument that names the scope.
-_SCOPES = {"PGVector": "collection_name"}
 
 
 def quirks_of(store: VectorStore | type[VectorStore], arguments: Mapping[str, Any] | None = None) -> Quirks:
@@ -88,8 +90,7 @@ def quirks_of(store: VectorStore | type[VectorStore], arguments: Mapping[str, An
     """
     bases = (store if isinstance(store, type) else type(store)).__mro__
     quirks = next((_QUIRKS[base.__name__] for base in bases if base.__name__ in _QUIRKS), Quirks())
-    name = next((_SCOPES[base.__name__] for base in bases if base.__name__ in _SCOPES), None)
-    if name is None:
+    if not (name := quirks.scoped_by):
         return quirks
     default = inspect.signature(store.__init__).parameters[name].default
     return dataclasses.replace(quirks, scope=str(getattr(store, name, (arguments or {}).get(name, default))))
@@ -97,12 +98,10 @@ def quirks_of(store: VectorStore | type[VectorStore], arguments: Mapping[str, An
 
 def check_mode(store: VectorStore | type[VectorStore]) -> None:
     """Raise ``ValueError`` where a store would replace all that it has with each batch of what is added."""
-    name = (store if isinstance(store, type) else type(store)).__name__
-    if name != "LanceDB":
-        return
-    if isinstance(store, type) or getattr(store, "mode", "append") == "overwrite":
+    if quirks_of(store).overwrites and getattr(store, "mode", "overwrite") == "overwrite":
+        name = (store if isinstance(store, type) else type(store)).__name__
         raise ValueError(
-            'LanceDB replaces its table with each call of add_texts, unless it is made with mode="append": make it so, '
+            f'{name} replaces its table with each call of add_texts, unless it is made with mode="append": make it so, '
             "and pass it."
         )
 

@@ -17,12 +17,14 @@ from langchain_gme.identify import IMAGE_ID
 from langchain_gme.quirks import GIVEN_ID, IDS, Quirks
 from st_modules import InputError, Place
 
+Metadatas: TypeAlias = Sequence[Mapping[str, Any] | None]
+Ids: TypeAlias = Sequence[str | None]
+
 IMAGE = "image"
 """The metadata entry that every row has, so that a store whose columns are those of its first row keeps pictures.
 
 It is the path or the URL of the item's image, a JSON list of them where it has several, and empty where it has none.
 """
-
 
 _FILLED = (IMAGE, IMAGE_ID)
 """Entries that are empty where there is no image."""
@@ -85,10 +87,6 @@ def make_row(
     made = named or str(uuid.uuid5(IDS, f"{identify()} {_digest(kept)} {quirks.scope}".rstrip()))
     key = quirks.key_of(made)
     return Row(text_of(item), kept if key == made else {**kept, GIVEN_ID: made}, made, key, named is not None)
-
-
-Metadatas: TypeAlias = Sequence[Mapping[str, Any] | None]
-Ids: TypeAlias = Sequence[str | None]
 
 
 def check_columns(count: int, metadatas: object, ids: object) -> tuple[Metadatas | None, Ids | None]:

@@ -444,6 +444,15 @@ def test_skipping_can_be_asked_of_one_call(store: MultimodalStore, caplog: pytes
         store.add_items(items, on_error="ignore")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("shows", [False, True])
+def test_a_long_list_has_a_progress_bar(
+    tiny: SentenceTransformer, capsys: pytest.CaptureFixture[str], shows: bool
+) -> None:
+    store = InMemoryVectorStore(GMEEmbeddings(model=tiny, show_progress=shows))
+    add_multimodal(store, [f"text {number}" for number in range(100)])
+    assert ("100%" in capsys.readouterr().err) == shows
+
+
 def test_rows_are_written_in_batches_after_all_are_embedded(
     store: MultimodalStore, memory: InMemoryVectorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -828,8 +837,13 @@ def test_lancedb_that_replaces_its_table_is_refused(
 
     with pytest.raises(ValueError, match='unless it is made with mode="append"'):
         add_multimodal(LanceDB(uri=str(tmp_path), embedding=embeddings), documents)
-    with pytest.raises(ValueError, match='unless it is made with mode="append"'):
-        MultimodalStore.from_documents(documents, embeddings, store=LanceDB)
+
+    class Derived(LanceDB):
+        pass
+
+    for store in (LanceDB, Derived, Derived(uri=str(tmp_path), embedding=embeddings)):
+        with pytest.raises(ValueError, match='unless it is made with mode="append"'):
+            MultimodalStore.from_documents(documents, embeddings, store=store)
 
 
 def test_an_index_over_a_store_that_cannot_delete_is_refused_before_anything_is_written(
