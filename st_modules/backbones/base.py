@@ -37,6 +37,7 @@ from st_modules.errors import ArgumentError, CheckpointError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item, parse_items
 from st_modules.inputs.limits import ImageLimits
+from st_modules.prompts.long_texts import most_characters
 from st_modules.prompts.templates import TEMPLATES, Image, Side
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
@@ -326,7 +327,11 @@ class Backbone(InputModule):
         check_prompt(prompt)
         self._follow_tokenizer()
         render = TEMPLATES[self.template].render
-        rendered = [render(item, item.instruction or prompt, side) for item in items]
+        # An instruction is never trimmed: a longer one is an error where it is read, and no row needs a copy of it.
+        longest = most_characters(self.positions) + 1
+        prompt = prompt[:longest] if prompt else prompt
+        instructions = [item.instruction[:longest] if item.instruction else prompt for item in items]
+        rendered = [render(item, instruction, side) for item, instruction in zip(items, instructions, strict=True)]
         images = [[segment for segment in row if isinstance(segment, Image)] for row in rendered]
         counts = [[self.image_tokens(image.source) for image in row] for row in images]
         tokenized = self.segment_tokenizer(

@@ -17,6 +17,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenize
 from st_modules.errors import CheckpointError, InputError, Place
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
+from st_modules.prompts.long_texts import TextCutter
 from st_modules.prompts.templates import End, Image, Render, Segment, Side, Special, Start, Text
 
 _TOKENIZER_FILE = "tokenizer.json"
@@ -91,6 +92,8 @@ class SegmentTokenizer:
             _read_as_text(tokenizer, structure)
         self._read = _describe(self.tokenizer)
         self._digest = _digest(self.tokenizer)
+        cutter = TextCutter(self._plain)
+        self._cutters = {True: cutter, False: cutter if self._inner is self._plain else TextCutter(self._inner)}
         self._numbers = self._number_added_tokens()
         self._check(folder, structure, samples)
 
@@ -130,8 +133,10 @@ class SegmentTokenizer:
             One row for each item.
 
         Raises:
-            InputError: The images and the instruction of an item exceed its limit by themselves.
+            InputError: The images and the instruction of an item exceed its limit by themselves, or a long text has too
+                few tokens to be cut.
         """
+        rows = [self._cut(*row) for row in zip(rows, places, max_lengths, strict=True)]
         pieces = {piece for row in rows for piece in [*_pieces(row), *_openings(row)]}
         ids = dict(zip(pieces, self._tokenise(pieces), strict=True))
         tokenized: list[TokenizedRow] = []
@@ -179,6 +184,14 @@ class SegmentTokenizer:
         """
         if _digest(self.tokenizer) != self._digest:
             raise ValueError(_CHANGED)
+
+    def _cut(self, row: Sequence[Segment], place: Place | str, max_length: int) -> list[Segment]:
+        """Leave out of the texts of a row what is too far behind to be among its tokens."""
+        first = _first_text(row)
+        return [
+            self._cutters[number == first](segment, max_length, place) if isinstance(segment, Text) else segment
+            for number, segment in enumerate(row)
+        ]
 
     def _parts(
         self, row: Sequence[Segment], image_tokens: Sequence[int], ids: Mapping[Piece, list[int]]
