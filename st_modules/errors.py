@@ -120,6 +120,12 @@ def list_errors(errors: Sequence[InputError], separator: str) -> str:
     return separator.join([*shown, *more])
 
 
+def in_one_line(error: BaseException, most: int = 300) -> str:
+    """Return the text of another library's error in one line of bounded length; its type where it has no text."""
+    line = " ".join(str(error)[: 10 * most].split()) or type(error).__name__
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 class ImageError(InputError):
     """An image is missing, unreadable, over a limit, or not allowed to be fetched."""
 

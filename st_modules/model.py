@@ -28,9 +28,11 @@ from st_modules.card import write_card
 from st_modules.catalog import ModelSpec, find_model, list_models, names_folder, near_miss
 from st_modules.checkpoints.adapter_files import name_weights
 from st_modules.checkpoints.adapters import fill_adapter, has_adapters, unload_adapters
-from st_modules.checkpoints.locate import Checkpoint, locate, read_json
+from st_modules.checkpoints.json_files import read_json
+from st_modules.checkpoints.locate import Checkpoint, locate
 from st_modules.checkpoints.lora import read_peft_files
 from st_modules.checkpoints.recognise import recognise, refuse_unnamed
+from st_modules.checkpoints.saved import check_saved_model
 from st_modules.checkpoints.weights import refuse_misfits
 from st_modules.encode.callers import refuse_left_out_images
 from st_modules.encode.checks import check_call, check_truncation
@@ -243,6 +245,13 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
     def _load_modules(
         self, model_name_or_path: str, *args: Any, **kwargs: Any
     ) -> tuple[list[nn.Module] | OrderedDict[str, nn.Module], dict[str, Any]]:
+        names = ("token", "cache_folder", "revision", "local_files_only")
+        location = {name: kwargs[name] for name in names if name in kwargs}
+        check_saved_model(
+            functools.partial(Backbone.load_file_path, model_name_or_path, **location),
+            self._module_classes.keys(),
+            self.prompts.keys(),
+        )
         if self._spec is None:
             return super()._load_modules(model_name_or_path, *args, **kwargs)
         self.model_card_data.base_model = self._spec.repo_id

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from sentence_transformers.base.modality_types import Modality
@@ -23,14 +23,16 @@ from st_modules.backbones.precision import loading_kwargs
 from st_modules.backbones.prefixes import PrefixStates
 from st_modules.checkpoints.adapter_files import read_adapters, write_adapters
 from st_modules.checkpoints.adapters import Adapters, collect_adapters, install_adapters, without_adapters
-from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, Checkpoint, lone_adapter, read_json
+from st_modules.checkpoints.configuration import CONFIG, load_config
+from st_modules.checkpoints.fields import Kind, check_fields
+from st_modules.checkpoints.image_processors import PREPROCESSOR_CONFIG, describe_statistics, load_image_processor
+from st_modules.checkpoints.json_files import read_json
+from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, Checkpoint, lone_adapter
 from st_modules.checkpoints.lora import load_adapted
 from st_modules.checkpoints.weights import (
     UNUSED_WEIGHTS,
     check_model_type,
-    describe_statistics,
     hide_progress_bar,
-    load_image_processor,
     load_pretrained,
 )
 from st_modules.errors import ArgumentError, CheckpointError
@@ -253,6 +255,16 @@ class Backbone(InputModule):
         check_optional_integer("max_length", options.get("max_length"))
 
     @classmethod
+    def config_fields(cls, config: Any) -> tuple[dict[str, Any], dict[str, Kind]]:
+        """Return fields of a configuration that transformers takes at its word, and what each can hold."""
+        return {}, {}
+
+    @classmethod
+    def image_settings(cls, config: Any) -> dict[str, Kind]:
+        """Return what a model with a configuration needs of its image processor; a size is ``crop_size.height``."""
+        return {}
+
+    @classmethod
     def from_checkpoint(
         cls,
         checkpoint: Checkpoint,
@@ -287,11 +299,9 @@ class Backbone(InputModule):
         classes = cls.architecture
         folder = checkpoint.base or checkpoint.path
         check_model_type(folder, classes.model_type)
-        kwargs = {
-            "optional": UNUSED_WEIGHTS,
-            "config": classes.config.from_pretrained(folder, **config_kwargs),
-            **model_kwargs,
-        }
+        config = load_config(classes.config, folder, config_kwargs)
+        check_fields(folder / CONFIG, *cls.config_fields(config))
+        kwargs = {"optional": UNUSED_WEIGHTS, "config": config, **model_kwargs}
         if checkpoint.base:
             model = load_adapted(classes.published, checkpoint.base, checkpoint.path, **kwargs)
         else:
@@ -301,7 +311,9 @@ class Backbone(InputModule):
             SegmentTokenizer(
                 checkpoint.folder_of("tokenizer_config.json"), classes.tokenizer, TEMPLATES[options["template"]].render
             ),
-            load_image_processor(classes.image_processor, checkpoint.folder_of("preprocessor_config.json")),
+            load_image_processor(
+                classes.image_processor, checkpoint.folder_of(PREPROCESSOR_CONFIG), cls.image_settings(config)
+            ),
             **options,
         )
 
@@ -525,7 +537,12 @@ class Backbone(InputModule):
             "revision": revision,
             "local_files_only": local_files_only,
         }
-        folder = Path(cast(str, cls.load_dir_path(model_name_or_path, **location)))
+        found = cls.load_dir_path(model_name_or_path, **location)
+        if found is None:
+            raise CheckpointError(
+                f"{model_name_or_path}/modules.json: it names the folder {subfolder!r}, and has none."
+            )
+        folder = Path(found)
         if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
             raise lone_adapter(folder)
         adapters = read_adapters(folder)

@@ -12,6 +12,8 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 from st_modules.backbones.attention import KeysAndValues, split_heads
 from st_modules.backbones.base import Architecture, Backbone, Towers
 from st_modules.backbones.pruning import allow_pruning, pooling_arguments
+from st_modules.checkpoints.fields import Kind, exactly
+from st_modules.checkpoints.image_processors import square_settings
 from st_modules.inputs.images import ImageSource, scaled_size, to_rgb
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.tokenizer import SegmentTokenizer
@@ -52,6 +54,11 @@ class CLIP(Backbone):
         towers: list[Any] = [model.text_model, model.vision_model]
         for tower in towers:
             allow_pruning(tower, tower.encoder.layers[-1], _keys_and_values)
+
+    @classmethod
+    def image_settings(cls, config: CLIPConfig) -> dict[str, Kind]:
+        """Return what the model needs of its image processor; see :meth:`Backbone.image_settings`."""
+        return {"do_center_crop": exactly(True), **square_settings(config)}
 
     def get_embedding_dimension(self) -> int:
         """Return the length of an embedding, read from the weights."""

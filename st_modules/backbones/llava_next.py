@@ -25,10 +25,17 @@ from st_modules.backbones.base import Architecture, Towers
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.packing import allow_packing
 from st_modules.checkpoints.adapters import collect_adapters, install_adapters, without_adapters
+from st_modules.checkpoints.configuration import CONFIG
+from st_modules.checkpoints.fields import Kind, each, either, exactly, whole
+from st_modules.checkpoints.image_processors import square_settings
 from st_modules.checkpoints.weights import load_pretrained
 from st_modules.inputs.images import ImageSource, to_rgb
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.tokenizer import SegmentTokenizer
+
+_MOST_GRIDS = 1000
+_MOST_TILES = 64
+"""Along a side. The published models have at most three."""
 
 
 class LlavaNext(DecoderBackbone):
@@ -85,6 +92,24 @@ class LlavaNext(DecoderBackbone):
         """Check options that were saved with a model; see :meth:`Backbone.check_options`."""
         super().check_options(options)
         check_optional_integer("first_resize", options.get("first_resize"))
+
+    @classmethod
+    def config_fields(cls, config: LlavaNextConfig) -> tuple[dict[str, Any], dict[str, Kind]]:
+        """Return fields of a configuration that transformers takes at its word; see :meth:`Backbone.config_fields`."""
+        vision: Any = config.vision_config
+        layer = whole(-vision.num_hidden_layers - 1, vision.num_hidden_layers)
+        return vars(config), {
+            "image_grid_pinpoints": each(each(_multiple_of(vision.image_size), 2, 2), 1, _MOST_GRIDS),
+            "vision_feature_layer": either(layer, each(layer, 1)),
+            # With another, the whole image has one token more than its patches.
+            "vision_feature_select_strategy": exactly("default"),
+        }
+
+    @classmethod
+    def image_settings(cls, config: LlavaNextConfig) -> dict[str, Kind]:
+        """Return what the model needs of its image processor; see :meth:`Backbone.image_settings`."""
+        grids = exactly(config.image_grid_pinpoints, f", as in {CONFIG},")
+        return {"image_grid_pinpoints": grids, **square_settings(config)}
 
     def image_tokens(self, image: ImageSource) -> int:
         """Return how many tokens an image becomes, from its size alone.
@@ -145,3 +170,9 @@ class LlavaNext(DecoderBackbone):
         if self.first_resize:
             pixels = pixels.resize((self.first_resize, self.first_resize), Resampling.BICUBIC)
         return to_rgb(pixels)
+
+
+def _multiple_of(side: int) -> Kind:
+    """Return the kind of lengths in pixels that tiles fill."""
+    tiles = {side * number for number in range(1, _MOST_TILES + 1)}
+    return Kind(f"1 to {_MOST_TILES} times {side}", lambda value: type(value) is int and value in tiles)

@@ -27,12 +27,16 @@ from st_modules.arguments import check_choice, check_flag, check_optional_intege
 from st_modules.backbones.base import Architecture, Towers
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.qwen2_vl_vision import computes_the_same, cut_patches, embed_images
+from st_modules.checkpoints.configuration import CONFIG
+from st_modules.checkpoints.fields import Kind, each, exactly, whole
 from st_modules.errors import ArgumentError, ImageError
 from st_modules.inputs.images import ImageSource, to_rgb
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
 MAX_ASPECT_RATIO = 200
+_MOST_TOKENS = 16384
+"""The most tokens of an image in the published models, which the smallest image cannot be asked to exceed."""
 
 
 class Qwen2VL(DecoderBackbone):
@@ -115,6 +119,42 @@ class Qwen2VL(DecoderBackbone):
         check_flag("multimodal_positions", options.get("multimodal_positions", False))
         for name in ("min_image_tokens", "max_image_tokens"):
             check_optional_integer(name, options.get(name))
+
+    @classmethod
+    def config_fields(cls, config: Qwen2VLConfig) -> tuple[dict[str, Any], dict[str, Kind]]:
+        """Return fields of a configuration that transformers takes at its word; see :meth:`Backbone.config_fields`."""
+        text: Any = config.text_config
+        half = text.hidden_size // text.num_attention_heads // 2
+        section = Kind(
+            f"a list of three whole numbers whose sum is {half}, half the size of an attention head,",
+            lambda value: each(whole(0, half), 3, 3).fits(value) and sum(value) == half,
+        )
+        # transformers fills in lengths for heads of another size.
+        name = "mrope_section of rope_scaling or rope_parameters"
+        vision: Any = config.vision_config
+        heads = Kind(
+            f"a number that divides embed_dim={vision.embed_dim} into heads of a multiple of 4",
+            lambda value: vision.embed_dim % (4 * value) == 0,
+        )
+        return {
+            name: (text.rope_parameters or {}).get("mrope_section"),
+            "vision_config.num_heads": vision.num_heads,
+        }, {name: section, "vision_config.num_heads": heads}
+
+    @classmethod
+    def image_settings(cls, config: Qwen2VLConfig) -> dict[str, Kind]:
+        """Return what the model needs of its image processor; see :meth:`Backbone.image_settings`."""
+        vision: Any = config.vision_config
+        token = (vision.patch_size * vision.spatial_merge_size) ** 2
+        return {
+            "do_resize": exactly(True),
+            "patch_size": exactly(vision.patch_size, f", as in {CONFIG},"),
+            "merge_size": exactly(vision.spatial_merge_size, f", as in {CONFIG},"),
+            "temporal_patch_size": exactly(vision.temporal_patch_size, f", as in {CONFIG},"),
+            # The same under its older name.
+            "size.shortest_edge": _called("min_pixels", whole(1, _MOST_TOKENS * token)),
+            "size.longest_edge": _called("max_pixels", whole(token, 10**12)),
+        }
 
     def image_tokens(self, image: ImageSource) -> int:
         """Return how many tokens an image becomes, from its size alone.
@@ -212,6 +252,11 @@ class Qwen2VL(DecoderBackbone):
             return first, smart_resize(*first, self._token_side, *self._pixel_bounds)
         except ValueError as error:
             raise ImageError(f"{width}x{height} pixels: {error}. Crop or resize it.", image.place) from error
+
+
+def _called(name: str, kind: Kind) -> Kind:
+    """Return the kind of a field that has an older name too."""
+    return Kind(f"{kind.needed} ({name})", kind.fits)
 
 
 def gme_first_resize(height: int, width: int) -> tuple[int, int]:

@@ -68,7 +68,10 @@ def embed_images(tower: Any, processor: Any, patches: Tensor, grids: Tensor) -> 
 
 def _embed_patches(patch_embed: Any, processor: Any, patches: Tensor) -> Tensor:
     weight = patch_embed.proj.weight
-    mean, std = (weight.new_tensor(value, dtype=torch.float32) for value in (processor.image_mean, processor.image_std))
+    mean, std = (
+        weight.new_tensor(value, dtype=torch.float32).reshape(-1)
+        for value in (processor.image_mean, processor.image_std)
+    )
     summed = weight.float().sum(2)
     scaled = summed * (processor.rescale_factor / std)[:, None, None]
     shift = -(summed.sum((2, 3)) * (mean / std)).sum(1)

@@ -30,6 +30,7 @@ from st_modules.backbones.eva02 import EVA02, EVA02Shape
 from st_modules.backbones.pruning import allow_pruning, pooling_arguments
 from st_modules.backbones.visualized_bge_weights import upstream_weights
 from st_modules.checkpoints.adapters import without_adapters
+from st_modules.checkpoints.configuration import load_config
 from st_modules.checkpoints.locate import Checkpoint
 from st_modules.checkpoints.weights import cast_parameters, check_model_type, load_pretrained, refuse_other_weights
 from st_modules.errors import CheckpointError
@@ -247,7 +248,7 @@ class VisualizedBGE(Backbone):
             model_class,
             path,
             state_dict=_under("text.", weights),
-            config=config_class.from_pretrained(files, **config_kwargs),
+            config=load_config(config_class, files, config_kwargs),
             add_pooling_layer=False,
             **model_kwargs,
         )

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from st_modules.checkpoints.adapters import Adapter, Adapters
-from st_modules.checkpoints.locate import ADAPTER_CONFIG, read_json
+from st_modules.checkpoints.json_files import read_json
+from st_modules.checkpoints.locate import ADAPTER_CONFIG
 from st_modules.checkpoints.lora import read_peft_files
 from st_modules.errors import CheckpointError
 

@@ -202,7 +202,7 @@ def install_adapter(part: nn.Module, name: str, adapter: Adapter, source: Path) 
     """
     try:
         inject_adapter(part, name, adapter.config)
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:
         raise CheckpointError(f"{source}: the adapter does not fit the model: {error}") from error
     fill_adapter(part, name, adapter.weights, source)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from st_modules.catalog import ModelSpec
+from st_modules.checkpoints.json_files import read_json
 from st_modules.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -124,10 +125,10 @@ def _locate_base(
         patterns.append("*.safetensors")
         named = str(read_json(path / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
         # Some adapters name a folder of the machine that they were trained on.
-        source = named if named and (Path(named).is_dir() or is_repo_id(named)) else source
+        source = named if named and (os.path.isdir(named) or is_repo_id(named)) else source
     if base_weights is not None:
         base = Path(base_weights).expanduser()
-    elif Path(source).is_dir():
+    elif os.path.isdir(source):
         base = Path(source)
     else:
         base = _download(spec.name, source, None, patterns, "base_weights=", hub)
@@ -169,18 +170,3 @@ def lone_adapter(folder: Path, which: str = "") -> CheckpointError:
         f"{folder}: it holds an adapter and no model. Load the model that it was trained on{which} and call "
         f"st_modules.train.load_adapter(model, {str(folder)!r})."
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file of a checkpoint.
-
-    Raises:
-        CheckpointError: The file is missing or is not a JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}).") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: a JSON object is needed, and it holds a {type(content).__name__}.")
-    return content

@@ -14,6 +14,7 @@ from peft.utils import load_peft_weights
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from st_modules.checkpoints.adapter_settings import read_adapter_settings
 from st_modules.checkpoints.weights import cast_parameters, load_pretrained, refuse_misfits, stored_dtype
 from st_modules.errors import CheckpointError
 
@@ -87,9 +88,9 @@ def merge_adapter_files(model: PreTrainedModel, folder: Path, dtype: torch.dtype
         for layer in layers:
             merge_layer(layer, dtype)
         tuner.unload()
-    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+    except CheckpointError:
+        raise
+    except Exception as error:
         raise CheckpointError(f"{folder}: the adapter does not fit the model: {error}") from error
     cast_parameters(model, dtype)
     # PEFT freezes the model that it adapts.
@@ -119,8 +120,8 @@ def read_peft_files(folder: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
     # Without a file, PEFT would look for the folder's name on the Hub.
     if not any((folder / name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
         raise CheckpointError(f"{folder}: the adapter has no adapter_model.safetensors or adapter_model.bin.")
+    config = read_adapter_settings(folder)
     try:
-        config = PeftConfig.from_pretrained(str(folder))
         weights = load_peft_weights(str(folder), device="cpu")
     except Exception as error:
         raise CheckpointError(f"{folder}: the adapter cannot be read ({error}).") from error

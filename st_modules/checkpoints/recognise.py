@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from st_modules.catalog import ModelSpec, list_models
-from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, is_repo_id, lone_adapter, read_json
+from st_modules.checkpoints.json_files import read_json, read_json_value
+from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, is_repo_id, lone_adapter
 from st_modules.errors import CheckpointError, UnknownModelError
 
 _MODULES = "modules.json"
@@ -109,8 +109,8 @@ def _names_modules_of_libraries(path: Path) -> bool:
 
 def _module_types(path: Path) -> list[str]:
     try:
-        return [str(module["type"]) for module in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        return [str(module["type"]) for module in read_json_value(path)]
+    except (TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: not a list of modules with their types. Download or save it again.") from error
 
 
@@ -148,7 +148,8 @@ def _trained_on(config: Mapping[str, Any], base: str, architectures: Mapping[str
     if named := [spec.name for spec in list_models() if base and base in (spec.repo_id, spec.modelscope_id)]:
         return named
     # PEFT writes down the module of the class that it adapted, as transformers.models.clip.modeling_clip.
-    library = str((config.get("auto_mapping") or {}).get("parent_library") or "")
+    mapping = config.get("auto_mapping")
+    library = str(mapping.get("parent_library") or "") if isinstance(mapping, dict) else ""
     return architectures.get(library.rpartition(".")[2].removeprefix("modeling_"), ())
 
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import BaseImageProcessor, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
-from st_modules.checkpoints.locate import read_json
+from st_modules.checkpoints.json_files import read_json
 from st_modules.errors import CheckpointError
-
-Processor = TypeVar("Processor", bound=BaseImageProcessor)
 
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
 
@@ -40,46 +36,6 @@ def check_model_type(folder: Path, model_type: str) -> None:
     found = read_json(folder / "config.json").get("model_type")
     if found != model_type:
         raise CheckpointError(f"{folder / 'config.json'}: model_type is {found!r}, this model needs {model_type!r}.")
-
-
-def load_image_processor(processor_class: type[Processor], folder: Path, **options: Any) -> Processor:
-    """Read an image processor's settings from a checkpoint.
-
-    Args:
-        processor_class: The PIL-based class of the processor, named so that no other installed backend is picked.
-        folder: Folder with ``preprocessor_config.json``.
-        **options: Settings that take the place of those in the file.
-
-    Raises:
-        CheckpointError: The file is missing or cannot be read, or pixels cannot be normalised by what it says.
-    """
-    try:
-        processor = processor_class.from_pretrained(folder, local_files_only=True, **options)
-    except Exception as error:
-        raise CheckpointError(f"{folder}: preprocessor_config.json is missing or cannot be read.") from error
-    if problem := describe_statistics(processor):
-        raise CheckpointError(f"{folder / 'preprocessor_config.json'}: {problem}")
-    return processor
-
-
-def describe_statistics(processor: Any) -> str | None:
-    """Say what is wrong with the numbers by which an image processor normalises pixels; ``None`` where nothing is."""
-    if not processor.do_normalize:
-        return None
-    channels = {"image_mean": processor.image_mean, "image_std": processor.image_std}
-    for name, values in channels.items():
-        numbers = values if isinstance(values, list | tuple) else [values]
-        if len(numbers) not in (1, 3) or not all(_is_finite(number) for number in numbers):
-            return f"{name}={values}, and three finite numbers are needed, one a channel."
-    if not np.all(processor.image_std):
-        return f"image_std={processor.image_std}, by which pixels are divided."
-    if not _is_finite(processor.rescale_factor):
-        return f"rescale_factor={processor.rescale_factor}, and a finite number is needed."
-    return None
-
-
-def _is_finite(number: object) -> bool:
-    return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
@@ -145,12 +101,16 @@ def load_pretrained(
                 ignore_mismatched_sizes=True,
                 local_files_only=True,
                 trust_remote_code=False,
+                # That of the repository is for texts that are generated, and is not read.
+                generation_config=GenerationConfig(),
                 # A place where none is: transformers would load an adapter that lies beside the weights, unchecked.
                 adapter_kwargs={"subfolder": "no adapter"},
                 **kwargs,
             )
     except Exception as error:
-        raise CheckpointError(f"{folder}: the weights cannot be loaded: {error}") from error
+        raise CheckpointError(
+            f"{folder}: the weights cannot be loaded: {error}. Check config.json and the files of the weights."
+        ) from error
     refuse_misfits(
         folder,
         missing=set(info["missing_keys"]) - optional,
