@@ -60,6 +60,7 @@ class Encoded:
 
 
 def parse_batch(
+    owner: GMEEmbeddings,
     items: object,
     metadatas: Metadatas | None,
     ids: Ids | None,
@@ -67,6 +68,14 @@ def parse_batch(
     size: int,
 ) -> Batch:
     """Check the arguments of a call, and bring its items into the form that ``encode`` takes.
+
+    Args:
+        owner: The store's embeddings, which say which files may be opened.
+        items: As of ``Batch``, and so are the others.
+        metadatas: Likewise.
+        ids: Likewise.
+        on_error: Likewise.
+        size: Likewise.
 
     Raises:
         InputError: An item is none, or there are more or fewer metadatas or ids than items.
@@ -82,7 +91,7 @@ def parse_batch(
     errors: list[InputError] = []
     for index, value in enumerate(values):
         try:
-            parsed.append(to_item(value, Place(index)))
+            parsed.append(to_item(value, Place(index), owner.embedder.image_limits))
             places.append(index)
         except InputError as error:
             if on_error == "raise":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -11,32 +12,58 @@ from langchain_core.documents.base import Blob
 from st_modules import ImageLimits, InputError, Place
 
 
-def read_blob(blob: Blob, place: Place) -> dict[str, Any]:
+def read_blob(blob: Blob, place: Place, limits: ImageLimits | None = None) -> dict[str, Any]:
     """Return the text of a blob as ``{"text": ...}``, or its image, which is not opened, as ``{"image": ...}``.
 
     Its media type decides. Where it has none, a string is a text, and bytes or a path are an image.
 
+    Args:
+        blob: The blob.
+        place: Where it stands, for errors.
+        limits: Which files may be opened; ``ImageLimits()`` where it is left out.
+
     Raises:
         InputError: It is neither a text nor an image, or its text cannot be read.
     """
-    kind = (blob.mimetype or "").strip().lower()
+    if is_text_blob(blob, place):
+        return {"text": _read_text(blob, place, limits or ImageLimits())}
+    return {"image": read_image_blob(blob, place)}
+
+
+def is_text_blob(blob: Blob, place: Place) -> bool:
+    """Whether a blob is a text; one that has nothing in it is refused."""
+    kind = _kind_of(blob)
     if blob.data is None and blob.path is None:
         raise InputError("a blob with neither data nor a path; leave it out", place)
-    if kind.startswith("text/") or (not kind and isinstance(blob.data, str)):
-        return {"text": _read_text(blob, place)}
+    return kind.startswith("text/") or (not kind and isinstance(blob.data, str))
+
+
+def read_image_blob(blob: Blob, place: Place) -> Any:
+    """Return what ``ImageSource`` takes for a blob that is no text; it is not opened.
+
+    Raises:
+        InputError: It is no image.
+    """
+    kind = _kind_of(blob)
     if kind and not kind.startswith("image/"):
         raise InputError(
             f"a blob of the type {blob.mimetype!r} cannot be embedded; pass its text, or its pages as images", place
         )
     if blob.data is None:
-        return {"image": Path(str(blob.path))}
-    return {"image": blob.data.encode("utf-8", "replace") if isinstance(blob.data, str) else blob.data}
+        return Path(str(blob.path))
+    return blob.data.encode("utf-8", "replace") if isinstance(blob.data, str) else blob.data
 
 
-def _read_text(blob: Blob, place: Place) -> str:
+def _kind_of(blob: Blob) -> str:
+    return (blob.mimetype or "").strip().lower()
+
+
+def _read_text(blob: Blob, place: Place, limits: ImageLimits) -> str:
     try:
-        data = _read_file(Path(str(blob.path)), place) if blob.data is None else blob.data
+        data = _read_file(Path(str(blob.path)), limits) if blob.data is None else blob.data
         return data if isinstance(data, str) else data.decode(blob.encoding)
+    except InputError as error:
+        raise InputError(f"{blob.path}: {error.problem}", place) from error
     except OSError as error:
         raise InputError(f"{blob.path}: {error.strerror or error}; check the path", place) from error
     except (UnicodeDecodeError, LookupError) as error:
@@ -45,12 +72,14 @@ def _read_text(blob: Blob, place: Place) -> str:
         raise InputError(f"{blob.path!r} is no path ({error}); correct it", place) from error
 
 
-def _read_file(path: Path, place: Place) -> bytes:
-    limit = ImageLimits().max_bytes
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for its writer
-        raise InputError(f"{path}: not a regular file; pass the path of a text", place)
-    with path.open("rb") as stream:
-        data = stream.read(limit + 1)
-    if len(data) > limit:
-        raise InputError(f"{path}: more than {limit} bytes; split the text", place)
+def _read_file(path: Path, limits: ImageLimits) -> bytes:
+    with limits.open_file(path, _check_regular) as stream:
+        data = stream.read(limits.max_bytes + 1)
+    if len(data) > limits.max_bytes:
+        raise InputError(f"more than {limits.max_bytes} bytes; split the text")
     return data
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for its writer
+        raise InputError("not a regular file; pass the path of a text")

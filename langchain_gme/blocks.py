@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from langchain_core.documents.base import Blob
 
-from langchain_gme.blobs import read_blob
+from langchain_gme.blobs import is_text_blob, read_image_blob
 from st_modules import InputError, Place
 
 # What blocks carry besides their content.
@@ -92,10 +92,9 @@ def read_image(value: Any, place: Place) -> Any:
 def _read_value(value: Any, place: Place) -> Any:
     """An image that is no block."""
     if isinstance(value, Blob):
-        read = read_blob(value, place)
-        if "image" not in read:
+        if is_text_blob(value, place):
             raise InputError("a blob of a text, where an image belongs; pass it as text", place)
-        return read["image"]
+        return read_image_blob(value, place)
     if not isinstance(value, Mapping):
         return value
     if value and value.keys() <= {"bytes", "path"}:  # as datasets of Hugging Face have images that are not decoded

@@ -15,7 +15,7 @@ from langchain_core.prompt_values import ImagePromptValue, PromptValue
 from langchain_gme.blobs import read_blob
 from langchain_gme.blocks import is_block, read_image
 from langchain_gme.conversations import is_message, read_messages
-from st_modules import InputError, Place
+from st_modules import ImageLimits, InputError, Place
 
 IMAGE_KEYS = ("image", "image_path", "image_url")
 """Where a ``Document``'s metadata may hold its image; the first that is set counts."""
@@ -92,7 +92,7 @@ def check_documents(values: object) -> list[Document]:
     return documents
 
 
-def to_item(value: Any, place: Place) -> Any:
+def to_item(value: Any, place: Place, limits: ImageLimits | None = None) -> Any:
     """Return what ``encode`` takes for one of LangChain's forms.
 
     Args:
@@ -101,6 +101,8 @@ def to_item(value: Any, place: Place) -> Any:
             messages; a ``PromptValue``; a ``Blob``; a ``Document``, whose metadata may hold its image under one of
             ``IMAGE_KEYS``.
         place: Where the value stands, for errors.
+        limits: Which files of a text may be opened, those of blobs; ``ImageLimits()`` where it is left out. Images are
+            not opened.
 
     Raises:
         InputError: It is none of these, or has nothing in it.
@@ -110,7 +112,7 @@ def to_item(value: Any, place: Place) -> Any:
     if isinstance(value, Document):
         return _from_document(value, place)
     if isinstance(value, Blob):
-        return read_blob(value, place)
+        return read_blob(value, place, limits)
     if isinstance(value, ImagePromptValue):
         return {"image": read_image(value.image_url, place)}
     if isinstance(value, PromptValue):

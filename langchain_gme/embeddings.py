@@ -183,7 +183,7 @@ class GMEEmbeddings(BaseModel, Embeddings):
         Raises:
             InputError: An item cannot be embedded; the message has its place in ``items``.
         """
-        return self._embed(_items(items), "document")
+        return self._embed(self._items(items), "document")
 
     def embed_query_multimodal(self, item: Any) -> list[float]:
         """Embed one text, image, or image with a text on the query side.
@@ -199,7 +199,7 @@ class GMEEmbeddings(BaseModel, Embeddings):
         """
         self._report_lookalike(item)
         with _name_query():
-            return self._embed([to_item(item, _QUERY)], "query")[0]
+            return self._embed([self._item(item, _QUERY)], "query")[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed texts on the document side, off the event loop; see :meth:`embed_documents`."""
@@ -228,13 +228,13 @@ class GMEEmbeddings(BaseModel, Embeddings):
     async def aembed_multimodal(self, items: Sequence[Any]) -> list[list[float]]:
         """Embed items on the document side, off the event loop; see :meth:`embed_multimodal`."""
         # A blob of text is a file to be read.
-        return await self._aembed(await run_in_executor(None, _items, items), "document")
+        return await self._aembed(await run_in_executor(None, self._items, items), "document")
 
     async def aembed_query_multimodal(self, item: Any) -> list[float]:
         """Embed one item on the query side, off the event loop; see :meth:`embed_query_multimodal`."""
         self._report_lookalike(item)
         with _name_query():
-            parsed = await run_in_executor(None, to_item, item, _QUERY)
+            parsed = await run_in_executor(None, self._item, item, _QUERY)
             return (await self._aembed([parsed], "query"))[0]
 
     def _report_lookalike(self, query: Any) -> None:
@@ -265,6 +265,12 @@ class GMEEmbeddings(BaseModel, Embeddings):
         if instruction is not None and (given := sorted(options.keys() & _PROMPTS)):
             raise ValueError(f"{', '.join(given)} and {side}_instruction say the same; pass one of them.")
         self._embedder.check_instruction(side, instruction)
+
+    def _items(self, items: object) -> list[Any]:
+        return [self._item(item, Place(index)) for index, item in enumerate(as_list(items, "items"))]
+
+    def _item(self, item: Any, place: Place) -> Any:
+        return to_item(item, place, self._embedder.image_limits)
 
     def _embed(self, items: list[Any], side: Side) -> list[list[float]]:
         return self._embedder.embed(items, side, **self.encode_options(side))
@@ -306,7 +312,3 @@ def _image_items(images: object, name: str) -> list[dict[str, Any]]:
         if item["image"] is None:
             raise InputError("None is not an image; leave it out", Place(index, name=f"{name}[{index}]"))
     return items
-
-
-def _items(items: object) -> list[Any]:
-    return [to_item(item, Place(index)) for index, item in enumerate(as_list(items, "items"))]

@@ -27,7 +27,8 @@ def prepare_to_make(
     """Return the embeddings of a store that is to be made, and the documents that it is made of."""
     if not (isinstance(store, type) and issubclass(store, VectorStore)):
         raise TypeError(f"store={store!r}: pass a store of LangChain's, or the class of one, such as Chroma.")
-    return check_owner(embedding, store), parse_batch(documents, None, ids, on_error or "raise", BATCH_SIZE)
+    owner = check_owner(embedding, store)
+    return owner, parse_batch(owner, documents, None, ids, on_error or "raise", BATCH_SIZE)
 
 
 def divide(plan: Plan, batch: Batch) -> tuple[Part, Plan]:

@@ -47,7 +47,7 @@ def search(store: VectorStore, embeddings: GMEEmbeddings, method: str, query: An
             return getattr(store, _by_vector(store, method))(embeddings.embed_query_multimodal(query), **options)
         if isinstance(query, str):
             return getattr(store, method)(query, **options)
-        text = text_of(to_item(query, Place(0, name="query")))
+        text = text_of(to_item(query, Place(0, name="query"), embeddings.embedder.image_limits))
         with serve_query(embeddings, text, embeddings.embed_query_multimodal(query)):
             return getattr(store, method)(text, **options)
 
@@ -61,7 +61,7 @@ async def asearch(store: VectorStore, embeddings: GMEEmbeddings, method: str, qu
             return await getattr(store, f"a{_by_vector(store, method)}")(embedding, **options)
         if isinstance(query, str):
             return await getattr(store, f"a{method}")(query, **options)
-        text = text_of(to_item(query, Place(0, name="query")))
+        text = text_of(to_item(query, Place(0, name="query"), embeddings.embedder.image_limits))
         with serve_query(embeddings, text, await embeddings.aembed_query_multimodal(query)):
             return await getattr(store, f"a{method}")(text, **options)
 

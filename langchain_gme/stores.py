@@ -97,7 +97,7 @@ class MultimodalStore(VectorStore):
     ) -> list[str]:
         """Add items of every kind; see :func:`langchain_gme.add_multimodal`."""
         owner = self._owner
-        batch = parse_batch(items, metadatas, ids, on_error or self.on_error, batch_size)
+        batch = parse_batch(owner, items, metadatas, ids, on_error or self.on_error, batch_size)
         if not batch.values:
             return []
         plan = make_plan(owner, check_embeddings(owner, batch, embeddings) or encode_batch(owner, batch), self._quirks)
@@ -118,7 +118,7 @@ class MultimodalStore(VectorStore):
     ) -> list[str]:
         """Add items of every kind without blocking the event loop; see :func:`langchain_gme.add_multimodal`."""
         owner = self._owner
-        options = (items, metadatas, ids, on_error or self.on_error, batch_size)
+        options = (owner, items, metadatas, ids, on_error or self.on_error, batch_size)
         batch = await run_in_executor(None, parse_batch, *options)  # it reads the files of blobs
         if not batch.values:
             return []

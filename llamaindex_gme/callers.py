@@ -17,7 +17,7 @@ from llama_index.core.indices import MultiModalVectorStoreIndex
 from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, QueryBundle
 
 from llamaindex_gme.nodes import IMAGE_ID, image_id, node_image, node_place
-from st_modules import InputError
+from st_modules import ImageLimits, InputError
 
 _EMBEDS_TEXTS = "llama_index.core.indices.utils", ("embed_nodes", "async_embed_nodes")
 _RETRIEVERS = "llama_index.core.indices."
@@ -123,15 +123,18 @@ def refuse_binary(node: BaseNode, index: int) -> None:
         )
 
 
-def uncached_images() -> dict[str, list[str]]:
+def uncached_images(limits: ImageLimits | None) -> dict[str, list[str]]:
     """Return the pictures that the key of an ingestion cache would leave out, where one is being made.
+
+    Args:
+        limits: What a picture may cost, and where it may come from.
 
     Returns:
         A field for the dictionary of a transformation, of which the key is made; none elsewhere.
     """
     for frame in _frames(_MAKES_KEY, depth=3):
         images = {node_image(node): node for node in frame.f_locals["nodes"] if not _shows_image(node)}
-        if found := [_name(image, node) for image, node in images.items() if image is not None]:
+        if found := [_name(image, node, limits) for image, node in images.items() if image is not None]:
             return {"images": found}
     return {}
 
@@ -141,9 +144,9 @@ def _shows_image(node: BaseNode) -> bool:
     return identity is not None and str(identity) in node.get_content(metadata_mode=MetadataMode.ALL)
 
 
-def _name(image: Any, node: BaseNode) -> str:
+def _name(image: Any, node: BaseNode, limits: ImageLimits | None) -> str:
     try:
-        return image_id(image, node.node_id)
+        return image_id(image, node.node_id, limits)
     except InputError:  # for the embedding to say
         return str(image)
 

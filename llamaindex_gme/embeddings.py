@@ -138,7 +138,7 @@ class GMEEmbedding(MultiModalEmbedding):
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Return the fields, and where an ingestion cache asks, the pictures that its key would leave out."""
-        return {**super().to_dict(**kwargs), **uncached_images()}
+        return {**super().to_dict(**kwargs), **uncached_images(self._embedder.image_limits)}
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Embed what each node holds, and set its ``embedding``.

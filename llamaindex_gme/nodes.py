@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from llama_index.core.base.llms.types import BaseContentBlock, TextBlock
 from llama_index.core.schema import BaseNode, ImageNode, IndexNode, MediaResource, MetadataMode, Node, TextNode
 
-from st_modules import ImageSource, InputError, Place
+from st_modules import ImageLimits, ImageSource, InputError, Place
 
 IMAGE_ID = "image_sha256"
 """Key of the metadata entry that :func:`identify_images` adds."""
@@ -149,7 +149,7 @@ def image_address(path: str) -> str | Path:
     return f"{found[1]}//{path[found.end() :]}" if found[1] else path
 
 
-def identify_images(nodes: Iterable[AnyNode]) -> list[AnyNode]:
+def identify_images(nodes: Iterable[AnyNode], limits: ImageLimits | None = None) -> list[AnyNode]:
     """Return copies of nodes or documents that are told apart by their images.
 
     Core's document stores go by the hash of a document, in which an image is its path; where the file changes, the
@@ -159,22 +159,23 @@ def identify_images(nodes: Iterable[AnyNode]) -> list[AnyNode]:
 
     Args:
         nodes: Nodes or documents; those without an image are returned as they are.
+        limits: What an image may cost, and where it may come from; ``ImageLimits()`` where it is left out.
 
     Raises:
-        InputError: Something is no node. An image cannot be read, or is over ``st_modules.ImageLimits``
-            (``ImageError``); the message has the node's position and id.
+        InputError: Something is no node. An image cannot be read, or is beyond the limits (``ImageError``); the message
+            has the node's position and id.
     """
     found = as_nodes(nodes)
-    return [node if node_image(node) is None else _identify(node, index) for index, node in enumerate(found)]
+    return [node if node_image(node) is None else _identify(node, index, limits) for index, node in enumerate(found)]
 
 
-def image_id(image: str | Path, place: Place | str) -> str:
+def image_id(image: str | Path, place: Place | str, limits: ImageLimits | None = None) -> str:
     """Return the SHA-256 of an image's bytes, or of an http(s) URL.
 
     Raises:
-        ImageError: It cannot be read, or is over ``st_modules.ImageLimits``.
+        ImageError: It cannot be read, or is beyond the limits.
     """
-    return ImageSource(image, place).identify("sha256").hex()
+    return ImageSource(image, place, limits).identify("sha256").hex()
 
 
 def mark_image(node: BaseNode, identity: str) -> None:
@@ -192,11 +193,11 @@ def mark_image(node: BaseNode, identity: str) -> None:
         node.text_resource = MediaResource(text="")  # without one, core leaves the metadata out of the content
 
 
-def _identify(node: AnyNode, index: int) -> AnyNode:
+def _identify(node: AnyNode, index: int, limits: ImageLimits | None) -> AnyNode:
     image = node_image(node)
     assert image is not None
     copy = node.model_copy(deep=True)
-    mark_image(copy, image_id(image, node_place(node, index)))
+    mark_image(copy, image_id(image, node_place(node, index), limits))
     return copy
 
 

@@ -32,7 +32,7 @@ from llamaindex_gme.nodes import (
     node_image,
     node_place,
 )
-from st_modules import InputError
+from st_modules import ImageLimits, InputError
 
 _OWN = ("include_metadata", "include_prev_next_rel", "id_func")
 
@@ -52,6 +52,7 @@ class MultimodalNodeParser(NodeParser):
         include_prev_next_rel: Likewise.
         id_func: Likewise.
         callback_manager: Likewise.
+        image_limits: What a picture may cost, and where it may come from; ``ImageLimits()`` where it is left out.
 
     Example:
         >>> transformations = [MultimodalNodeParser(SentenceSplitter(chunk_size=512)), embed_model]
@@ -59,6 +60,9 @@ class MultimodalNodeParser(NodeParser):
     """
 
     node_parser: SerializeAsAny[NodeParser] = Field(description="What splits the texts.")
+    image_limits: ImageLimits | None = Field(
+        default=None, description="What a picture may cost, and where it may come from."
+    )
 
     def __init__(self, node_parser: NodeParser | Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         if isinstance(node_parser, (list, tuple)):
@@ -95,7 +99,7 @@ class MultimodalNodeParser(NodeParser):
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Return the fields, and where an ingestion cache asks, the pictures that its key would leave out."""
-        return {**super().to_dict(**kwargs), **uncached_images()}
+        return {**super().to_dict(**kwargs), **uncached_images(self.image_limits)}
 
     def get_nodes_from_documents(
         self, documents: Sequence[BaseNode], show_progress: bool = False, **kwargs: Any
@@ -144,7 +148,7 @@ class MultimodalNodeParser(NodeParser):
         image = node_image(document)
         if image is None:
             return [_resourced(chunk, document) for chunk in chunks]
-        identity = _identify(document, image)
+        identity = _identify(document, image, self.image_limits)
         texts = list(chunks) or [self._whole(document)]
         nodes = [_resourced(as_image_node(chunk, document), document) for chunk in texts]
         for node in nodes:
@@ -224,10 +228,10 @@ def _resourced(chunk: BaseNode, document: BaseNode) -> BaseNode:
     return chunk
 
 
-def _identify(document: BaseNode, image: Any) -> str | None:
+def _identify(document: BaseNode, image: Any, limits: ImageLimits | None) -> str | None:
     """The picture's identity; None where it cannot be read, which is for the embedding to say."""
     try:
-        return document.metadata.get(IMAGE_ID) or image_id(image, f"node {document.node_id}")
+        return document.metadata.get(IMAGE_ID) or image_id(image, f"node {document.node_id}", limits)
     except InputError:
         return None
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path, PurePath
 from threading import Lock
-from typing import Any
+from typing import Any, BinaryIO
 
 from llama_index.core.readers.base import BaseReader
 from llama_index.core.schema import Document, ImageDocument, MediaResource
 
 from llamaindex_gme.nodes import mark_image
-from st_modules import ImageLimits, ImageSource, InputError, MissingExtraError, image_suffixes
+from st_modules import ImageError, ImageLimits, ImageSource, InputError, MissingExtraError, image_suffixes
 
 PAGE_DPI = 144
 """At which pages are rendered: A4 has 2.0 million pixels then."""
@@ -40,7 +40,7 @@ def multimodal_readers(
     Args:
         page_folder: Where the pictures of pages are kept as PNG files. By default they are in the documents as base64,
             and so wherever these are stored.
-        limits: What a picture may cost.
+        limits: What a picture may cost, and which files may be opened.
 
     Returns:
         A reader for each suffix.
@@ -102,11 +102,18 @@ class PageReader(BaseReader):
             InputError: It is damaged or encrypted, or has too many pages or one that cannot be rendered.
             MissingExtraError: pypdfium2 is not installed.
         """
-        source = Path(file) if fs is None else fs.cat_file(str(file))
-        with _PDFIUM:
+        with self._open(file, fs) as source, _PDFIUM:
             return list(self._pages(file, source, extra_info or {}))
 
-    def _pages(self, file: PurePath, source: Path | bytes, metadata: dict[str, Any]) -> Iterator[Document]:
+    def _open(self, file: PurePath, fs: Any) -> BinaryIO:
+        if fs is not None:
+            return io.BytesIO(fs.cat_file(str(file)))
+        try:
+            return self._limits.open_file(Path(file), lambda status: None)
+        except ImageError as error:
+            raise InputError(error.problem, str(file)) from error
+
+    def _pages(self, file: PurePath, source: BinaryIO, metadata: dict[str, Any]) -> Iterator[Document]:
         try:
             import pypdfium2
         except ImportError as error:

@@ -6,6 +6,12 @@ import base64
 import os
 import re
 import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from st_modules.errors import ImageError
+from st_modules.inputs.limits import ImageLimits
+from st_modules.inputs.local_files import LONGEST_PATH
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 """Pillow's names of the raster formats that it decodes itself: nothing that starts a program (EPS) or wraps others."""
@@ -34,7 +40,6 @@ _HEAD = 4096
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{24,}={0,2}\s*")
 # Long, with letters of both cases and digits, and without a dot: the name of hardly any file.
 _LONG_BASE64 = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9])[A-Za-z0-9+][A-Za-z0-9+/\s]{62,}={0,2}\s*", re.DOTALL)
-_LONGEST_PATH = 4096
 
 
 def image_suffixes() -> frozenset[str]:
@@ -68,7 +73,7 @@ def has_image_suffix(path: str) -> bool:
 
 def is_regular_file(path: str) -> bool:
     """Whether a path is one of a regular file; one that cannot be a path is not. Nothing is opened."""
-    if not path or len(path) > _LONGEST_PATH or "\n" in path or "\0" in path:
+    if not path or len(path) > LONGEST_PATH or "\n" in path or "\0" in path:
         return False
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
@@ -76,13 +81,19 @@ def is_regular_file(path: str) -> bool:
         return False
 
 
-def is_image_file(path: str) -> bool:
+def is_image_file(path: str, limits: ImageLimits) -> bool:
     """Whether a regular file is called as images are, or begins as one does."""
     if has_image_suffix(path):
         return True
     try:
-        with open(path, "rb") as stream:
+        with _open(path, limits) as stream:
             # Files of /proc say that they have no bytes, and some make a reader wait.
             return os.fstat(stream.fileno()).st_size > 0 and begins_like_image(stream.read(_HEAD))
-    except OSError:
+    except (OSError, ImageError):
         return False
+
+
+def _open(path: str, limits: ImageLimits) -> BinaryIO:
+    if limits.local_files is True:
+        return open(path, "rb")
+    return limits.open_file(Path(path), lambda status: None)

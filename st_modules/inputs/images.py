@@ -29,6 +29,7 @@ from st_modules.inputs.data_uris import decode_data_uri
 from st_modules.inputs.download import download
 from st_modules.inputs.formats import FORMATS, is_base64_of_image, looks_like_base64
 from st_modules.inputs.limits import ImageLimits
+from st_modules.inputs.local_files import LONGEST_PATH
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,10 @@ class ImageSource:
         source: A path (``str`` or ``os.PathLike``; ``~`` is not expanded), an http(s) or file URL, a data URI, the
             encoded image (``bytes``, ``bytearray``, ``memoryview``, ``io.BytesIO``), a ``PIL.Image.Image`` (its current
             frame), a uint8 numpy array of shape (H, W), (H, W, 3) or (H, W, 4), or a uint8 torch tensor of shape
-            (C, H, W) with C in 1, 3, 4. The caller's object is never closed, changed or consumed.
+            (C, H, W) with C in 1, 3, 4. The caller's object is never closed, changed or consumed. Or another
+            ``ImageSource``, of which the limits stay.
         place: Where it stands among the inputs, or what error messages are to call it.
-        limits: What the image may cost.
+        limits: What the image may cost, and where it may come from.
 
     Raises:
         ImageError: ``source`` is of a type that cannot be an image.
@@ -60,15 +62,15 @@ class ImageSource:
 
     def __init__(self, source: object, place: Place | str = "image", limits: ImageLimits | None = None) -> None:
         self.place = place
-        self.limits = limits or ImageLimits()
-        self._source: Any = source
+        self.limits: ImageLimits = source.limits if isinstance(source, ImageSource) else limits or ImageLimits()
+        self._source: Any = source._source if isinstance(source, ImageSource) else source
         self._fetched: bytes | None = None
         self._size: tuple[int, int] | None = None
         with self._name_errors():
-            self._source = _normalise(source)
+            self._source = _normalise(self._source, self.limits)
 
     def __repr__(self) -> str:
-        return f"ImageSource({_describe(self._source)})"
+        return f"ImageSource({_describe(self._source, self.limits)})"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -108,7 +110,7 @@ class ImageSource:
                 "%s: %s: 16-bit values over 255 become white, as in the code of the models' authors. For the picture "
                 "that a viewer shows, scale it to 8 bits first.",
                 self.place,
-                _describe(self._source),
+                _describe(self._source, self.limits),
             )
         return image
 
@@ -118,7 +120,9 @@ class ImageSource:
         source = self._source
         with self._name_errors():
             if isinstance(source, Path):
-                return (*self.size, source.stat().st_size)
+                size = self.size
+                with self._stream() as stream:
+                    return (*size, os.fstat(stream.fileno()).st_size)
             return (*self.size, len(source)) if isinstance(source, (bytes, str)) else self.size
 
     def digest(self, algorithm: str = "blake2b") -> bytes:
@@ -176,12 +180,12 @@ class ImageSource:
         if isinstance(source, bytes):
             return _check_stream(source, max_bytes)
         if isinstance(source, Path):
-            return _open_file(source, max_bytes)
+            return _open_file(source, self.limits)
         scheme = source.partition(":")[0].lower()
         if scheme == "data":
             return _check_stream(decode_data_uri(source, max_bytes), max_bytes)
         if scheme == "file":
-            return _open_file(_file_url_path(source), max_bytes)
+            return _open_file(_file_url_path(source), self.limits)
         if self._fetched is None:
             self._fetched = download(source, self.limits)
         return _check_stream(self._fetched, max_bytes)
@@ -197,7 +201,7 @@ class ImageSource:
             raise self._error(_problem(error)) from error
 
     def _error(self, problem: str) -> ImageError:
-        return ImageError(f"{_describe(self._source)}: {problem}", self.place)
+        return ImageError(f"{_describe(self._source, self.limits)}: {problem}", self.place)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -242,7 +246,7 @@ def scaled_size(image: ImageSource, side: int) -> tuple[int, int]:
     return (side, longer) if width <= height else (longer, side)
 
 
-def _normalise(source: object) -> object:
+def _normalise(source: object, limits: ImageLimits) -> object:
     """The source as one of: bytes, Path, str (a URL or data URI), PIL image, array, tensor."""
     if isinstance(source, io.BytesIO):
         return source.getvalue()
@@ -254,7 +258,7 @@ def _normalise(source: object) -> object:
         return source
     if isinstance(source, (str, os.PathLike)):
         path = os.fsdecode(cast("str | os.PathLike[str]", source))
-        if _is_no_path(path):
+        if _is_no_path(path, limits):
             raise ImageError("base64 or another text, and no path; write base64 as data:image/png;base64,...")
         return Path(path)
     if isinstance(source, Image.Image) or _is_array(source) or _is_tensor(source):
@@ -264,22 +268,25 @@ def _normalise(source: object) -> object:
 
 def is_image_like(value: object) -> bool:
     """Whether a value is of a type that ``ImageSource`` takes, but for strings."""
-    kinds = (bytes, bytearray, memoryview, io.BytesIO, os.PathLike, Image.Image)
+    kinds = (bytes, bytearray, memoryview, io.BytesIO, os.PathLike, Image.Image, ImageSource)
     return isinstance(value, kinds) or _is_array(value) or _is_tensor(value)
 
 
-def _is_no_path(text: str) -> bool:
+def _is_no_path(text: str, limits: ImageLimits) -> bool:
     """Whether a text is longer than a path can be, or base64."""
-    too_long = any(len(part) > _LONGEST_NAME for part in text.split("/"))
-    return too_long or (looks_like_base64(text) and not os.path.exists(text))
+    if len(text) > LONGEST_PATH or any(len(part) > _LONGEST_NAME for part in text.split("/")):
+        return True
+    return looks_like_base64(text) and not (limits.may_open(text) and os.path.exists(text))
 
 
-def _open_file(path: Path, max_bytes: int) -> BinaryIO:
-    status = path.stat()
+def _open_file(path: Path, limits: ImageLimits) -> BinaryIO:
+    return limits.open_file(path, lambda status: _check_file(status, limits.max_bytes))
+
+
+def _check_file(status: os.stat_result, max_bytes: int) -> None:
     if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for its writer
         raise ImageError("not a regular file; pass the path of an image file")
     _check_length(status.st_size, max_bytes)
-    return path.open("rb")
 
 
 def _check_stream(data: bytes, max_bytes: int) -> BinaryIO:
@@ -386,13 +393,13 @@ def _is_tensor(value: object) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
-def _describe(source: object) -> str:
+def _describe(source: object, limits: ImageLimits) -> str:
     """A source in few words, without its data and without a password."""
     if isinstance(source, (bytes, bytearray)):
         return f"{len(source)} bytes"
     if isinstance(source, str) and source[:5].lower() == "data:":
         return f"data URI {_shorten(source, 40)}"
-    if isinstance(source, (str, Path)) and not _URL.match(str(source)) and _is_no_path(str(source)):
+    if isinstance(source, (str, Path)) and not _URL.match(str(source)) and _is_no_path(str(source), limits):
         return f"string of {len(str(source))} characters"
     if isinstance(source, (str, Path)):
         return _shorten(re.sub(r"(?<=//)[^/]*@", "***@", str(source)), 200)

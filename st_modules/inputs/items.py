@@ -74,7 +74,8 @@ def parse_items(inputs: Iterable[object], limits: ImageLimits | None = None) -> 
     values = list_inputs(inputs)
     items = [_parse(value, Place(index), limits) for index, value in enumerate(values)]
     report_lookalikes(
-        [value for value, item in zip(values, items, strict=True) if isinstance(value, str) and item.text is not None]
+        [value for value, item in zip(values, items, strict=True) if isinstance(value, str) and item.text is not None],
+        limits,
     )
     return items
 
@@ -123,7 +124,7 @@ def _parse(value: Any, place: Place, limits: ImageLimits) -> Item:
     if isinstance(value, Item):
         return value
     if isinstance(value, str):
-        texts, images = ([], [value]) if names_image(value) else ([value], [])
+        texts, images = ([], [value]) if names_image(value, limits) else ([value], [])
         return _make_item(texts, images, None, place, limits)
     if _is_undecoded(value):
         return _make_item([], [value], None, place, limits)

@@ -1,15 +1,22 @@
-"""What an input from outside may cost."""
+"""What an input from outside may cost, and where it may come from."""
 
 from __future__ import annotations
 
+import os
+import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
 
 from st_modules.arguments import check_flag, check_integer, check_seconds
+from st_modules.errors import ArgumentError
+from st_modules.inputs.local_files import may_open, open_file
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What an image may cost. An image over a limit raises ``ImageError``.
+    """What an image may cost, and where it may come from. An image that is beyond raises ``ImageError``.
 
     Args:
         max_bytes: Largest file, response or encoded image, in bytes. 64 MiB.
@@ -22,6 +29,10 @@ class ImageLimits:
         remote_images: Whether http(s) images are fetched at all. True.
         allow_private_hosts: Whether they may come from addresses that are not public (localhost, an intranet). By
             default every address is checked, on every redirect. False.
+        local_files: Which files may be opened, by paths and ``file:`` URLs, however they are written: ``True`` for
+            any, ``False`` for none, or a folder (a path, kept as an absolute one) for those in it. A path that leads
+            out of the folder, by ``..`` or by a link, is refused like one of nothing. The folder says what may be
+            opened, not where a path begins: a relative one counts from the current folder. True.
 
     Raises:
         ArgumentError: A value is of another type, or nothing can be within it.
@@ -35,6 +46,7 @@ class ImageLimits:
     max_redirects: int = 5
     remote_images: bool = True
     allow_private_hosts: bool = False
+    local_files: bool | str | os.PathLike[str] = True
 
     def __post_init__(self) -> None:
         check_integer("max_bytes", self.max_bytes)
@@ -44,3 +56,30 @@ class ImageLimits:
             check_seconds(name, getattr(self, name))
         for name in ("remote_images", "allow_private_hosts"):
             check_flag(name, getattr(self, name))
+        if not isinstance(self.local_files, bool):
+            object.__setattr__(self, "local_files", _check_folder(self.local_files))
+
+    def may_open(self, path: str) -> bool:
+        """Whether a path, which may be of nothing, is one that may be opened; one that is not is not looked for."""
+        return may_open(path, self.local_files)
+
+    def open_file(self, path: Path, check: Callable[[os.stat_result], None]) -> BinaryIO:
+        """Open a file.
+
+        Args:
+            path: The file.
+            check: Is given the file's status before anything is read of it, and raises where the file will not do.
+
+        Raises:
+            ImageError: The file may not be opened.
+            OSError: It cannot be opened.
+        """
+        return open_file(path, self.local_files, check)
+
+
+def _check_folder(value: object) -> Path:
+    folder = os.fspath(cast("str | os.PathLike[str]", value)) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(folder, str) or not os.path.isdir(folder):
+        shown = repr(folder)[:200] if isinstance(folder, str) else reprlib.repr(cast(object, value))
+        raise ArgumentError(f"local_files={shown}: pass True, False or the path of a folder that exists.")
+    return Path(os.path.abspath(folder))

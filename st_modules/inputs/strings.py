@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from st_modules.inputs.formats import has_image_suffix, is_base64_of_image, is_image_file, is_regular_file
+from st_modules.inputs.limits import ImageLimits
 
 logger = logging.getLogger(__name__)
 
@@ -17,31 +18,35 @@ _LONGEST_NAME = 1024
 _SHOWN = 80
 
 
-def names_image(text: str) -> bool:
+def names_image(text: str, limits: ImageLimits) -> bool:
     """Whether a bare string names an image.
 
     As in sentence-transformers, these do: an image URL, a ``data:image/`` URI and the path of an existing image file.
     Here the file may have any name, if it begins as one of the formats that are read, and may be given by a ``file:``
     URL. An address on the web names an image where its path ends as an image's does; several lines are no address.
+    A path that may not be opened is not looked for: it names an image, which is refused, where it reads like one.
     """
     # Imported here because it takes seconds; by the time that there is something to encode, the model has done it.
     from sentence_transformers.base.modality import is_image_url_or_path
 
     if _is_web_address(text):
         return len(text.split()) == 1 and (is_image_url_or_path(text) or has_image_suffix(_url_path(text)))
-    if _is_data_uri(text) or is_image_url_or_path(text):
+    if _is_data_uri(text):
         return True
     path = _local_path(text)
-    return is_regular_file(path) and is_image_file(path)
+    if not limits.may_open(path):
+        return len(text) <= _LONGEST_NAME and "\n" not in text and _reads_like_path(text)
+    return is_image_url_or_path(text) or (is_regular_file(path) and is_image_file(path, limits))
 
 
-def report_lookalikes(texts: Sequence[str]) -> None:
+def report_lookalikes(texts: Sequence[str], limits: ImageLimits) -> None:
     """Log, once, that texts of a call look like images and name none.
 
     Args:
         texts: The bare strings that were taken for texts.
+        limits: Which files may be looked for.
     """
-    found = [(text, likeness) for text in texts if (likeness := _find_likeness(text))]
+    found = [(text, likeness) for text in texts if (likeness := _find_likeness(text, limits))]
     if found:
         (text, likeness), more = found[0], f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         logger.warning(
@@ -52,7 +57,7 @@ def report_lookalikes(texts: Sequence[str]) -> None:
         )
 
 
-def _find_likeness(text: str) -> str | None:
+def _find_likeness(text: str, limits: ImageLimits) -> str | None:
     """Say what of an image a text has: it is encoded, or one line that ends as a path does, or the path of a file."""
     stripped = text.strip()  # a line of a file keeps its end
     if _is_data_uri(stripped):
@@ -62,12 +67,17 @@ def _find_likeness(text: str) -> str | None:
     if len(stripped) > _LONGEST_NAME or "\n" in stripped or _is_web_address(stripped):
         return None
     path = _local_path(stripped)
-    if is_regular_file(path):
+    if limits.may_open(path) and is_regular_file(path):
         return (
             "is the path of a file that is no image" if text == stripped else "looks like a path with spaces around it"
         )
-    anywhere = not re.search(r"\s", stripped) or re.match(r"[~/\\.]|[A-Za-z]:[/\\]|file:", stripped)
-    return "looks like an image's path, and no image is there" if anywhere and has_image_suffix(path) else None
+    return "looks like an image's path, and no image is there" if _reads_like_path(stripped) else None
+
+
+def _reads_like_path(text: str) -> bool:
+    """Whether one line ends as an image's path does, and is one word or begins as a path does."""
+    is_path = not re.search(r"\s", text) or re.match(r"[~/\\.]|[A-Za-z]:[/\\]|file:", text) is not None
+    return is_path and has_image_suffix(_local_path(text))
 
 
 def _is_data_uri(text: str) -> bool:

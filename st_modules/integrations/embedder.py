@@ -20,6 +20,7 @@ from st_modules.errors import InputError
 from st_modules.inputs.batches import list_inputs
 from st_modules.inputs.formats import has_image_suffix
 from st_modules.inputs.items import check_texts, parse_items, parse_valid
+from st_modules.inputs.limits import ImageLimits
 from st_modules.integrations.dynamic_batching import DynamicBatcher
 from st_modules.integrations.skipping import Remaining, put_at
 from st_modules.model import SentenceTransformer
@@ -91,6 +92,12 @@ class Embedder:
         """Where the model was loaded from, or what it is where that is not known."""
         return getattr(self.model.transformers_model, "name_or_path", None) or type(self.model).__name__
 
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What an image may cost and where it may come from, as the model was told; the default for other models."""
+        backbone = find_backbone(self.model)
+        return backbone.image_limits if backbone else ImageLimits()
+
     def __copy__(self) -> Self:
         return self
 
@@ -161,7 +168,7 @@ class Embedder:
         """
         parts = [
             (item.instruction, item.text, [image.identify() for image in item.images])
-            for item in parse_items(self.parse(items))
+            for item in parse_items(self.parse(items), self.image_limits)
         ]
         return [hashlib.blake2b(repr(each).encode(), digest_size=16).hexdigest() for each in parts]
 
@@ -262,10 +269,9 @@ class Embedder:
 
     def _inspect(self, items: list[Any]) -> Remaining:
         """Find the items that are bad as far as their form and the headers of their images tell."""
-        backbone = find_backbone(self.model)
-        if backbone is None or not isinstance(self.model, SentenceTransformer):
+        if find_backbone(self.model) is None or not isinstance(self.model, SentenceTransformer):
             return Remaining(self.parse(items), {}, exact=False)
-        parsed, found = parse_valid(items, backbone.image_limits)
+        parsed, found = parse_valid(items, self.image_limits)
         errors = {error.index: error for error in found if error.index is not None}
         for place, item in enumerate(parsed):
             try:

@@ -31,7 +31,7 @@ from PIL import Image
 
 from langchain_gme import GMEEmbeddings, MultimodalRetriever, add_multimodal
 from langchain_gme.content import document_images, image_references, text_of, to_item
-from st_modules import InputError, Place, SentenceTransformer
+from st_modules import ImageLimits, InputError, Place, SentenceTransformer
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import parse_items
 from tests.helpers.gallery import BLUE_CIRCLE, CAPTIONS, HEART, Gallery
@@ -235,14 +235,10 @@ def test_a_blob_that_is_neither_is_refused(make_blob: Callable[[Path], Blob], pr
         load(make_blob(tmp_path))
 
 
-def test_the_text_of_a_blob_is_read_within_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Limits:
-        max_bytes = 10
-
-    monkeypatch.setattr("langchain_gme.blobs.ImageLimits", Limits)
+def test_the_text_of_a_blob_is_read_within_a_limit(tmp_path: Path) -> None:
     (tmp_path / "page.txt").write_bytes(b"a" * 11)
     with pytest.raises(InputError, match=r"item 3: .*page\.txt: more than 10 bytes"):
-        to_item(Blob.from_path(tmp_path / "page.txt"), PLACE)
+        to_item(Blob.from_path(tmp_path / "page.txt"), PLACE, ImageLimits(max_bytes=10))
 
 
 PICTURE = Image.open(io.BytesIO(BYTES))
