@@ -38,7 +38,7 @@ def read_image(path: Path) -> Record:
     return make_record(str(path), image=NamedImage(str(path), path))
 
 
-def read_folder(folder: Path, scratch: Path) -> Reading:
+def read_folder(folder: Path, scratch: Path, problems: Problems) -> Reading:
     """Read the images and the PDFs in a folder and the folders in it, sorted by path.
 
     Hidden files, those whose name begins with a dot, are read too; those that are neither are left out without a note.
@@ -46,25 +46,25 @@ def read_folder(folder: Path, scratch: Path) -> Reading:
     Args:
         folder: The folder.
         scratch: A folder for the pages of PDFs.
+        problems: Takes note of images, PDFs and pages that cannot be read.
 
     Raises:
         InputError: Folders, images or PDFs cannot be read: one line for each. Or there is nothing to embed.
         MissingExtraError: There is a PDF, and pypdfium2 is not installed.
     """
-    problems = Problems()
     files, links = list_tree(folder, problems)
     contents = _Contents()
     for path in files:
-        with problems.collect():
+        with problems.collect_record(str(path)):
             _sort_file(path, contents)
     records: list[Record] = []
     for path in sorted(contents.wanted):
-        with problems.collect():
+        with problems.collect_record(str(path)):
             check_name(path)
-            records += read_pdf(path, scratch) if path.suffix.lower() == ".pdf" else [read_image(path)]
+            records += read_pdf(path, scratch, problems) if path.suffix.lower() == ".pdf" else [read_image(path)]
     problems.raise_all()
     notes = _describe_rest(folder, contents, links)
-    if not records:
+    if not records and not problems.bad:
         raise InputError("\n".join([f"{folder}: nothing to embed in it.", *notes]))
     return Reading(records, notes)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from st_modules._imports import import_extra
+import filelock
+
 from st_modules.errors import InputError
 
 
@@ -14,18 +16,16 @@ from st_modules.errors import InputError
 def lock_folder(folder: Path) -> Generator[None, None, None]:
     """Keep other runs out of a folder.
 
-    The lock is the operating system's, on an empty file that stays there: it ends with the process that holds it, also
-    where that is killed.
+    The lock is the operating system's, on an empty file: it ends with the process that holds it, also where that is
+    killed. The file stays there, unless the folder is deleted before the lock ends.
 
     Args:
         folder: An existing folder.
 
     Raises:
         InputError: Another run is in it.
-        MissingExtraError: filelock is not installed.
     """
-    filelock = import_extra("filelock", extra="megapairs")
-    lock = filelock.FileLock(folder / ".lock")
+    lock: Any = filelock.FileLock(folder / ".lock")
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout as error:

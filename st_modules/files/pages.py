@@ -18,20 +18,20 @@ PAGE_DPI = 144
 MOST_PAGES = 10_000
 
 
-def read_pdf(path: Path, scratch: Path) -> list[Record]:
+def read_pdf(path: Path, scratch: Path, problems: Problems) -> list[Record]:
     """Render every page.
 
     Args:
         path: A PDF.
         scratch: A folder for the pages, which are there as PNG files until they are embedded.
+        problems: Takes note of pages that cannot be rendered.
 
     Returns:
         A record a page, form fields and annotations included. A page that would be over ``ImageLimits.max_pixels`` is
         rendered smaller.
 
     Raises:
-        InputError: It is damaged or encrypted, has no pages or too many, or pages cannot be rendered: one line for
-            each.
+        InputError: It is damaged or encrypted, or has no pages or too many.
         MissingExtraError: pypdfium2 is not installed.
     """
     pypdfium2 = import_extra("pypdfium2", extra="pdf")
@@ -43,20 +43,18 @@ def read_pdf(path: Path, scratch: Path) -> list[Record]:
             problem = "needs a password; save it without one"
         raise InputError(problem, str(path)) from error
     records: list[Record] = []
-    problems = Problems()
     with document:
         document.init_forms()
         if not 0 < len(document) <= MOST_PAGES:
             raise InputError(f"a PDF of {len(document)} pages; between 1 and {MOST_PAGES} are read.", str(path))
         for index in range(len(document)):
-            with problems.collect():
-                place = f"{path}, page {index + 1}"
+            place = f"{path}, page {index + 1}"
+            with problems.collect_record(place):
                 try:
                     page = keep_image(_render(document, index, place), scratch)
                 except pypdfium2.PdfiumError as error:
                     raise InputError(f"damaged or not readable ({error})", place) from error
                 records.append(make_record(place, image=NamedImage(f"{path}#page={index + 1}", page)))
-    problems.raise_all()
     return records
 
 

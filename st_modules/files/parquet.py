@@ -21,7 +21,7 @@ MOST_ROWS = 10_000_000
 """A file of a kilobyte may have any number of rows that are the same."""
 
 
-def read_parquet(path: Path, asked: Columns, scratch: Path) -> Reading:
+def read_parquet(path: Path, asked: Columns, scratch: Path, problems: Problems) -> Reading:
     """Read a table, a part of it in memory at a time.
 
     Empty cells, null ones and empty strings, count as left out. Metadata is what JSON has a word for: dates and the
@@ -31,15 +31,14 @@ def read_parquet(path: Path, asked: Columns, scratch: Path) -> Reading:
         path: A Parquet file.
         asked: Which columns to embed.
         scratch: A folder for images that are in cells.
+        problems: Takes note of rows that are wrong.
 
     Raises:
-        InputError: The file is damaged or has more than ``MOST_ROWS`` rows, a column is of a wrong type, or rows are
-            wrong: one line for each.
+        InputError: The file is damaged or has more than ``MOST_ROWS`` rows, or a column is of a wrong type.
         MissingExtraError: pyarrow is not installed.
     """
     pa, pq = (import_extra(module, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
     records: list[Record] = []
-    problems = Problems()
     with _name_errors(pa, path):
         # Streamed: otherwise whole groups of rows are in memory, up to all of the file.
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_STREAM_BUFFER)
@@ -56,11 +55,10 @@ def read_parquet(path: Path, asked: Columns, scratch: Path) -> Reading:
         for batch in _batches(pa, file, names, path):
             for row in range(batch.num_rows):
                 number += 1
-                with problems.collect():
-                    records.append(_read_row(path, number, batch, row, columns, scratch))
+                with problems.collect_record(f"{path}, row {number}"):
+                    records.append(_read_row(path, number, batch, row, columns, scratch, problems))
         if number != expected:
             raise InputError(f"{number} rows were read of {expected}; write it again.", str(path))
-    problems.raise_all()
     return Reading(
         records,
         [f"{path}: left out the column {each.name!r} of {each.type}: metadata has no bytes." for each in left_out],
@@ -134,7 +132,9 @@ def _has_bytes(pa: Any, kind: Any) -> bool:
     return _is_bytes(pa, kind) or any(_has_bytes(pa, kind.field(number).type) for number in range(kind.num_fields))
 
 
-def _read_row(path: Path, number: int, batch: Any, row: int, columns: Columns, scratch: Path) -> Record:
+def _read_row(
+    path: Path, number: int, batch: Any, row: int, columns: Columns, scratch: Path, problems: Problems
+) -> Record:
     place = f"{path}, row {number}"
     fields: dict[str, Any] = {}
     for name in cast("list[str]", batch.schema.names):
@@ -146,6 +146,8 @@ def _read_row(path: Path, number: int, batch: Any, row: int, columns: Columns, s
             fields[name] = _read_image(value, place, f"{path}#row={number}", scratch)
         elif name in (columns.text, columns.id):
             fields[name] = None if value == "" else value
+            if name == columns.id:
+                problems.identify(value)
         else:
             fields[name] = _as_json(value)
     return read_row(place, fields, columns, path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from st_modules.files.folders import read_folder, read_image
 from st_modules.files.kinds import check_content, find_kind, kind_by_name, read_head
 from st_modules.files.pages import read_pdf
 from st_modules.files.parquet import read_parquet
-from st_modules.files.records import Reading, check_name
+from st_modules.files.records import Problems, Reading, check_name
 from st_modules.files.tables import Columns, read_csv, read_jsonl
 from st_modules.files.texts import read_texts
 
@@ -29,7 +30,7 @@ def is_table(path: Path) -> bool:
     return kind_by_name(path) in ("jsonl", "csv", "parquet")
 
 
-def read_file(path: Path, asked: Columns, scratch: Path) -> Reading:
+def read_file(path: Path, asked: Columns, scratch: Path, skip_bad: bool = False) -> Reading:
     """Read what a path holds.
 
     Args:
@@ -37,40 +38,44 @@ def read_file(path: Path, asked: Columns, scratch: Path) -> Reading:
             file (one text a line; empty lines are left out), or ``-`` (texts from standard input).
         asked: Which columns of a table to embed.
         scratch: A folder for images that are in no file of their own, until they are embedded.
+        skip_bad: Whether records that cannot be read are left out. What keeps others from being read, such as a folder
+            that cannot be listed, is an error in any case.
 
     Returns:
-        The records, in the file's order; a folder's are sorted by path.
+        The records, in the file's order; a folder's are sorted by path. There is at least one, or a bad one.
 
     Raises:
         InputError: The path is missing or holds nothing, or is not what its name says, or some of its records are
             wrong: one line for each.
         MissingExtraError: What reads such files is not installed.
     """
+    problems = Problems(skip_bad)
     if path == STANDARD_INPUT:
-        reading = Reading(read_texts(sys.stdin.buffer, "stdin"))
+        reading = Reading(read_texts(sys.stdin.buffer, "stdin", problems))
     else:
         check_name(path)
-        reading = _read_path(path, asked, scratch)
-    if not reading.records:
+        reading = _read_path(path, asked, scratch, problems)
+    problems.raise_all()
+    if not reading.records and not problems.bad:
         raise InputError(f"{path}: nothing to embed in it.")
-    return reading
+    return dataclasses.replace(reading, bad=problems.bad)
 
 
-def _read_path(path: Path, asked: Columns, scratch: Path) -> Reading:
+def _read_path(path: Path, asked: Columns, scratch: Path, problems: Problems) -> Reading:
     if os.path.isdir(path):
-        return read_folder(path, scratch)
+        return read_folder(path, scratch, problems)
     head = read_head(path)
     kind = find_kind(path, head)
     check_content(path, kind, head)
     if kind == "parquet":
-        return read_parquet(path, asked, scratch)
-    if kind == "pdf":
-        return Reading(read_pdf(path, scratch))
-    if kind == "image":
-        return Reading([read_image(path)])
+        return read_parquet(path, asked, scratch, problems)
     if kind == "jsonl":
-        return Reading(read_jsonl(path, asked))
+        return Reading(read_jsonl(path, asked, problems))
     if kind == "csv":
-        return Reading(read_csv(path, asked))
-    with path.open("rb") as stream:
-        return Reading(read_texts(stream, str(path)))
+        return Reading(read_csv(path, asked, problems))
+    if kind == "text":
+        with path.open("rb") as stream:
+            return Reading(read_texts(stream, str(path), problems))
+    with problems.collect_record(str(path)):
+        return Reading(read_pdf(path, scratch, problems) if kind == "pdf" else [read_image(path)])
+    return Reading([])

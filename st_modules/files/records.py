@@ -56,16 +56,38 @@ class NamedImage:
 
 
 @dataclass(frozen=True)
+class BadRecord:
+    """A record that cannot be embedded.
+
+    Attributes:
+        place: Where it was read.
+        id: Its own id, or its place.
+        problem: What is wrong with it.
+    """
+
+    place: str
+    id: str | int
+    problem: str
+
+    @classmethod
+    def of(cls, error: InputError, place: str, id: str | int | None = None) -> BadRecord:
+        """Say what is wrong with the record at a place, by the error that tells it."""
+        return cls(place, place if id is None else id, str(error).removeprefix(place).lstrip(":, "))
+
+
+@dataclass(frozen=True)
 class Reading:
     """What was read of a path.
 
     Attributes:
-        records: In order, at least one.
+        records: In order.
         notes: What was left out and why, a line each.
+        bad: The records that cannot be read, where these were to be skipped.
     """
 
     records: list[Record]
     notes: list[str] = field(default_factory=list[str])
+    bad: list[BadRecord] = field(default_factory=list[BadRecord])
 
 
 def make_record(
@@ -143,11 +165,37 @@ def check_fields(fields: dict[str, Any], place: str) -> None:
 
 
 class Problems:
-    """What is wrong with the parts of a file, so that all of it is told at once."""
+    """What is wrong with the parts of a file, so that all of it is told at once, or all that is right is read.
 
-    def __init__(self) -> None:
+    Args:
+        skip: Whether bad records are left out; what keeps others from being read is an error in any case.
+
+    Attributes:
+        bad: The bad records, where these are left out.
+    """
+
+    def __init__(self, skip: bool = False) -> None:
+        self.bad: list[BadRecord] = []
+        self._skip = skip
+        self._id: str | int | None = None
         self._lines: list[str] = []
         self._more = 0
+
+    def identify(self, id: object) -> None:
+        """Say which id the record has that is being read; what is no id does not count."""
+        self._id = id if isinstance(id, (str, int)) and not isinstance(id, bool) else None
+
+    @contextmanager
+    def collect_record(self, place: str) -> Generator[None, None, None]:
+        """Take note of an ``InputError`` about the record at a place that is raised within, and go on."""
+        self._id = None
+        try:
+            yield
+        except InputError as error:
+            if self._skip:
+                self.bad.append(BadRecord.of(error, place, self._id))
+            else:
+                self._note(error)
 
     @contextmanager
     def collect(self) -> Generator[None, None, None]:
@@ -155,13 +203,16 @@ class Problems:
         try:
             yield
         except InputError as error:
-            lines = str(error).splitlines()
-            room = _MOST_PROBLEMS - len(self._lines)
-            self._lines += lines[:room]
-            self._more += len(lines[room:])
+            self._note(error)
+
+    def _note(self, error: InputError) -> None:
+        lines = str(error).splitlines()
+        room = _MOST_PROBLEMS - len(self._lines)
+        self._lines += lines[:room]
+        self._more += len(lines[room:])
 
     def raise_all(self) -> None:
-        """Raise what was noted as one ``InputError``: a line each, up to a hundred."""
+        """Raise what was noted, bad records that are left out aside, as one ``InputError``: up to a hundred lines."""
         if self._lines:
             rest = [f"… and {self._more} more."] if self._more else []
             raise InputError("\n".join(self._lines + rest))

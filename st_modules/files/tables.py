@@ -118,28 +118,32 @@ def _show(value: Any) -> str:
     return json.dumps(value, default=repr)[:40]
 
 
-def read_jsonl(path: Path, asked: Columns) -> list[Record]:
+def read_jsonl(path: Path, asked: Columns, problems: Problems) -> list[Record]:
     """Read one JSON object a line; empty lines are left out.
 
+    Args:
+        path: The file.
+        asked: Which fields to embed.
+        problems: Takes note of lines that are wrong.
+
     Raises:
-        InputError: Lines are wrong: one line for each; or no object has a field that was asked for.
+        InputError: No object has a field that was asked for, or a line is too long.
     """
     columns = Columns(*(role if name is None else name for role, name in vars(asked).items()))
     if not columns.text and not columns.image:
         raise InputError("no field to embed; pass --text or --image with the name of one.", str(path))
     records: list[Record] = []
-    problems = Problems()
     seen: dict[str, None] = {}
     with path.open("rb") as stream:
         for number, line in number_lines(read_lines(stream, str(path))):
             place = f"{path}:{number}"
-            with problems.collect():
+            with problems.collect_record(place):
                 fields = _parse_object(line, place)
                 seen |= dict.fromkeys(fields)
+                problems.identify(fields.get(columns.id or ""))
                 records.append(read_row(place, fields, columns, path.parent))
     if seen and (unknown := [name for name in asked.named().values() if name not in seen]):
         raise InputError(f"no field {_quote(unknown[0])}; there are {_list_names(list(seen))}.", str(path))
-    problems.raise_all()
     return records
 
 
@@ -160,26 +164,30 @@ def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def read_csv(path: Path, asked: Columns) -> list[Record]:
+def read_csv(path: Path, asked: Columns, problems: Problems) -> list[Record]:
     """Read a table whose first row has the names of its columns; the suffix says what is between the cells.
 
     Empty cells count as left out. Ids are strings.
 
+    Args:
+        path: The file.
+        asked: Which columns to embed.
+        problems: Takes note of rows that are wrong, and of what keeps the rest from being read.
+
     Raises:
-        InputError: The file is no such table, or rows are wrong: one line for each.
+        InputError: The file is no such table.
     """
     records: list[Record] = []
-    problems = Problems()
     with open_csv(path) as (names, rows):
         columns = asked.choose(names, str(path))
         used = columns.used()
         with problems.collect():
             for place, cells in rows:
-                with problems.collect():
+                with problems.collect_record(place):
                     fields = name_cells(names, cells, place)
                     given = {name: None if name in used and not cell else cell for name, cell in fields.items()}
+                    problems.identify(given.get(columns.id or ""))
                     records.append(read_row(place, given, columns, path.parent))
-    problems.raise_all()
     return records
 
 

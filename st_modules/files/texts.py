@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from st_modules.errors import InputError
-from st_modules.files.records import Problems, Record, make_record
+from st_modules.files.records import Problems, Reading, Record, make_record
 from st_modules.inputs.items import check_text
 from st_modules.inputs.limits import ImageLimits
 
@@ -14,30 +14,38 @@ LONGEST_LINE = 2 * ImageLimits.max_bytes
 """In bytes: a line, or a cell of a table, may hold the largest image as a data URI."""
 
 
-def read_arguments(texts: Sequence[str]) -> list[Record]:
-    """Turn texts of the command line into records; they are always text, never paths or URLs."""
-    places = [f"text {number}" for number in range(1, len(texts) + 1)]
-    for place, text in zip(places, texts, strict=True):
-        check_text(text, place)
-    return [make_record(place, text) for place, text in zip(places, texts, strict=True)]
+def read_arguments(texts: Sequence[str], skip_bad: bool = False) -> Reading:
+    """Turn texts of the command line into records; they are always text, never paths or URLs.
+
+    Raises:
+        InputError: Texts cannot be embedded, and ``skip_bad`` does not say to leave them out: one line for each.
+    """
+    records: list[Record] = []
+    problems = Problems(skip_bad)
+    for number, text in enumerate(texts, 1):
+        place = f"text {number}"
+        with problems.collect_record(place):
+            check_text(text, place)
+            records.append(make_record(place, text))
+    problems.raise_all()
+    return Reading(records, bad=problems.bad)
 
 
-def read_texts(stream: BinaryIO, name: str) -> list[Record]:
+def read_texts(stream: BinaryIO, name: str, problems: Problems) -> list[Record]:
     """Read one text a line; empty lines are left out.
 
     Args:
         stream: UTF-8, with a byte order mark or without.
         name: What error messages call it.
+        problems: Takes note of lines that are not UTF-8.
 
     Raises:
-        InputError: Lines are not UTF-8: one line for each; or a line is too long.
+        InputError: A line is too long.
     """
     records: list[Record] = []
-    problems = Problems()
     for number, line in number_lines(read_lines(stream, name)):
-        with problems.collect():
+        with problems.collect_record(f"{name}:{number}"):
             records.append(_read_text(line, f"{name}:{number}"))
-    problems.raise_all()
     return records
 
 
