@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from st_modules.files.partial import Partial
     from st_modules.files.records import BadRecord, Reading, Record
     from st_modules.files.tables import Columns
+    from st_modules.inputs.limits import ImageLimits
 
 app = typer.Typer()
 
@@ -61,6 +62,20 @@ def embed(
             "--id", metavar="COLUMN", help="The column of the ids, likewise; id by default.", show_default=False
         ),
     ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Open only files in this folder for the images that tables name.",
+            show_default=False,
+        ),
+    ] = None,
+    local_files: Annotated[
+        bool, typer.Option("--local-files/--no-local-files", help="Open files for the images that tables name.")
+    ] = True,
+    remote_images: Annotated[
+        bool, typer.Option("--remote-images/--no-remote-images", help="Fetch the images that tables name.")
+    ] = True,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="File.npy (records go to file.jsonl beside it) or file.parquet.")
     ] = Path("vectors.npy"),
@@ -98,7 +113,8 @@ def embed(
         with open_partial(list_targets(out), keep=resume) as partial:
             finished = _check_existing(out, partial, force, resume)
             columns, scratch = Columns(text_column, image_column, id_column), Path(folder)
-            reading = _read(texts or [], files or [], columns, scratch, skip_bad)
+            limits = _limits(root, local_files=local_files, remote_images=remote_images)
+            reading = _read(texts or [], files or [], columns, scratch, skip_bad, limits)
             model = open_model(model_name, device, weights, base_weights)
             if prompt_name is not None and prompt_name not in model.prompts:
                 known = ", ".join(model.prompts) or "none"
@@ -174,7 +190,20 @@ def _nothing_left(bad: Sequence[BadRecord]) -> InputError:
     return InputError(f"None of {len(bad)} records can be embedded. The first is {first.place}: {first.problem}")
 
 
-def _read(texts: Sequence[str], files: Sequence[Path], columns: Columns, scratch: Path, skip_bad: bool) -> Reading:
+def _limits(root: Path | None, *, local_files: bool, remote_images: bool) -> ImageLimits:
+    """What the images that tables name may cost, and where they may come from."""
+    from st_modules.inputs.limits import ImageLimits
+
+    if root is not None and not local_files:
+        stop("--root opens the files of a folder, and --no-local-files none: pass one of them.", 2)
+    if root is not None and not root.is_dir():
+        stop(f"--root {root}: no such folder.", 2)
+    return ImageLimits(local_files=local_files if root is None else root, remote_images=remote_images)
+
+
+def _read(
+    texts: Sequence[str], files: Sequence[Path], columns: Columns, scratch: Path, skip_bad: bool, limits: ImageLimits
+) -> Reading:
     from st_modules.files.reading import is_file_name, is_table, read_file
     from st_modules.files.records import Problems, Reading
     from st_modules.files.texts import read_arguments
@@ -190,7 +219,7 @@ def _read(texts: Sequence[str], files: Sequence[Path], columns: Columns, scratch
         readings.append(read_arguments(texts, skip_bad))
     for path in files:
         with problems.collect():
-            readings.append(read_file(path, columns, scratch, skip_bad))
+            readings.append(read_file(path, columns, scratch, skip_bad=skip_bad, limits=limits))
             for note in readings[-1].notes:
                 tell(note)
     problems.raise_all()

@@ -17,6 +17,7 @@ from st_modules.checkpoints.weights import digest_weights
 from st_modules.errors import InputError, name_inputs
 from st_modules.files.partial import Partial
 from st_modules.files.records import BadRecord, Record
+from st_modules.inputs.images import ImageSource
 from st_modules.integrations.skipping import Remaining
 
 if TYPE_CHECKING:
@@ -148,8 +149,9 @@ def _digest(records: Sequence[Record], scratch: Path) -> str:
     return digest.hexdigest()
 
 
-def _identify(source: str | Path | None, scratch: Path) -> object:
-    """What tells that an image is the same as before."""
+def _identify(image: ImageSource | str | Path | None, scratch: Path) -> object:
+    """What tells that an image is the same as before, beside what the record says of it."""
+    source = image.path if isinstance(image, ImageSource) else image
     if not isinstance(source, Path):
         return source
     if source.parent == scratch:

@@ -12,6 +12,7 @@ from st_modules._imports import import_extra
 from st_modules.errors import InputError
 from st_modules.files.records import NamedImage, Problems, Reading, Record, keep_image
 from st_modules.files.tables import Columns, read_row
+from st_modules.inputs.limits import ImageLimits
 from st_modules.inputs.images import ImageSource
 
 _ROWS_AT_ONCE = 64  # an image of a few MB in each
@@ -21,7 +22,9 @@ MOST_ROWS = 10_000_000
 """A file of a kilobyte may have any number of rows that are the same."""
 
 
-def read_parquet(path: Path, asked: Columns, scratch: Path, problems: Problems) -> Reading:
+def read_parquet(
+    path: Path, asked: Columns, scratch: Path, problems: Problems, limits: ImageLimits | None = None
+) -> Reading:
     """Read a table, a part of it in memory at a time.
 
     Empty cells, null ones and empty strings, count as left out. Metadata is what JSON has a word for: dates and the
@@ -32,6 +35,7 @@ def read_parquet(path: Path, asked: Columns, scratch: Path, problems: Problems) 
         asked: Which columns to embed.
         scratch: A folder for images that are in cells.
         problems: Takes note of rows that are wrong.
+        limits: What images that cells name may cost, and where they may come from.
 
     Raises:
         InputError: The file is damaged or has more than ``MOST_ROWS`` rows, or a column is of a wrong type.
@@ -56,7 +60,7 @@ def read_parquet(path: Path, asked: Columns, scratch: Path, problems: Problems) 
             for row in range(batch.num_rows):
                 number += 1
                 with problems.collect_record(f"{path}, row {number}"):
-                    records.append(_read_row(path, number, batch, row, columns, scratch, problems))
+                    records.append(_read_row(path, number, batch, row, columns, scratch, problems, limits))
         if number != expected:
             raise InputError(f"{number} rows were read of {expected}; write it again.", str(path))
     return Reading(
@@ -133,7 +137,14 @@ def _has_bytes(pa: Any, kind: Any) -> bool:
 
 
 def _read_row(
-    path: Path, number: int, batch: Any, row: int, columns: Columns, scratch: Path, problems: Problems
+    path: Path,
+    number: int,
+    batch: Any,
+    row: int,
+    columns: Columns,
+    scratch: Path,
+    problems: Problems,
+    limits: ImageLimits | None,
 ) -> Record:
     place = f"{path}, row {number}"
     fields: dict[str, Any] = {}
@@ -150,7 +161,7 @@ def _read_row(
                 problems.identify(value)
         else:
             fields[name] = _as_json(value)
-    return read_row(place, fields, columns, path.parent)
+    return read_row(place, fields, columns, path.parent, limits)
 
 
 def _read_image(cell: Any, place: str, name: str, scratch: Path) -> Any:

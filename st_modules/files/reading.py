@@ -15,6 +15,7 @@ from st_modules.files.parquet import read_parquet
 from st_modules.files.records import Problems, Reading, check_name
 from st_modules.files.tables import Columns, read_csv, read_jsonl
 from st_modules.files.texts import read_texts
+from st_modules.inputs.limits import ImageLimits
 
 STANDARD_INPUT = Path("-")
 
@@ -30,7 +31,9 @@ def is_table(path: Path) -> bool:
     return kind_by_name(path) in ("jsonl", "csv", "parquet")
 
 
-def read_file(path: Path, asked: Columns, scratch: Path, skip_bad: bool = False) -> Reading:
+def read_file(
+    path: Path, asked: Columns, scratch: Path, *, skip_bad: bool = False, limits: ImageLimits | None = None
+) -> Reading:
     """Read what a path holds.
 
     Args:
@@ -40,6 +43,7 @@ def read_file(path: Path, asked: Columns, scratch: Path, skip_bad: bool = False)
         scratch: A folder for images that are in no file of their own, until they are embedded.
         skip_bad: Whether records that cannot be read are left out. What keeps others from being read, such as a folder
             that cannot be listed, is an error in any case.
+        limits: What images that a table names may cost, and where they may come from.
 
     Returns:
         The records, in the file's order; a folder's are sorted by path. There is at least one, or a bad one.
@@ -54,25 +58,27 @@ def read_file(path: Path, asked: Columns, scratch: Path, skip_bad: bool = False)
         reading = Reading(read_texts(sys.stdin.buffer, "stdin", problems))
     else:
         check_name(path)
-        reading = _read_path(path, asked, scratch, problems)
+        reading = _read_path(path, asked, scratch, problems, limits)
     problems.raise_all()
     if not reading.records and not problems.bad:
         raise InputError(f"{path}: nothing to embed in it.")
     return dataclasses.replace(reading, bad=problems.bad)
 
 
-def _read_path(path: Path, asked: Columns, scratch: Path, problems: Problems) -> Reading:
+def _read_path(
+    path: Path, asked: Columns, scratch: Path, problems: Problems, limits: ImageLimits | None
+) -> Reading:
     if os.path.isdir(path):
         return read_folder(path, scratch, problems)
     head = read_head(path)
     kind = find_kind(path, head)
     check_content(path, kind, head)
     if kind == "parquet":
-        return read_parquet(path, asked, scratch, problems)
+        return read_parquet(path, asked, scratch, problems, limits)
     if kind == "jsonl":
-        return Reading(read_jsonl(path, asked, problems))
+        return Reading(read_jsonl(path, asked, problems, limits))
     if kind == "csv":
-        return Reading(read_csv(path, asked, problems))
+        return Reading(read_csv(path, asked, problems, limits))
     if kind == "text":
         with path.open("rb") as stream:
             return Reading(read_texts(stream, str(path), problems))

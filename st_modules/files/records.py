@@ -14,6 +14,7 @@ from typing import Any, cast
 from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import check_text
+from st_modules.inputs.limits import ImageLimits
 
 _MOST_PROBLEMS = 100
 _DEEPEST = 100
@@ -48,11 +49,14 @@ class NamedImage:
 
     Attributes:
         name: What the record says of it.
-        source: What ``encode`` is given.
+        source: Its path or address.
+        limits: What it may cost and where it may come from; ``None`` for what the user has named, and for what was kept
+            of a file that is read.
     """
 
     name: str
     source: str | Path
+    limits: ImageLimits | None = None
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,10 @@ def make_record(
     """
     images = [image] if isinstance(image, NamedImage) else image or []
     for each in images:
-        if not (isinstance(each.source, str) and _REMOTE.match(each.source)):
-            _ = ImageSource(each.source, place).size
+        if not _is_fetched(each):
+            _ = ImageSource(each.source, place, each.limits).size
     written = [each.name for each in images]
-    sources = [each.source for each in images]
+    sources = [each.source if each.limits is None else ImageSource(each.source, place, each.limits) for each in images]
     single = isinstance(image, NamedImage)
     item = {"text": text, "image": (sources[0] if single else sources) if images else None}
     given = {name: value for name, value in item.items() if value is not None}
@@ -116,9 +120,14 @@ def make_record(
     )
 
 
-def resolve_image(name: str, folder: Path) -> NamedImage:
+def _is_fetched(image: NamedImage) -> bool:
+    may_be = image.limits is None or image.limits.remote_images
+    return may_be and isinstance(image.source, str) and _REMOTE.match(image.source) is not None
+
+
+def resolve_image(name: str, folder: Path, limits: ImageLimits | None = None) -> NamedImage:
     """An image by the path, URL or data URI that a file has for it; paths are relative to the file's folder."""
-    return NamedImage(name, name if _ADDRESS.match(name) else folder / name)
+    return NamedImage(name, name if _ADDRESS.match(name) else folder / name, limits)
 
 
 def keep_image(content: bytes, scratch: Path) -> Path:

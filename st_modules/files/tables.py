@@ -15,6 +15,7 @@ from st_modules.errors import InputError
 from st_modules.files.kinds import DELIMITERS
 from st_modules.files.records import NamedImage, Problems, Record, check_fields, make_record, resolve_image
 from st_modules.files.texts import LONGEST_LINE, number_lines, read_lines
+from st_modules.inputs.limits import ImageLimits
 
 _MOST_NAMES = 50  # in a message
 
@@ -63,7 +64,9 @@ class Columns:
         return Columns(**chosen)
 
 
-def read_row(place: str, fields: dict[str, Any], columns: Columns, folder: Path) -> Record:
+def read_row(
+    place: str, fields: dict[str, Any], columns: Columns, folder: Path, limits: ImageLimits | None = None
+) -> Record:
     """Turn a row into a record.
 
     Args:
@@ -71,6 +74,7 @@ def read_row(place: str, fields: dict[str, Any], columns: Columns, folder: Path)
         fields: Its cells by column; ``None`` is none. Images are strings, or read already.
         columns: As ``Columns.choose`` returns them.
         folder: What image paths are relative to.
+        limits: What the images may cost and where they may come from.
 
     Raises:
         InputError: It has nothing to embed, or a cell is of a wrong type or cannot be read.
@@ -78,9 +82,9 @@ def read_row(place: str, fields: dict[str, Any], columns: Columns, folder: Path)
     text, image, id_ = (fields.get(name) if name else None for name in (columns.text, columns.image, columns.id))
     _check_row(place, text, image, id_, columns)
     if isinstance(image, list):
-        image = [_as_image(each, folder) for each in cast("list[str | NamedImage]", image)]
+        image = [_as_image(each, folder, limits) for each in cast("list[str | NamedImage]", image)]
     elif image is not None:
-        image = _as_image(image, folder)
+        image = _as_image(image, folder, limits)
     metadata = {name: value for name, value in fields.items() if name not in columns.used()}
     check_fields(fields, place)
     return make_record(place, text, image or None, id_, metadata)
@@ -100,8 +104,8 @@ def _check_row(place: str, text: Any, image: Any, id_: Any, columns: Columns) ->
         raise InputError(f"{_quote(columns.id)} must be a string or a whole number, not {_show(id_)}", place)
 
 
-def _as_image(value: str | NamedImage, folder: Path) -> NamedImage:
-    return value if isinstance(value, NamedImage) else resolve_image(value, folder)
+def _as_image(value: str | NamedImage, folder: Path, limits: ImageLimits | None) -> NamedImage:
+    return value if isinstance(value, NamedImage) else resolve_image(value, folder, limits)
 
 
 def _quote(name: str | None) -> str:
@@ -118,13 +122,14 @@ def _show(value: Any) -> str:
     return json.dumps(value, default=repr)[:40]
 
 
-def read_jsonl(path: Path, asked: Columns, problems: Problems) -> list[Record]:
+def read_jsonl(path: Path, asked: Columns, problems: Problems, limits: ImageLimits | None = None) -> list[Record]:
     """Read one JSON object a line; empty lines are left out.
 
     Args:
         path: The file.
         asked: Which fields to embed.
         problems: Takes note of lines that are wrong.
+        limits: What images that objects name may cost, and where they may come from.
 
     Raises:
         InputError: No object has a field that was asked for, or a line is too long.
@@ -141,7 +146,7 @@ def read_jsonl(path: Path, asked: Columns, problems: Problems) -> list[Record]:
                 fields = _parse_object(line, place)
                 seen |= dict.fromkeys(fields)
                 problems.identify(fields.get(columns.id or ""))
-                records.append(read_row(place, fields, columns, path.parent))
+                records.append(read_row(place, fields, columns, path.parent, limits))
     if seen and (unknown := [name for name in asked.named().values() if name not in seen]):
         raise InputError(f"no field {_quote(unknown[0])}; there are {_list_names(list(seen))}.", str(path))
     return records
@@ -164,7 +169,7 @@ def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def read_csv(path: Path, asked: Columns, problems: Problems) -> list[Record]:
+def read_csv(path: Path, asked: Columns, problems: Problems, limits: ImageLimits | None = None) -> list[Record]:
     """Read a table whose first row has the names of its columns; the suffix says what is between the cells.
 
     Empty cells count as left out. Ids are strings.
@@ -173,6 +178,7 @@ def read_csv(path: Path, asked: Columns, problems: Problems) -> list[Record]:
         path: The file.
         asked: Which columns to embed.
         problems: Takes note of rows that are wrong, and of what keeps the rest from being read.
+        limits: What images that cells name may cost, and where they may come from.
 
     Raises:
         InputError: The file is no such table.
@@ -187,7 +193,7 @@ def read_csv(path: Path, asked: Columns, problems: Problems) -> list[Record]:
                     fields = name_cells(names, cells, place)
                     given = {name: None if name in used and not cell else cell for name, cell in fields.items()}
                     problems.identify(given.get(columns.id or ""))
-                    records.append(read_row(place, given, columns, path.parent))
+                    records.append(read_row(place, given, columns, path.parent, limits))
     return records
 
 

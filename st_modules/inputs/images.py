@@ -73,6 +73,11 @@ class ImageSource:
         return f"ImageSource({_describe(self._source, self.limits)})"
 
     @property
+    def path(self) -> Path | None:
+        """Path of the file that was passed as such; ``None`` for what is no path."""
+        return self._source if isinstance(self._source, Path) else None
+
+    @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels from the header. A URL is fetched once and its bytes are kept.
 

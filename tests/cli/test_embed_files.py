@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
 import json
 import os
@@ -228,3 +229,88 @@ def test_rendered_pages_do_not_stay(
     result = embed("--file", write_pdf(tmp_path / "a.pdf", colours), "--out", out)
     assert result.exit_code == (0 if colours else 1)
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def write_table(kind: str, path: Path, image: str) -> Path:
+    """A table of two rows, of which the second names an image."""
+    if kind == "jsonl":
+        path.write_text(f'{{"text": "a"}}\n{json.dumps({"image": image})}\n', encoding="utf-8")
+    elif kind == "csv":
+        path.write_text(f"text,image\na,\n,{image}\n", encoding="utf-8")
+    elif kind == "parquet":
+        datasets.Dataset.from_dict({"text": ["a", None], "image": [None, image]}).to_parquet(path)
+    else:
+        cells = [None, {"bytes": None, "path": image}]
+        datasets.Dataset.from_dict({"text": ["a", None], "image": cells}).to_parquet(path)
+    return path
+
+
+TABLES = [("jsonl", "t.jsonl"), ("csv", "t.csv"), ("parquet", "t.parquet"), ("parquet of structs", "t.parquet")]
+
+
+@pytest.mark.parametrize(("kind", "name"), TABLES)
+def test_a_table_opens_no_files_but_those_of_the_root(
+    kind: str, name: str, out: Path, tmp_path: Path, gallery: Gallery, tiny: SentenceTransformer
+) -> None:
+    inside, outside = gallery.paths[0], tmp_path / "outside.png"
+    outside.write_bytes(inside.read_bytes())
+    (tmp_path / "link.png").symlink_to(inside)
+    folder = inside.parent
+    table = write_table(kind, tmp_path / name, str(inside))
+    result = embed("--file", table, "--root", folder, "--file", outside, "--out", out)
+    assert_vectors(result, out, tiny, [{"text": "a"}, {"image": inside}, {"image": outside}])
+    for option in (["--root", tmp_path / "root"], ["--no-local-files"]):
+        (tmp_path / "root").mkdir(exist_ok=True)
+        result = embed("--file", table, *option, "--out", out, "--force")
+        assert result.exit_code == 1
+        assert f"Error: {table}" in result.stderr
+        assert "local_files" in result.stderr
+
+
+@pytest.mark.parametrize("image", ["../outside.png", "file://{}/outside.png", "link.png", "gone.png", "{}/gone.png"])
+def test_what_a_table_names_outside_of_the_root_is_refused_whether_it_is_there_or_not(
+    image: str, out: Path, tmp_path: Path, gallery: Gallery
+) -> None:
+    (tmp_path / "outside.png").write_bytes(gallery.paths[0].read_bytes())
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "link.png").symlink_to(tmp_path / "outside.png")
+    table = write_table("jsonl", tmp_path / "rows" / "t.jsonl", image.format(tmp_path))
+    (tmp_path / "root").mkdir()
+    result = embed("--file", table, "--root", tmp_path / "root", "--out", out)
+    assert result.exit_code == 1
+    assert "not within the folder" in result.stderr
+
+
+def test_what_a_table_names_is_checked_again_when_it_is_embedded(
+    out: Path, tmp_path: Path, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("st_modules.cli.embed")
+    open_model = module.open_model
+    (tmp_path / "root").mkdir()
+    picture = tmp_path / "root" / "a.png"
+    picture.write_bytes(gallery.paths[0].read_bytes())
+
+    def swap(*args: Any) -> SentenceTransformer:
+        picture.unlink()
+        picture.symlink_to(gallery.paths[0])
+        return open_model(*args)
+
+    monkeypatch.setattr(module, "open_model", swap)
+    table = write_table("jsonl", tmp_path / "root" / "t.jsonl", "a.png")
+    result = embed("--file", table, "--root", tmp_path / "root", "--out", out)
+    assert result.exit_code == 1
+    assert f"Error: {table}:2: {picture}: not within the folder" in result.stderr
+
+
+def test_a_table_fetches_nothing_where_that_is_turned_off(out: Path, tmp_path: Path) -> None:
+    table = write_table("jsonl", tmp_path / "t.jsonl", "https://a.example/a.png")
+    result = embed("--file", table, "--no-remote-images", "--out", out)
+    assert result.exit_code == 1
+    assert f"Error: {table}:2: https://a.example/a.png: fetching is turned off" in result.stderr
+
+
+@pytest.mark.parametrize("options", [["--root", "none"], ["--root", ".", "--no-local-files"]])
+def test_a_root_that_says_nothing_is_a_wrong_call(options: list[str], out: Path) -> None:
+    result = embed("a text", *options, "--out", out)
+    assert result.exit_code == 2
+    assert "--root" in result.stderr
