@@ -12,8 +12,8 @@ from st_modules._imports import import_extra
 from st_modules.errors import InputError
 from st_modules.files.records import NamedImage, Problems, Reading, Record, keep_image
 from st_modules.files.tables import Columns, read_row
-from st_modules.inputs.limits import ImageLimits
 from st_modules.inputs.images import ImageSource
+from st_modules.inputs.limits import ImageLimits
 
 _ROWS_AT_ONCE = 64  # an image of a few MB in each
 _STREAM_BUFFER = 1024 * 1024

@@ -65,9 +65,7 @@ def read_file(
     return dataclasses.replace(reading, bad=problems.bad)
 
 
-def _read_path(
-    path: Path, asked: Columns, scratch: Path, problems: Problems, limits: ImageLimits | None
-) -> Reading:
+def _read_path(path: Path, asked: Columns, scratch: Path, problems: Problems, limits: ImageLimits | None) -> Reading:
     if os.path.isdir(path):
         return read_folder(path, scratch, problems)
     head = read_head(path)
