@@ -1,5 +1,6 @@
 PYTHON ?= python3
 VENV ?= .venv
+MINUTES ?= 0.5
 BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 TOOLS := $(VENV)/.tools
@@ -7,7 +8,7 @@ TOOLS := $(VENV)/.tools
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format fuzz bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -41,10 +42,14 @@ format: $(TOOLS)  ## Put the format right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+fuzz: $(TOOLS)  ## Throw hostile inputs at the package: known ones, and for MINUTES each those of two fuzzers
+	$(BIN)/python -m fuzz.run --minutes $(MINUTES)
+	$(BIN)/python -m fuzz.kills --minutes $(MINUTES)
+
 bench: $(TOOLS)  ## Time our encode beside the authors' code and sentence-transformers' own loop, on equal vectors
 	$(BIN)/python benchmarks/run.py --out bench-out
 	$(BIN)/python benchmarks/sweep.py --out bench-out
 	$(BIN)/python benchmarks/concurrent_queries.py
 
 clean:  ## Remove the environment and what the other commands wrote
-	rm -rf $(VENV) bench-out demo-out dist .pytest_cache .ruff_cache .import_linter_cache .coverage
+	rm -rf $(VENV) bench-out demo-out dist .hypothesis .pytest_cache .ruff_cache .import_linter_cache .coverage

@@ -1,0 +1,183 @@
+"""Kill ``st-modules embed`` and ``megapairs`` at random moments: what is left is whole, and the next run goes on.
+
+Run ``python -m fuzz.kills --minutes 5``; ``make fuzz`` runs it too. Every run is a process that is forked from this
+one, so that the moments fall into the command itself and not into its imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Processes are forked, which the threads of OpenMP do not survive.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import torch
+
+from fuzz.outcomes import tiny
+from st_modules import cli
+from st_modules.demo.drawings import draw
+from st_modules.demo.scenes import random_scenes
+from st_modules.demo.wording import caption
+
+_PICTURES = 30
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=0.0, help="go on for so long")
+    parser.add_argument("--rounds", type=int, default=1, help="or for so many kills of each command")
+    parser.add_argument("--seed", type=int, default=None)
+    arguments = parser.parse_args()
+    seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
+    print(f"--seed {seed}", flush=True)
+    moments = random.Random(seed)
+    torch.set_num_threads(1)
+    tiny().encode(["a"])
+    end, rounds = time.monotonic() + 60 * arguments.minutes, 0
+    with TemporaryDirectory(prefix="st-modules-kills-") as name:
+        folder = Path(name)
+        pictures = draw_pictures(folder / "pictures")
+        tests = [KilledEmbed(folder / "embed", pictures, moments), KilledMegapairs(folder, pictures, moments)]
+        while rounds < arguments.rounds or time.monotonic() < end:
+            for test in tests:
+                test.run()
+            rounds += 1
+    print(f"{sum(test.kills for test in tests)} kills: what was left was whole, and the next run ended the same.")
+    return 0
+
+
+def draw_pictures(folder: Path) -> Path:
+    """Draw pictures with captions into a folder, which is returned."""
+    folder.mkdir()
+    rows: list[dict[str, str]] = []
+    for number, scene in enumerate(random_scenes(7, _PICTURES)):
+        draw(scene, seed=5).save(folder / f"{number:02}.png")
+        rows.append({"file_name": f"{number:02}.png", "caption": caption(scene)})
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def run_command(arguments: Sequence[str], kill_after: float | None = None) -> bool:
+    """Run a command in a process of its own.
+
+    Args:
+        arguments: What stands after ``st-modules``.
+        kill_after: Seconds after which it is killed, if it has not ended by then.
+
+    Returns:
+        Whether it was killed.
+
+    Raises:
+        AssertionError: It ended with an error.
+    """
+    child = os.fork()
+    if not child:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        try:
+            cli.app(list(arguments), standalone_mode=False)
+        except BaseException as error:
+            print(f"{arguments}: {error!r}", file=sys.stderr)
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return True
+    assert status == 0, f"status {status} of {arguments}"
+    return False
+
+
+class _Killed:
+    """A command that is killed at moments all over the time that it takes."""
+
+    def __init__(self, moments: random.Random) -> None:
+        self.moments = moments
+        self.kills = 0
+        self.seconds = 1.0
+
+    def time_it(self, call: Callable[[], object]) -> None:
+        start = time.monotonic()
+        call()
+        self.seconds = time.monotonic() - start
+
+    def kill(self, arguments: Sequence[str]) -> bool:
+        """Run a command that is killed, or that ends before; whether it was killed is returned."""
+        killed = run_command(arguments, self.moments.uniform(0, self.seconds))
+        self.kills += killed
+        return killed
+
+
+class KilledEmbed(_Killed):
+    """``embed`` over the files of a run before."""
+
+    def __init__(self, folder: Path, pictures: Path, moments: random.Random) -> None:
+        super().__init__(moments)
+        folder.mkdir()
+        self.out = folder / "vectors.npy"
+        self.calls = {
+            "few": ["embed", "-q", *(["a red circle"] * 3), "--out", str(self.out), "--force"],
+            "many": ["embed", "-q", "--file", str(pictures), "--out", str(self.out), "--force", "--batch-size", "4"],
+        }
+        self.whole: dict[str, dict[str, bytes]] = {}
+        for name, call in self.calls.items():
+            self.time_it(lambda call=call: run_command(call))
+            self.whole[name] = self._read()
+        assert self.whole["few"] != self.whole["many"]
+
+    def _read(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.out.parent.iterdir() if path.is_file()}
+
+    def run(self) -> None:
+        """Kill a run over another's files; then kill one that goes on, until one ends."""
+        run_command(self.calls["few"])
+        self.kill(self.calls["many"])
+        found = [path for path in (self.out, self.out.with_suffix(".jsonl")) if path.exists()]
+        contents = {path.name: path.read_bytes() for path in found}
+        assert len(found) < 2 or contents in self.whole.values(), f"{sorted(contents)} do not belong together"
+        resuming = [*self.calls["many"], "--resume"]
+        while self.kill(resuming):
+            pass
+        assert self._read() == self.whole["many"], "another result, or something was left behind"
+
+
+class KilledMegapairs(_Killed):
+    """``megapairs`` that goes on after every kill."""
+
+    def __init__(self, folder: Path, pictures: Path, moments: random.Random) -> None:
+        super().__init__(moments)
+        self.folder, self.pictures = folder, pictures
+        self.time_it(lambda: run_command(self._call("whole")))
+        self.whole = (folder / "whole" / "triplets.jsonl").read_bytes()
+
+    def _call(self, name: str) -> list[str]:
+        (self.folder / name).mkdir(exist_ok=True)
+        encoders = ["-e", "tiny:visual:0.5:0.97", "-e", "tiny:caption:0.5:0.97"]
+        out = self.folder / name / "triplets.jsonl"
+        return ["megapairs", str(self.pictures), *encoders, "-q", "--device", "cpu", "--out", str(out)]
+
+    def run(self) -> None:
+        """Kill a run, and those that go on, until one ends."""
+        call = self._call("killed")
+        while self.kill(call):
+            pass
+        assert (self.folder / "killed" / "triplets.jsonl").read_bytes() == self.whole
+        shutil.rmtree(self.folder / "killed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
