@@ -19,8 +19,8 @@ from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
 from st_modules.prompts.long_texts import TextCutter
 from st_modules.prompts.templates import End, Image, Render, Segment, Side, Special, Start, Text
+from st_modules.prompts.tokenizer_files import TOKENIZER_FILE, check_tokenizer_files
 
-_TOKENIZER_FILE = "tokenizer.json"
 _CHANGED = (
     "The tokenizer was changed by more than add_tokens, which is all that texts are read by. Special tokens are none "
     "of a text's: add them as plain ones. For another tokenizer change the files of a saved model, and load it again."
@@ -64,6 +64,7 @@ class SegmentTokenizer:
 
     def __init__(self, folder: Path, fallback: type[PreTrainedTokenizerBase], render: Render) -> None:
         tokenizer_class = _tokenizer_class(folder, fallback)
+        check_tokenizer_files(folder)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder)
             self._plain = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
@@ -73,11 +74,11 @@ class SegmentTokenizer:
                 self._inner.backend_tokenizer.pre_tokenizer.prepend_scheme = "never"
         except Exception as error:
             raise CheckpointError(
-                f"{folder}: the tokenizer's files cannot be read ({error}). Where {_TOKENIZER_FILE} is there, no other "
+                f"{folder}: the tokenizer's files cannot be read ({error}). Where {TOKENIZER_FILE} is there, no other "
                 "vocabulary is read."
             ) from error
         self.pad_id: int = self.tokenizer.pad_token_id or 0
-        self.start_ids, self.end_ids = _edges(self.tokenizer)
+        self.start_ids, self.end_ids = _edges(folder, self.tokenizer)
         samples = _render_samples(render)
         vocabulary = self.tokenizer.get_vocab()
         tokens = list(dict.fromkeys(token for row in samples for token in map(_control_token, row) if token))
@@ -272,13 +273,13 @@ class SegmentTokenizer:
 
 
 def _tokenizer_class(folder: Path, fallback: type[PreTrainedTokenizerBase]) -> Any:
-    if (folder / _TOKENIZER_FILE).is_file():
+    if (folder / TOKENIZER_FILE).is_file():
         return PreTrainedTokenizerFast
     # Without its files a tokenizer class builds an empty vocabulary.
-    needed = sorted(set(fallback.vocab_files_names.values()) - {_TOKENIZER_FILE})
+    needed = sorted(set(fallback.vocab_files_names.values()) - {TOKENIZER_FILE})
     if not needed or not all((folder / name).is_file() for name in needed):
         others = f" (or {' and '.join(needed)})" if needed else ""
-        raise CheckpointError(f"{folder}: no {_TOKENIZER_FILE}{others} in it, which the tokenizer is made of.")
+        raise CheckpointError(f"{folder}: no {TOKENIZER_FILE}{others} in it, which the tokenizer is made of.")
     return fallback
 
 
@@ -289,11 +290,13 @@ def _render_samples(render: Render) -> list[list[Segment]]:
     return [render(item, None, side) for item in items for side in get_args(Side)]
 
 
-def _edges(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def _edges(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """What a tokenizer puts before and after a text by itself."""
     (text,) = _ids(tokenizer, ["a"])
-    whole: Any = tokenizer("a")["input_ids"]
-    start = next(number for number in range(len(whole)) if whole[number : number + len(text)] == text)
+    whole: Any = tokenizer("a", verbose=False)["input_ids"]
+    start = next((number for number in range(len(whole)) if whole[number : number + len(text)] == text), None)
+    if start is None or not text:
+        raise CheckpointError(f"{folder}: the tokenizer reads no text; the text 'a' is {whole} and {text}.")
     return whole[:start], whole[start + len(text) :]
 
 
