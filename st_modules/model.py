@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import inspect
 import os
-import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -41,7 +40,7 @@ from st_modules.encode.options import EncodeOptions
 from st_modules.errors import ArgumentError, CheckpointError, UnknownModelError
 from st_modules.inputs.batches import is_batch, list_inputs
 from st_modules.inputs.items import parse_items
-from st_modules.inputs.limits import ImageLimits
+from st_modules.inputs.limits import ImageLimits, check_image_limits
 
 _Encode = TypeVar("_Encode", bound=Callable[..., Any])
 
@@ -261,13 +260,20 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             _check_identity(saved, self._spec)
             return super()._load_modules(model_name_or_path, *args, **kwargs)
         _check_options(backbone_class, self._options)
-        backbone = backbone_class.from_checkpoint(
-            self._checkpoint,
-            model_kwargs=kwargs["model_kwargs"],
-            config_kwargs=kwargs["config_kwargs"],
-            device=self._requested_device,
-            **{**self._spec.options, **self._options},
-        )
+        try:
+            backbone = backbone_class.from_checkpoint(
+                self._checkpoint,
+                model_kwargs=kwargs["model_kwargs"],
+                config_kwargs=kwargs["config_kwargs"],
+                device=self._requested_device,
+                **{**self._spec.options, **self._options},
+            )
+        except ArgumentError as error:
+            if self._options.keys() & backbone_class.config_keys:
+                raise
+            # The options are the catalog's, so it is the files that are others than the model's.
+            folder = self._checkpoint.base or self._checkpoint.folder
+            raise CheckpointError(f"{folder}: config.json or preprocessor_config.json does not fit: {error}") from error
         return [backbone, Normalize()], {}
 
     def _get_module_init_defaults(self, class_ref: str) -> dict[str, Any]:
@@ -576,9 +582,7 @@ def _given(**options: Any) -> dict[str, Any]:
 def _limits(
     image_limits: ImageLimits | None, remote_images: bool | None, allow_private_hosts: bool | None
 ) -> ImageLimits | None:
-    if not isinstance(image_limits, ImageLimits | None):
-        raise ArgumentError(
-            f"image_limits={reprlib.repr(image_limits)}: pass an ImageLimits, as ImageLimits(max_pixels=10**7)."
-        )
+    if image_limits is not None:
+        check_image_limits(image_limits)
     changes = _given(remote_images=remote_images, allow_private_hosts=allow_private_hosts)
     return dataclasses.replace(image_limits or ImageLimits(), **changes) if changes else image_limits

@@ -38,7 +38,7 @@ from st_modules.checkpoints.weights import (
 from st_modules.errors import ArgumentError, CheckpointError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item, parse_items
-from st_modules.inputs.limits import ImageLimits
+from st_modules.inputs.limits import ImageLimits, check_image_limits
 from st_modules.prompts.long_texts import most_characters
 from st_modules.prompts.templates import TEMPLATES, Image, Side
 from st_modules.prompts.tokenizer import SegmentTokenizer
@@ -144,7 +144,7 @@ class Backbone(InputModule):
         self.segment_tokenizer = segment_tokenizer
         self.template = template
         self.positions = positions
-        self.image_limits = image_limits or ImageLimits()
+        self.image_limits = ImageLimits() if image_limits is None else image_limits
         self.max_length = max_length
 
     @property
@@ -208,6 +208,27 @@ class Backbone(InputModule):
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
         self.max_length = value
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What an image may cost.
+
+        Raises:
+            ArgumentError: It is set to something else than an ``ImageLimits``.
+        """
+        return self._image_limits
+
+    @image_limits.setter
+    def image_limits(self, value: ImageLimits) -> None:
+        check_image_limits(value)
+        self._image_limits = value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Options are checked whenever they are set, by the rules for those that were saved.
+        if name in self.config_keys:
+            known = {key: getattr(self, key) for key in self.config_keys if hasattr(self, key)}
+            self.check_options({**known, name: value})
+        super().__setattr__(name, value)
 
     @abstractmethod
     def get_embedding_dimension(self) -> int:

@@ -29,10 +29,12 @@ from st_modules.checkpoints.configuration import CONFIG
 from st_modules.checkpoints.fields import Kind, each, either, exactly, whole
 from st_modules.checkpoints.image_processors import square_settings
 from st_modules.checkpoints.weights import load_pretrained
+from st_modules.errors import ArgumentError
 from st_modules.inputs.images import ImageSource, to_rgb
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
+_LONGEST_SIDE = 10_000
 _MOST_GRIDS = 1000
 _MOST_TILES = 64
 """Along a side. The published models have at most three."""
@@ -91,7 +93,9 @@ class LlavaNext(DecoderBackbone):
     def check_options(cls, options: Mapping[str, Any]) -> None:
         """Check options that were saved with a model; see :meth:`Backbone.check_options`."""
         super().check_options(options)
-        check_optional_integer("first_resize", options.get("first_resize"))
+        side = check_optional_integer("first_resize", options.get("first_resize"))
+        if side and side > _LONGEST_SIDE:
+            raise ArgumentError(f"first_resize={side}: pass at most {_LONGEST_SIDE} pixels.")
 
     @classmethod
     def config_fields(cls, config: LlavaNextConfig) -> tuple[dict[str, Any], dict[str, Kind]]:

@@ -7,7 +7,7 @@ positions, which gives other embeddings without an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,14 +24,16 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from st_modules.arguments import check_choice, check_flag, check_optional_integer
-from st_modules.backbones.base import Architecture, Towers
+from st_modules.backbones.base import Architecture, Row, Towers
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.qwen2_vl_vision import computes_the_same, cut_patches, embed_images
 from st_modules.checkpoints.configuration import CONFIG
 from st_modules.checkpoints.fields import Kind, each, exactly, whole
 from st_modules.errors import ArgumentError, ImageError
 from st_modules.inputs.images import ImageSource, to_rgb
+from st_modules.inputs.items import Item
 from st_modules.inputs.limits import ImageLimits
+from st_modules.prompts.templates import Side
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
 MAX_ASPECT_RATIO = 200
@@ -104,12 +106,7 @@ class Qwen2VL(DecoderBackbone):
         self.multimodal_positions = multimodal_positions
         self.min_image_tokens = min_image_tokens
         self.max_image_tokens = max_image_tokens
-        fewest, most = (bound // self._token_side**2 for bound in self._pixel_bounds)
-        if not 0 < fewest <= most:
-            raise ArgumentError(
-                f"min_image_tokens={fewest} and max_image_tokens={most}: the first must be at least 1 and at most the "
-                "second."
-            )
+        self._check_bounds()
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
@@ -224,6 +221,22 @@ class Qwen2VL(DecoderBackbone):
             attention_mask=features["attention_mask"],
         )
         return positions
+
+    def _check_bounds(self) -> None:
+        fewest, most = (bound // self._token_side**2 for bound in self._pixel_bounds)
+        if not 0 < fewest <= most:
+            raise ArgumentError(
+                f"min_image_tokens={fewest} and max_image_tokens={most}: the first must be at least 1 and at most the "
+                "second."
+            )
+
+    def plan(
+        self, items: Sequence[Item], prompt: str | None = None, side: Side | None = None, max_length: int | None = None
+    ) -> list[Row]:
+        """Render and tokenise items; see :meth:`Backbone.plan`."""
+        # Each bound can be set by itself, before the other.
+        self._check_bounds()
+        return super().plan(items, prompt, side, max_length)
 
     @property
     def _token_side(self) -> int:

@@ -51,6 +51,7 @@ _LORA_FIELDS: dict[str, Kind] = {
     # It names a module of Python, which would be imported.
     "megatron_config": exactly(None),
     "r": whole(1, 1_000_000),
+    "trainable_token_indices": optional(either(OBJECT, each(_COUNT))),
     "target_parameters": optional(each(NAME)),
 }
 

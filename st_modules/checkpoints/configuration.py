@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
-from st_modules.checkpoints.fields import NAME, OBJECT, Kind, check_fields, number, one_of, optional, whole
+from st_modules.checkpoints.fields import NAME, OBJECT, Kind, check_fields, is_number, number, one_of, optional, whole
 from st_modules.checkpoints.json_files import read_json
 from st_modules.errors import CheckpointError, in_one_line
 
@@ -21,6 +21,7 @@ Config = TypeVar("Config", bound=PreTrainedConfig)
 _LAYERS = whole(1, 1000)
 _SIZE = whole(1, 10_000_000)
 _EPSILON = number(0, 1)
+_PART = Kind("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1)
 _ACTIVATION = one_of(ACT2FN.keys())
 _DTYPE = Kind("the name of a precision of torch", lambda value: value is None or _is_dtype(value))
 _FIELDS: dict[str, Kind] = {
@@ -48,6 +49,8 @@ _FIELDS: dict[str, Kind] = {
     ),
     **dict.fromkeys(("head_dim", "num_key_value_heads"), optional(_SIZE)),
     **dict.fromkeys(("layer_norm_eps", "rms_norm_eps"), _EPSILON),
+    **dict.fromkeys(("attention_dropout", "attention_probs_dropout_prob", "hidden_dropout_prob"), _PART),
+    "logit_scale_init_value": Kind("a number with a point", lambda value: isinstance(value, float)),
     **dict.fromkeys(("hidden_act", "projector_hidden_act"), _ACTIVATION),
     **dict.fromkeys(("model_type", "rope_type"), optional(NAME)),
     **dict.fromkeys(("dtype", "torch_dtype"), _DTYPE),

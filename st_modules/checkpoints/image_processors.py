@@ -35,6 +35,8 @@ _SIZES = {"size": ("shortest_edge", "longest_edge"), "crop_size": ("height", "wi
 
 Processor = TypeVar("Processor", bound=BaseImageProcessor)
 
+_SIDE = whole(1, 10**12)
+_SIZE = either(OBJECT, _SIDE, each(_SIDE, 1, 2))
 _MEAN, _DEVIATION = number(-1e6, 1e6), number(0, 1e6)
 _FIELDS: dict[str, Kind] = {
     **dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), FLAG),
@@ -66,6 +68,7 @@ def load_image_processor(
     # A setting that has the name of a method would take its place.
     if methods := sorted(name for name in content if callable(getattr(processor_class, name, None))):
         raise CheckpointError(f"{path}: {methods[0]} is no setting of an image processor.")
+    check_fields(path, content, dict.fromkeys(_SIZES, optional(_SIZE)))
     try:
         processor = processor_class.from_pretrained(folder, local_files_only=True)
     except Exception as error:

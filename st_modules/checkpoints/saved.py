@@ -29,6 +29,7 @@ from st_modules.errors import CheckpointError
 
 MODULES = "modules.json"
 
+_CLASS = Kind("the path of a class", lambda value: NAME.fits(value) and "." in value.strip("."))
 _RELEASE = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9.]*[a-z0-9])?")
 _VERSION = Kind("a version", lambda value: TEXT.fits(value) and _RELEASE.fullmatch(value) is not None)
 _EMBEDDING = exactly("sentence_embedding")
@@ -92,7 +93,7 @@ def _check_modules(path: Path, modules: Any, backbones: Collection[str]) -> list
     classes: list[Any] = []
     for number, module in enumerate(modules):
         kinds = {
-            "type": one_of(backbones) if number == 0 else NAME,
+            "type": one_of(backbones) if number == 0 else _CLASS,
             "name": Kind("a name that neither a method nor another module has", _is_free(names)),
             "path": Kind("a folder within the model's", _is_within),
             "kwargs": each(NAME),

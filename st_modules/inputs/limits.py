@@ -83,3 +83,11 @@ def _check_folder(value: object) -> Path:
         shown = repr(folder)[:200] if isinstance(folder, str) else reprlib.repr(cast(object, value))
         raise ArgumentError(f"local_files={shown}: pass True, False or the path of a folder that exists.")
     return Path(os.path.abspath(folder))
+
+
+def check_image_limits(limits: object) -> None:
+    """Raise ``ArgumentError`` where something is no ``ImageLimits``."""
+    if not isinstance(limits, ImageLimits):
+        raise ArgumentError(
+            f"image_limits={reprlib.repr(limits)}: pass an ImageLimits, as ImageLimits(max_pixels=10**7)."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from st_modules import CheckpointError, SentenceTransformer
 from st_modules.backbones import BACKBONES
 from st_modules.errors import ArgumentError
+from tests.helpers.paths import GOLDEN
 
 OPTIONS, CONFIG = "st_modules_config.json", "config_sentence_transformers.json"
 SAVED: dict[str, dict[str, Any]] = {
@@ -136,3 +138,48 @@ def test_no_length_is_as_long_as_the_positions_allow(model: SentenceTransformer)
     backbone.max_length = 64
     backbone.max_length = None
     assert len(model.preprocess(["word " * 5000])["input_ids"][0]) == model.max_seq_length == 4096
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("min_image_tokens", value) for value in NO_LENGTHS),
+        *(("max_image_tokens", value) for value in NO_LENGTHS),
+        *(("first_resize", value) for value in ("foo", 5, [])),
+        *(("template", value) for value in ("foo", None, 5)),
+        *(("multimodal_positions", value) for value in (None, 1, "yes")),
+        *(("image_limits", value) for value in ({}, None, 5, "x")),
+    ],
+    ids=str,
+)
+def test_an_option_that_cannot_be_is_refused_when_it_is_set_and_changes_nothing(
+    model: SentenceTransformer, name: str, value: Any
+) -> None:
+    before = getattr(model[0], name)
+    with pytest.raises(ArgumentError, match=f"^{name}="):
+        setattr(model[0], name, value)
+    assert getattr(model[0], name) == before
+
+
+def test_bounds_that_exclude_each_other_are_refused_by_the_next_call(model: SentenceTransformer) -> None:
+    model[0].min_image_tokens = 99
+    with pytest.raises(ArgumentError, match="^min_image_tokens=99 and max_image_tokens=16"):
+        model.encode("a red circle")
+    model[0].max_image_tokens = 99
+    assert model.encode("a red circle").shape == (128,)
+
+
+def test_a_side_that_no_picture_should_be_scaled_to_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="^first_resize=1000000000: pass at most 10000 pixels"):
+        BACKBONES["llava_next"].check_options({**SAVED["llava_next"], "first_resize": 10**9})
+
+
+def test_files_that_do_not_fit_the_catalogs_options_are_to_blame(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(GOLDEN / "gme" / "checkpoint", tmp_path / "checkpoint"))
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_position_embeddings": 99}))
+    with pytest.raises(CheckpointError, match=f"^{folder}: config.json .*max_length=1800: .* 99 positions"):
+        SentenceTransformer("gme-2b", weights=folder, device="cpu")
+    assert SentenceTransformer("gme-2b", weights=folder, device="cpu", max_length=99).max_seq_length == 99
+    with pytest.raises(ArgumentError, match="^max_length=100: "):
+        SentenceTransformer("gme-2b", weights=folder, device="cpu", max_length=100)

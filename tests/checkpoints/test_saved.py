@@ -60,7 +60,7 @@ def test_a_list_of_modules_that_is_none_is_refused(folder: Path, content: Any) -
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("type", value) for value in (None, True, 5, "", [], {})),
+        *(("type", value) for value in (None, True, 5, "", "x", [], {})),
         *(("name", value) for value in (None, True, 5, "", [], {}, "a.b", "encode", "forward")),
         *(("path", value) for value in (None, 5, [], "../x", "/tmp", "a/../../x", "C:/x", "..\\x", "a\0b")),
         *(("kwargs", value) for value in (5, "x", {}, [1])),
