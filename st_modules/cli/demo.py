@@ -14,10 +14,12 @@ from st_modules.cli.shared import (
     Device,
     ModelName,
     Weights,
+    as_cells,
     make_console,
     make_table,
     one_line_errors,
     open_model,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -43,13 +45,13 @@ def demo(
 
         out.mkdir(parents=True, exist_ok=True)
         model = open_model(model_name, device, weights, base_weights)
-        typer.echo(f"Drawing {pictures} pictures and embedding them with {model_name} …")
+        say(f"Drawing {pictures} pictures and embedding them with {model_name} …")
         gallery = make_gallery(pictures, seed)
         answers = answer(model, gallery)
         make_console().print(_answer_table(gallery, answers))
         page = out / "index.html"
         page.write_text(render(model_name, gallery, answers), encoding="utf-8")
-        typer.echo(f"Wrote {page}: open it in a browser.")
+        say(f"Wrote {page}: open it in a browser.")
 
 
 def _answer_table(gallery: Gallery, answers: list[Answer]) -> Table:
@@ -64,5 +66,5 @@ def _answer_table(gallery: Gallery, answers: list[Answer]) -> Table:
             rank = "[green]✓ first[/]" if found.rank == 1 else f"[red]rank {found.rank}[/]"
             asked = [f"({caption(found.question.scene)})"] if found.question.scene else []
             asked += [f"“{found.question.text}”"] if found.question.text else []
-            table.add_row(" + ".join(asked), gallery.captions[first], f"{found.scores[first]:.3f}", rank)
+            table.add_row(*as_cells([" + ".join(asked), gallery.captions[first]]), f"{found.scores[first]:.3f}", rank)
     return table

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from st_modules.cli.shared import BaseWeights, Device, ModelName, Weights, one_line_errors, open_model, stop, tell
+from st_modules.cli.shared import BaseWeights, Device, ModelName, Weights, one_line_errors, open_model, say, stop, tell
 from st_modules.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,9 +106,11 @@ def embed(
         from st_modules.files.partial import open_partial
         from st_modules.files.tables import Columns
         from st_modules.files.vectors import check_target, list_targets
+        from st_modules.inputs.items import check_text
 
         if prompt is not None and prompt_name is not None:
             stop("--prompt and --prompt-name are two ways to say the same: pass one of them.", 2)
+        check_text(prompt or "", "--prompt")
         check_target(out, inputs=files or [])
         with open_partial(list_targets(out), keep=resume) as partial:
             finished = _check_existing(out, partial, force, resume)
@@ -164,7 +166,7 @@ def _check_finished(out: Path, records: Sequence[Record], encode: Callable[[list
     rows = find_rows(out, records)
     if not rows or not is_of_model(read_first(out), rows[0], encode):
         raise InputError(f"{out}: already there, with other records or vectors; pass --force to overwrite.")
-    typer.echo(f"{out} is finished already: {len(rows)} vectors.")
+    say(f"{out} is finished already: {len(rows)} vectors.")
 
 
 def _finish(out: Path, partial: Partial, reading: Reading) -> None:
@@ -180,7 +182,7 @@ def _finish(out: Path, partial: Partial, reading: Reading) -> None:
     vectors = partial.read_vectors()
     with partial.finish() as folder:
         write_output(folder, out, vectors, records, bad)
-    typer.echo(f"Wrote {len(records)} vectors of {vectors.shape[1]} to {' and '.join(map(str, targets))}.")
+    say(f"Wrote {len(records)} vectors of {vectors.shape[1]} to {' and '.join(map(str, targets))}.")
     if bad:
         tell(f"Skipped {len(bad)} of {len(bad) + len(records)} records; see {skipped}.")
 

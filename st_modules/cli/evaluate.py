@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from st_modules.cli.shared import (
     BaseWeights,
     Device,
     Weights,
+    as_cells,
     make_console,
     make_table,
     one_line_errors,
     open_model,
+    say,
     stop,
 )
 
@@ -63,7 +64,7 @@ def evaluate(
         if list_tasks:
             table = make_table("Task", "Group", "Scores")
             for row in task_rows(entries if tasks else suite.entries):
-                table.add_row(*row)
+                table.add_row(*as_cells(row))
             make_console().print(table)
             return
         if name is None:
@@ -86,10 +87,10 @@ def evaluate(
         for header, rows in ((report.groups_header, report.groups()), (report.tasks_header, report.tasks())):
             table = make_table(*header)
             for row in rows:
-                table.add_row(*map(escape, row))
+                table.add_row(*as_cells(row))
             make_console().print(table)
-        typer.echo(f"Wrote {' and '.join(map(str, report.write(out)))}.")
+        say(f"Wrote {' and '.join(map(str, report.write(out)))}.")
         for task, path in report.submissions.items():
-            typer.echo(f"{task}, for its server: {path}")
+            say(f"{task}, for its server: {path}")
         if report.errors:
             stop(f"{len(report.errors)} of {len(entries)} tasks failed.", 1)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from st_modules.cli.shared import Device, check_device, one_line_errors, only_download_bars
+from st_modules.cli.shared import Device, check_device, one_line_errors, only_download_bars, say
 
 app = typer.Typer()
 
@@ -72,8 +72,8 @@ def megapairs(
         made = make_triplets(
             source, out, recipe, writer, work=work, device=device, overwrite=force, show_progress_bar=not quiet
         )
-        typer.echo(f"Wrote {made.triplets} triplets of {made.pictures} pictures to {made.files[0]}.")
+        say(f"Wrote {made.triplets} triplets of {made.pictures} pictures to {made.files[0]}.")
         if made.short:
-            typer.echo(f"{made.short} of them have fewer than {negatives} hard negatives.")
+            say(f"{made.short} of them have fewer than {negatives} hard negatives.")
         for reason, count in made.skipped.items():
-            typer.echo(f"Left out: {count} ({reason}); see {made.files[-1]}.")
+            say(f"Left out: {count} ({reason}); see {made.files[-1]}.")

@@ -16,6 +16,7 @@ from st_modules.cli.shared import (
     make_table,
     one_line_errors,
     open_model,
+    say,
     stop,
 )
 from st_modules.errors import ImageError
@@ -26,12 +27,13 @@ app = typer.Typer()
 @app.command("list")
 def list_() -> None:
     """Show every model that this package knows."""
-    table = make_table("Model", "Status", "Backbone", "Dim", "Licence", "Repository")
-    for spec in list_models():
-        status = f"[green]available[/], {'equals ' if spec.repo_id else ''}{spec.parity}"
-        repository = spec.repo_id or "ships with st-modules"
-        table.add_row(spec.name, status, spec.backbone, str(spec.dimension), spec.licence, repository)
-    make_console().print(table)
+    with one_line_errors():
+        table = make_table("Model", "Status", "Backbone", "Dim", "Licence", "Repository")
+        for spec in list_models():
+            status = f"[green]available[/], {'equals ' if spec.repo_id else ''}{spec.parity}"
+            repository = spec.repo_id or "ships with st-modules"
+            table.add_row(spec.name, status, spec.backbone, str(spec.dimension), spec.licence, repository)
+        make_console().print(table)
 
 
 @app.command()
@@ -62,6 +64,6 @@ def verify(
             verdict = "[green]✓[/]" if is_close else "[red]no[/]"
             table.add_row(score.label, f"{score.published:.4f}", f"{value:.4f}", verdict)
         console.print(table)
-        typer.echo(f"Published in {published.source}.")
+        say(f"Published in {published.source}.")
         if not all(close):
             stop(f"{close.count(False)} of {len(close)} scores of {spec.name} differ from the published ones.", 1)

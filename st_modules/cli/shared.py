@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -10,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from st_modules.catalog import get_model
 from st_modules.errors import STModulesError, UnknownNameError
+from st_modules.files.atomic import name_file
 
 if TYPE_CHECKING:
     from st_modules.model import SentenceTransformer
@@ -28,20 +35,93 @@ BaseWeights = Annotated[
 Device = Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, mps … The best one there is by default.")]
 
 
+class _Stopped(BaseException):
+    """The process was asked to end."""
+
+
 @contextmanager
 def one_line_errors() -> Generator[None, None, None]:
-    """Say what the user can do about an error on stderr, without a traceback; 2 for a wrong call, 1 for the rest."""
+    """Say what the user can do about an error on stderr, without a traceback; 2 for a wrong call, 1 for the rest.
+
+    What is under way is cleaned up also where the process is asked to end: the exit code is that of the signal then.
+    """
     try:
-        yield
+        with _raise_signals(), _printable_logs():
+            yield
     except STModulesError as error:
         stop(str(error), 2 if isinstance(error, UnknownNameError) else 1)
     except OSError as error:
-        stop(first_line(error), 1)
+        _give_up_stdout()
+        parts = [str(part) for part in (error.strerror, error.filename) if part is not None]
+        stop(": ".join(parts) or first_line(error), 1)
+    except UnicodeError as error:
+        stop(f"A text that cannot be written or read: {first_line(error)}", 1)
+    except RecursionError:
+        stop("Something is nested too deeply.", 1)
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not _lacks_memory(error):
+            raise
+        stop(f"Not enough memory: {first_line(error) or 'none is left'}", 1)
+    except KeyboardInterrupt:
+        stop("Stopped by Ctrl-C.", 128 + signal.SIGINT)
+    except _Stopped as error:
+        (number,) = error.args
+        stop(f"Stopped by {signal.Signals(number).name}.", 128 + number)
+
+
+@contextmanager
+def _raise_signals() -> Generator[None, None, None]:
+    """Have signals that end the process raise, so that what is temporary is deleted."""
+
+    def end(number: int, _: object) -> NoReturn:
+        raise _Stopped(number)
+
+    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    main = threading.current_thread() is threading.main_thread()
+    # One that is ignored, as under nohup, stays so.
+    taken = [each for each in known if main and signal.getsignal(each) == signal.SIG_DFL]
+    for each in taken:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in taken:
+            signal.signal(each, signal.SIG_DFL)
+
+
+@contextmanager
+def _printable_logs() -> Generator[None, None, None]:
+    """Have what libraries log say names as ``tell`` does."""
+
+    class PrintableRecord(logging.LogRecord):
+        def getMessage(self) -> str:
+            return "\n".join(map(printable, super().getMessage().splitlines()))
+
+    usual = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(PrintableRecord)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(usual)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether an error is that of memory, which torch and the system's loader have no exception for."""
+    told = ("allocate memory", "out of memory", "failed to map segment", "can't start new thread", "std::bad_alloc")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
+
+
+def _give_up_stdout() -> None:
+    """Where nobody reads standard output, or its file is full, have Python not try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def first_line(error: Exception) -> str:
     """What an error says, without the details that others put below."""
-    return str(error).partition("\n")[0]
+    return str(error).strip().partition("\n")[0]
 
 
 def stop(message: str, code: int) -> NoReturn:
@@ -52,8 +132,20 @@ def stop(message: str, code: int) -> NoReturn:
 
 
 def tell(line: str) -> None:
-    """Print a line on stderr; control characters, which names from files may have, do not reach the terminal."""
-    typer.echo("".join(char if char.isprintable() else ascii(char)[1:-1] for char in line), err=True)
+    """Print a line on stderr, printable."""
+    typer.echo(printable(line), err=True)
+
+
+def say(line: str) -> None:
+    """Print a line on stdout, printable."""
+    encoding = sys.stdout.encoding or "utf-8"
+    with name_file(Path("standard output")):
+        typer.echo(printable(line).encode(encoding, "backslashreplace").decode(encoding))
+
+
+def printable(line: str) -> str:
+    """Write out control characters, which names may have and which would reach the terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 def open_model(name: str, device: str | None, weights: Path | None, base_weights: Path | None) -> SentenceTransformer:
@@ -102,6 +194,11 @@ def make_table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def as_cells(texts: Iterable[str]) -> list[str]:
+    """Write texts out for a table, without markup and control characters."""
+    return [escape(printable(text)) for text in texts]
 
 
 def make_console() -> Console:

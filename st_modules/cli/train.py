@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from st_modules.cli.shared import one_line_errors, only_download_bars
+from st_modules.cli.shared import one_line_errors, only_download_bars, say
 
 app = typer.Typer()
 
@@ -30,10 +30,10 @@ def train(
         result = run(read_config(config), resume=resume, quiet=quiet)
         if not PartialState().is_main_process:
             return
-        typer.echo(
+        say(
             f"Trained {result.trained:,} of {result.parameters:,} parameters for {result.steps} steps; the loss ended "
             f"at {result.loss:.4f}."
         )
         for what, folder in (("adapter", result.adapter), ("model", result.model), ("logs", result.logs)):
             if folder:
-                typer.echo(f"Wrote the {what} to {folder}.")
+                say(f"Wrote the {what} to {folder}.")

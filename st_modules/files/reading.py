@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from st_modules.errors import InputError
+from st_modules.files.atomic import name_file
 from st_modules.files.folders import read_folder, read_image
 from st_modules.files.kinds import check_content, find_kind, kind_by_name, read_head
 from st_modules.files.pages import read_pdf
@@ -55,10 +56,14 @@ def read_file(
     """
     problems = Problems(skip_bad)
     if path == STANDARD_INPUT:
-        reading = Reading(read_texts(sys.stdin.buffer, "stdin", problems))
+        if sys.stdin is None:
+            raise InputError("stdin: it is closed; pass a file.")
+        with name_file(Path("stdin")):
+            reading = Reading(read_texts(sys.stdin.buffer, "stdin", problems))
     else:
         check_name(path)
-        reading = _read_path(path, asked, scratch, problems, limits)
+        with name_file(path):
+            reading = _read_path(path, asked, scratch, problems, limits)
     problems.raise_all()
     if not reading.records and not problems.bad:
         raise InputError(f"{path}: nothing to embed in it.")

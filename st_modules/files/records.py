@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from st_modules.errors import InputError
+from st_modules.files.atomic import name_file
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import check_text
 from st_modules.inputs.limits import ImageLimits
@@ -139,7 +140,8 @@ def keep_image(content: bytes, scratch: Path) -> Path:
     """
     path = scratch / hashlib.blake2b(content, digest_size=16).hexdigest()
     if not path.exists():
-        path.write_bytes(content)
+        with name_file(path):
+            path.write_bytes(content)
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -199,3 +200,16 @@ def test_a_damaged_folder_is_told_or_started_anew(out: Path) -> None:
     with open_partial(list_targets(out), keep=True) as partial:
         partial.begin(KEY, resume=True)
         assert partial.done == 0
+
+
+@pytest.mark.parametrize("limit", [0, 400, 700])
+def test_a_full_disk_is_told_by_the_file(out: Path, limit: int) -> None:
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, usual[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write(out, 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert str(out) in str(caught.value.filename)
+    assert list(out.parent.iterdir()) == []
