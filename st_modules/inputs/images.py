@@ -30,6 +30,8 @@ from st_modules.inputs.download import download
 from st_modules.inputs.formats import FORMATS, is_base64_of_image, looks_like_base64
 from st_modules.inputs.limits import ImageLimits
 from st_modules.inputs.local_files import LONGEST_PATH
+from st_modules.inputs.structure.check import estimate_cost
+from st_modules.inputs.structure.cost import check_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -314,25 +316,40 @@ def _file_url_path(url: str) -> Path:
 
 
 def _decode(stream: BinaryIO, limits: ImageLimits) -> Image.Image:
-    image = _open_raster(stream, limits)
+    image = _open_raster(stream, limits, whole=True)
     if image.format == "PNG":
         image.verify()  # every checksum; decoding skips those of the pixels and shows damaged ones
-        image = _open_raster(stream, limits)
+        image = _open_as("PNG", stream, limits)
     return image.copy()  # decodes, and lets go of the stream
 
 
-def _open_raster(stream: BinaryIO, limits: ImageLimits) -> ImageFile.ImageFile:
-    """Read a header as Image.open does, but without Pillow's own limit, which warns where ours decides."""
+def _open_raster(stream: BinaryIO, limits: ImageLimits, *, whole: bool = False) -> ImageFile.ImageFile:
+    """Read a header as Image.open does, but without Pillow's own limit, which warns where ours decides.
+
+    What the file's structure says that it costs is within the limits; ``whole`` is whether it is going to be decoded.
+    """
+    name = _find_format(stream)
+    estimate_cost(stream, name, limits, whole=whole)
+    return _open_as(name, stream, limits)
+
+
+def _open_as(name: str, stream: BinaryIO, limits: ImageLimits) -> ImageFile.ImageFile:
+    factory, _ = Image.OPEN[name]
+    stream.seek(0)
+    image = factory(stream, "")
+    _check_pixels(image, limits)
+    return image
+
+
+def _find_format(stream: BinaryIO) -> str:
+    """Pillow's name of a file's format."""
     Image.init()
     stream.seek(0)
     prefix = stream.read(64)
     for name in FORMATS:
-        factory, accept = Image.OPEN.get(name, (None, None))
-        if factory and accept and accept(prefix.ljust(4, b"\0")) is True:  # DIB's reads four bytes that must be there
-            stream.seek(0)
-            image = factory(stream, "")
-            _check_pixels(image, limits)
-            return image
+        _, accept = Image.OPEN.get(name, (None, None))
+        if accept and accept(prefix.ljust(4, b"\0")) is True:  # DIB's reads four bytes that must be there
+            return name
     if is_base64_of_image(prefix.decode("latin-1")):
         raise ImageError("base64 text, and not the image itself; decode it, or write it as data:image/png;base64,...")
     if prefix.lstrip().startswith(b"<"):
@@ -359,10 +376,7 @@ def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
     width, height = image.size
     if not width or not height:
         raise ImageError(f"{width}x{height} pixels; leave the image out")
-    if width * height > limits.max_pixels:
-        raise ImageError(
-            f"{width}x{height} pixels are over the limit of {limits.max_pixels}; shrink the image or raise max_pixels"
-        )
+    check_pixels(width, height, limits)
     if image.mode not in _MODES_TO_RGB | _MODES_CUT_AT_255:
         raise ImageError(
             f"mode {image.mode!r} does not convert to RGB faithfully; scale its values to 0..255 as 8-bit RGB first"

@@ -21,6 +21,10 @@ class ImageLimits:
     Args:
         max_bytes: Largest file, response or encoded image, in bytes. 64 MiB.
         max_pixels: Most pixels (width x height), read from the header before anything is decoded. 100 million.
+        max_decode_seconds: Longest time that decoding may take, in seconds, as the file's structure (pixels, bits,
+            scans, chunks, tags) foretells it for one core of a small server. 3 s.
+        max_decode_bytes: Most memory that decoding may take beside the decoded pixels, in bytes, foretold likewise.
+            512 MiB.
         connect_timeout: Seconds to connect to a server (each address tried, and the TLS handshake). 10 s.
         read_timeout: Seconds to wait for the next bytes of a response. 10 s.
         total_timeout: Seconds for a whole fetch, all redirects together. The look-up of a host's name keeps the
@@ -40,6 +44,8 @@ class ImageLimits:
 
     max_bytes: int = 64 * 1024 * 1024
     max_pixels: int = 100_000_000
+    max_decode_seconds: float = 3.0
+    max_decode_bytes: int = 512 * 1024 * 1024
     connect_timeout: float = 10.0
     read_timeout: float = 10.0
     total_timeout: float = 60.0
@@ -51,8 +57,9 @@ class ImageLimits:
     def __post_init__(self) -> None:
         check_integer("max_bytes", self.max_bytes)
         check_integer("max_pixels", self.max_pixels)
+        check_integer("max_decode_bytes", self.max_decode_bytes)
         check_integer("max_redirects", self.max_redirects, least=0)
-        for name in ("connect_timeout", "read_timeout", "total_timeout"):
+        for name in ("max_decode_seconds", "connect_timeout", "read_timeout", "total_timeout"):
             check_seconds(name, getattr(self, name))
         for name in ("remote_images", "allow_private_hosts"):
             check_flag(name, getattr(self, name))
