@@ -6,6 +6,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -36,7 +37,7 @@ from st_modules.checkpoints.weights import (
     load_pretrained,
 )
 from st_modules.errors import ArgumentError, CheckpointError
-from st_modules.inputs.images import ImageSource
+from st_modules.inputs.images import ImageSource, read_within_budget
 from st_modules.inputs.items import Item, parse_items
 from st_modules.inputs.limits import ImageLimits, check_image_limits
 from st_modules.prompts.long_texts import most_characters
@@ -416,7 +417,7 @@ class Backbone(InputModule):
             CPU.
         """
         if pixels is None:
-            pixels = map(self.pixel_features, images_of(rows))
+            pixels = map(partial(read_within_budget, self.pixel_features), images_of(rows))
         ids = [torch.tensor(row.ids, dtype=torch.long) for row in rows]
         features: dict[str, Any] = {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.segment_tokenizer.pad_id),

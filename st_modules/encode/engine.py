@@ -20,6 +20,7 @@ from st_modules.backbones.prefixes import PrefixStates
 from st_modules.encode.batching import find_unique, plan_batches, share_prefix
 from st_modules.encode.options import EncodeOptions
 from st_modules.errors import InputError
+from st_modules.inputs.images import read_within_budget
 from st_modules.inputs.items import Item
 from st_modules.prompts.templates import Side
 
@@ -168,7 +169,7 @@ class Engine:
         """Read the pixels of a batch's rows, and say how the backbone is to run them."""
         backbone = self._backbone
         reader = backbone.fast_pixel_features if self._options.fast_vision else backbone.pixel_features
-        features = backbone.collate(rows, read(reader, images_of(rows)))
+        features = backbone.collate(rows, read(partial(read_within_budget, reader), images_of(rows)))
         features["pruned"] = self._options.pruning
         if self._packs:
             features["packing"] = Packing([len(row.ids) for row in rows], rows[0].prefix, states)

@@ -15,10 +15,10 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -30,8 +30,9 @@ from st_modules.inputs.download import download
 from st_modules.inputs.formats import FORMATS, is_base64_of_image, looks_like_base64
 from st_modules.inputs.limits import ImageLimits
 from st_modules.inputs.local_files import LONGEST_PATH
+from st_modules.inputs.pixel_budget import PIXELS
 from st_modules.inputs.structure.check import estimate_cost
-from st_modules.inputs.structure.cost import check_pixels
+from st_modules.inputs.structure.cost import Cost, check_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ _ENCODED = (bytes, str, Path)
 _COMMON = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
 _MODES_OF_PNG = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"})
 _LONGEST_NAME = 255
+# How much of an image in memory is hashed at once.
+_HASHED_BYTES = 2**24
+_Read = TypeVar("_Read")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|file:/", re.IGNORECASE)
 
 
@@ -68,6 +72,7 @@ class ImageSource:
         self._source: Any = source._source if isinstance(source, ImageSource) else source
         self._fetched: bytes | None = None
         self._size: tuple[int, int] | None = None
+        self._memory = 0
         with self._name_errors():
             self._source = _normalise(self._source, self.limits)
 
@@ -90,10 +95,23 @@ class ImageSource:
             with self._name_errors():
                 if isinstance(self._source, _ENCODED):
                     with self._stream() as stream:
-                        self._size = _open_raster(stream, self.limits).size
+                        name, cost = _examine(stream, self.limits)
+                        self._size = _open_as(name, stream, self.limits).size
                 else:
-                    self._size = _from_memory(self._source, self.limits).size
+                    image, cost = _from_memory(self._source, self.limits)
+                    self._size = image.size
+                self._memory = cost.pixel_bytes + cost.memory
         return self._size
+
+    @property
+    def memory(self) -> int:
+        """How many bytes reading it takes at a time, the decoded pixels included, as its header says.
+
+        Raises:
+            ImageError: As ``size``.
+        """
+        _ = self.size
+        return self._memory
 
     def load(self) -> Image.Image:
         """Return the decoded image in its own mode, one that ``to_rgb`` is able to convert, as a new object.
@@ -106,7 +124,7 @@ class ImageSource:
                 with self._stream() as stream:
                     image = _decode(stream, self.limits)
             else:
-                image = _from_memory(self._source, self.limits).copy()
+                image = _copy(*_from_memory(self._source, self.limits, whole=True))
             if self._size not in (None, image.size):
                 raise ImageError(
                     f"its size changed from {self._size} to {image.size}; do not change it while it is used"
@@ -145,9 +163,9 @@ class ImageSource:
             if isinstance(self._source, _ENCODED):
                 with self._stream() as stream:
                     return hashlib.new(algorithm, stream.read()).digest()
-            image = _from_memory(self._source, self.limits)
-            head = repr((image.mode, image.size, image.getpalette())).encode()
-            return hashlib.new(algorithm, head + image.tobytes()).digest()
+            image, cost = _from_memory(self._source, self.limits, whole=True)
+            with PIXELS.hold(cost.pixel_bytes + cost.memory):
+                return _hash_pixels(image, algorithm)
 
     def identify(self, algorithm: str = "blake2b") -> bytes:
         """Return what tells this image from others: its ``digest``, or a hash of the address of one on the web.
@@ -175,11 +193,11 @@ class ImageSource:
         """
         with self._name_errors():
             if not isinstance(self._source, _ENCODED):
-                return _to_png(_from_memory(self._source, self.limits).copy()), _COMMON["PNG"]
+                return _to_png(_copy(*_from_memory(self._source, self.limits, whole=True))), _COMMON["PNG"]
             with self._stream() as stream:
                 data = stream.read()
             image = _decode(io.BytesIO(data), self.limits)
-            kind = _COMMON.get(_open_raster(io.BytesIO(data), self.limits).format or "")
+            kind = _COMMON.get(_open_as(_find_format(io.BytesIO(data)), io.BytesIO(data), self.limits).format or "")
             return (data, kind) if kind else (_to_png(image), _COMMON["PNG"])
 
     def _stream(self) -> BinaryIO:
@@ -315,25 +333,53 @@ def _file_url_path(url: str) -> Path:
     return Path(url2pathname(parts.path))
 
 
-def _decode(stream: BinaryIO, limits: ImageLimits) -> Image.Image:
-    image = _open_raster(stream, limits, whole=True)
-    if image.format == "PNG":
-        image.verify()  # every checksum; decoding skips those of the pixels and shows damaged ones
-        image = _open_as("PNG", stream, limits)
-    return image.copy()  # decodes, and lets go of the stream
+def read_within_budget(read: Callable[[ImageSource], _Read], image: ImageSource) -> _Read:
+    """Run what reads an image and makes something smaller of it, once the process's budget has room for the pixels.
 
+    Args:
+        read: Reads it.
+        image: The image.
 
-def _open_raster(stream: BinaryIO, limits: ImageLimits, *, whole: bool = False) -> ImageFile.ImageFile:
-    """Read a header as Image.open does, but without Pillow's own limit, which warns where ours decides.
+    Returns:
+        What ``read`` returned.
 
-    What the file's structure says that it costs is within the limits; ``whole`` is whether it is going to be decoded.
+    Raises:
+        ImageError: The image cannot be read.
     """
+    with PIXELS.hold(image.memory):
+        return read(image)
+
+
+def _decode(stream: BinaryIO, limits: ImageLimits) -> Image.Image:
+    name, cost = _examine(stream, limits, whole=True)
+    if name == "PNG":
+        _open_as(name, stream, limits).verify()  # every checksum; decoding skips the pixels' and shows damaged ones
+    return _copy(_open_as(name, stream, limits), cost)  # decodes, and lets go of the stream
+
+
+def _copy(image: Image.Image, cost: Cost) -> Image.Image:
+    with PIXELS.hold(cost.pixel_bytes + cost.memory):
+        return image.copy()
+
+
+def _hash_pixels(image: Image.Image, algorithm: str) -> bytes:
+    """A hash of mode, size, palette and pixels, of which no second copy is made."""
+    found = hashlib.new(algorithm, repr((image.mode, image.size, image.getpalette())).encode())
+    width, height = image.size
+    rows = max(_HASHED_BYTES // (4 * width), 1)
+    for top in range(0, height, rows):
+        found.update(image.crop((0, top, width, min(top + rows, height))).tobytes())
+    return found.digest()
+
+
+def _examine(stream: BinaryIO, limits: ImageLimits, *, whole: bool = False) -> tuple[str, Cost]:
+    """Find a file's format, and what decoding it costs; ``whole`` is whether it is going to be decoded."""
     name = _find_format(stream)
-    estimate_cost(stream, name, limits, whole=whole)
-    return _open_as(name, stream, limits)
+    return name, estimate_cost(stream, name, limits, whole=whole)
 
 
 def _open_as(name: str, stream: BinaryIO, limits: ImageLimits) -> ImageFile.ImageFile:
+    """Read a header as Image.open does, but without Pillow's own limit, which warns where ours decides."""
     factory, _ = Image.OPEN[name]
     stream.seek(0)
     image = factory(stream, "")
@@ -366,10 +412,19 @@ def _is_text(beginning: bytes) -> bool:
     return "\ufffd" not in text and all(character.isprintable() or character.isspace() for character in text)
 
 
-def _from_memory(source: Any, limits: ImageLimits) -> Image.Image:
+def _from_memory(source: Any, limits: ImageLimits, *, whole: bool = False) -> tuple[Image.Image, Cost]:
     image = source if isinstance(source, Image.Image) else _from_array(source)
     _check_pixels(image, limits)
-    return image
+    stream = getattr(image, "fp", None)
+    if image.format and stream and not stream.closed:  # it may not have been decoded yet
+        place = stream.tell()
+        try:
+            return image, estimate_cost(stream, image.format, limits, whole=whole)
+        finally:
+            stream.seek(place)
+    cost = Cost(limits)
+    cost.add_pixels(*image.size)
+    return image, cost
 
 
 def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:

@@ -60,9 +60,9 @@ def jpeg(*segments: bytes, **options: Any) -> bytes:
     return data[:2] + b"".join(segments) + data[2:]
 
 
-def scans(count: int, size: tuple[int, int]) -> bytes:
+def scans(count: int, size: tuple[int, int], **options: Any) -> bytes:
     """A progressive JPEG whose last scan is there ``count`` times more; its header says another size than the scans."""
-    data = enlarged(save("JPEG", progressive=True), size)
+    data = enlarged(save("JPEG", progressive=True, **options), size)
     end, last = data.rindex(b"\xff\xd9"), data.rindex(b"\xff\xda")
     return data[:end] + data[last:end] * count + data[end:]
 
@@ -168,13 +168,13 @@ BIG: dict[str, tuple[Callable[[], bytes], str]] = {
     "PNG": (lambda: png(size=(20_000, 20_000)), "20000x20000 pixels"),
     "PNG: texts that inflate": (lambda: png(*[chunk(b"iTXt", b"a" * 600)] * 5), "compressed texts"),
     "JPEG: EXIF": (lambda: jpeg(segment(0xE1, b"Exif\0\0" + b"a" * 60_000)), "bytes of EXIF"),
-    "JPEG: coefficients of scans": (lambda: scans(0, (640, 400)), "scans"),
-    "GIF": (lambda: gif(b"", (640, 400)), "pixels"),
-    "TIFF: a strip": (lambda: tiff((256, 4, 1, 640), (257, 4, 1, 400), (278, 4, 1, 400), (259, 4, 1, 8)), "strips"),
+    "JPEG: coefficients of scans": (lambda: scans(0, (500, 400), subsampling=0), "scans"),
+    "GIF": (lambda: gif(b"", (640, 480)), "640x480 pixels"),
+    "TIFF: a tile": (lambda: tiff((259, 4, 1, 8), (322, 4, 1, 2000), (323, 4, 1, 2000)), "tiles of 2000x2000"),
     "TIFF: numbers": (lambda: tiff((50000, 3, 10_000, b"\1\0" * 10_000)), "values of TIFF tags"),
     "WEBP": (lambda: webp(300, 300), "300x300 pixels of WebP"),
     "AVIF": (lambda: save("AVIF", size=(320, 256), speed=10), "320x256 pixels of AVIF"),
-    "PPM: values as text": (lambda: b"P3 300 300 255\n" + b"1 " * 270_000, "values"),
+    "PPM: values as text": (lambda: b"P3 400 400 255\n" + b"1 " * 9, "values"),
 }  # fmt: skip
 
 

@@ -39,6 +39,6 @@ def add_bmp(stream: BinaryIO, cost: Cost, *, header: int) -> None:
     cost.add_pixels(width, height)
     if compression in _RUN_LENGTHS:
         length = stream.seek(0, os.SEEK_END)
-        cost.add_memory(width * height * _MEMORY_PER_PIXEL_OF_RUNS, "runs of pixels")
+        cost.add_decoder_memory(width * height * _MEMORY_PER_PIXEL_OF_RUNS, "runs of pixels")
         seconds = width * height * _SECONDS_PER_PIXEL_OF_RUNS + length * _SECONDS_PER_BYTE_OF_RUNS
         cost.add_seconds(seconds, "runs of pixels")

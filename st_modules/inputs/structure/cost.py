@@ -24,8 +24,18 @@ class Cost:
     def __init__(self, limits: ImageLimits) -> None:
         self._limits = limits
         self.seconds = 0.0
-        self.memory = 0
-        """Bytes beyond those of the decoded pixels."""
+        self.pixel_bytes = 0
+        """Bytes of the decoded pixels."""
+        self._kept = 0
+        self._decoder = 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes beyond those of the decoded pixels.
+
+        The pixels are copied once, so that the image lets go of its file; by then the decoder has gone.
+        """
+        return self._kept + max(self._decoder, self.pixel_bytes)
 
     def add_pixels(self, width: int, height: int) -> None:
         """Add what every image of a size takes.
@@ -34,8 +44,8 @@ class Cost:
             ImageError: The image is over a limit.
         """
         check_pixels(width, height, self._limits)
-        # The pixels are copied once, so that the image lets go of its file.
-        self.add_memory(width * height * BYTES_PER_PIXEL, f"{width}x{height} pixels")
+        self.pixel_bytes += width * height * BYTES_PER_PIXEL
+        self._check_memory(f"{width}x{height} pixels")
         self.add_seconds(width * height * _SECONDS_PER_PIXEL, f"{width}x{height} pixels")
 
     def add_seconds(self, seconds: float, what: str) -> None:
@@ -57,7 +67,7 @@ class Cost:
             )
 
     def add_memory(self, size: int, what: str) -> None:
-        """Add memory, in bytes, that something takes beside the decoded pixels.
+        """Add memory, in bytes, that something takes as long as the image has its file.
 
         Args:
             size: How many bytes.
@@ -66,7 +76,15 @@ class Cost:
         Raises:
             ImageError: All together is over ``max_decode_bytes``.
         """
-        self.memory += size
+        self._kept += size
+        self._check_memory(what)
+
+    def add_decoder_memory(self, size: int, what: str) -> None:
+        """Add memory that something takes until the pixels are decoded; see :meth:`add_memory`."""
+        self._decoder += size
+        self._check_memory(what)
+
+    def _check_memory(self, what: str) -> None:
         limit = self._limits.max_decode_bytes
         if self.memory > limit:
             raise ImageError(

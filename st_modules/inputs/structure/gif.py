@@ -6,7 +6,7 @@ import os
 import struct
 from typing import BinaryIO
 
-from st_modules.inputs.structure.cost import BYTES_PER_PIXEL, Cost
+from st_modules.inputs.structure.cost import Cost
 
 _SECONDS_PER_BLOCK = 1e-6
 _SECONDS_PER_BYTE, _SECONDS_PER_PIXEL = 5e-9, 6e-9
@@ -36,8 +36,6 @@ def add_gif(stream: BinaryIO, cost: Cost) -> None:
             break
     cost.add_pixels(width, height)
     cost.add_seconds(width * height * _SECONDS_PER_PIXEL, f"{width}x{height} pixels")
-    # What a frame leaves behind for the next one.
-    cost.add_memory(width * height * (BYTES_PER_PIXEL - 1), f"{width}x{height} pixels")
     start = stream.tell()
     cost.add_seconds((stream.seek(0, os.SEEK_END) - start) * _SECONDS_PER_BYTE, "bytes")
 

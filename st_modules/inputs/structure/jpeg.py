@@ -115,7 +115,7 @@ def _add_scans(stream: BinaryIO, frame: _Frame, cost: Cost, *, whole: bool) -> N
     arithmetic = frame.kind >= _FIRST_ARITHMETIC
     several = frame.kind in _PROGRESSIVE or components != bytes([frame.components])
     if several:
-        cost.add_memory(2 * frame.coefficients, "scans")
+        cost.add_decoder_memory(2 * frame.coefficients, "scans")
         cost.add_seconds(frame.coefficients * _SECONDS_PER_COEFFICIENT, "scans")
     per_scan = frame.pixels * (_SECONDS_PER_DECIDED_PIXEL if arithmetic else _SECONDS_PER_SCANNED_PIXEL)
     cost.add_seconds(per_scan, "scans")

@@ -13,7 +13,7 @@ _SECONDS_PER_CHUNK = 20e-6
 _SECONDS_PER_BYTE_OF_ROWS = 6e-9
 # What Pillow inflates a chunk of text to at most, how much deflate can, and how long a byte of it takes.
 _MOST_TEXT, _MOST_DEFLATED = 2**20, 1032
-_SECONDS_PER_BYTE_OF_TEXT = 5e-9
+_SECONDS_PER_BYTE_OF_TEXT = 8e-9
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 

@@ -44,11 +44,11 @@ def add_ppm(stream: BinaryIO, cost: Cost) -> None:
     channels = {b"P3": 3, b"P6": 3}.get(kind, 1 if len(kind) == 2 else 4)
     count = width * height * channels
     if kind in _PLAIN:
-        cost.add_memory(count * _MEMORY_PER_VALUE, "values")
+        cost.add_decoder_memory(count * _MEMORY_PER_VALUE, "values")
         cost.add_seconds((stream.seek(0, os.SEEK_END) - end) * _SECONDS_PER_PLAIN_BYTE, "values written as text")
         stream.seek(end)
         # Each comment makes Pillow copy the block that it is in.
         cost.add_seconds(stream.read().count(b"#") * _SECONDS_PER_COMMENT, "comments")
     elif rest and rest[0] != 255:
-        cost.add_memory(count * _MEMORY_PER_VALUE, "values")
+        cost.add_decoder_memory(count * _MEMORY_PER_VALUE, "values")
         cost.add_seconds(count * _SECONDS_PER_SCALED_VALUE, f"values of 0 to {rest[0]}, and not 255,")

@@ -75,7 +75,7 @@ def add_tiff(stream: BinaryIO, cost: Cost) -> None:
     pixel = max(value(_SAMPLES, 1), 1) * max(values(_BITS), default=1) / 8
     compression = value(_COMPRESSION, _RAW)
     if compression != _RAW:  # one that is whole in memory, as Pillow and libtiff read them
-        cost.add_memory(int(across * down * pixel), f"strips or tiles of {across}x{down} pixels")
+        cost.add_decoder_memory(int(across * down * pixel), f"strips or tiles of {across}x{down} pixels")
     padded = -(-width // across) * across * -(-height // down) * down
     _add_pixels(compression, padded, padded * pixel, cost)
     strips = sum(tags[tag][1] for tag in _OFFSETS if tag in tags)
