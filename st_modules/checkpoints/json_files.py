@@ -29,8 +29,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_json_value(path: Path) -> Any:
-    """Read a JSON file of a checkpoint, whatever value it holds; see :func:`read_json`."""
+def read_json_value(path: Path, *, finite: bool = True) -> Any:
+    """Read a JSON file of a checkpoint, whatever value it holds; see :func:`read_json`.
+
+    Args:
+        path: The file.
+        finite: Whether numbers must be finite, as JSON has them.
+    """
     check_file(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_fields)
@@ -38,7 +43,7 @@ def read_json_value(path: Path) -> Any:
         raise _too_deep(path) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}).") from error
-    _check_values(path, content)
+    _check_values(path, content, finite)
     return content
 
 
@@ -48,15 +53,23 @@ def check_file(path: Path) -> None:
     Raises:
         CheckpointError: It is no file, or is larger than such files are.
     """
+    if check_regular(path) > _MOST_BYTES:
+        raise CheckpointError(f"{path}: over {_MOST_BYTES} bytes, which no such file has. Download or save it again.")
+
+
+def check_regular(path: Path) -> int:
+    """Return how many bytes a file has.
+
+    Raises:
+        CheckpointError: It is no file: opening a pipe waits for its other end, and reading a device may never end.
+    """
     try:
         found = path.stat()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error}).") from error
-    # Opening a pipe waits for its other end, and reading a device may never end.
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{path}: not a regular file. Download or save it again.")
-    if found.st_size > _MOST_BYTES:
-        raise CheckpointError(f"{path}: over {_MOST_BYTES} bytes, which no such file has. Download or save it again.")
+    return found.st_size
 
 
 def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -69,7 +82,7 @@ def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _check_values(path: Path, content: Any) -> None:
+def _check_values(path: Path, content: Any, finite: bool) -> None:
     """Refuse numbers that are not finite, which JSON does not have, and nesting that libraries cannot follow."""
     waiting: list[tuple[str, Any, int]] = [("", content, 0)]
     while waiting:
@@ -79,7 +92,7 @@ def _check_values(path: Path, content: Any) -> None:
         for key, each in _entries(value):
             if isinstance(each, dict | list):
                 waiting.append((_join(place, key), each, level + 1))
-            elif isinstance(each, float) and not math.isfinite(each):
+            elif finite and isinstance(each, float) and not math.isfinite(each):
                 raise CheckpointError(f"{path}: {_join(place, key)} is {each}, and a finite number is needed.")
 
 

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformerTrainer
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import get_last_checkpoint
 
 from st_modules.checkpoints.adapter_files import write_adapters
 from st_modules.checkpoints.adapters import Adapters, collect_adapters
 from st_modules.model import SentenceTransformer
 from st_modules.train.collator import DataCollator
 from st_modules.train.lora import backbone_of, has_adapter, restore_adapters
+from st_modules.train.resuming import OPTIMIZER, SCHEDULER, check_checkpoint, check_optimizer, restoring
 
 
 class Trainer(SentenceTransformerTrainer):
@@ -29,6 +31,27 @@ class Trainer(SentenceTransformerTrainer):
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Say in the model card that the model was trained, and collect nothing about the data."""
         self.model.model_card_data.add_tags("generated_from_trainer")
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train; see ``transformers.Trainer.train``.
+
+        Raises:
+            CheckpointError: A file of the checkpoint is damaged, or is of another training.
+        """
+        folder = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+        if folder:
+            check_checkpoint(Path(folder))
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with restoring(checkpoint, f"{OPTIMIZER} or {SCHEDULER}"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint:
+            check_optimizer(self.optimizer, checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with restoring(checkpoint, "rng_state.pth"):
+            super()._load_rng_state(checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         adapters = collect_adapters(backbone_of(self.model).model) if has_adapter(self.model) else None
@@ -52,4 +75,5 @@ class Trainer(SentenceTransformerTrainer):
         # round the weights of a float32 model to bfloat16.
         precision = {"dtype": next(self.model.parameters()).dtype}
         saved = SentenceTransformer(checkpoint_path, device="cpu", model_kwargs=precision)
-        self.model.load_state_dict(saved.state_dict())
+        with restoring(checkpoint_path, "its model"):
+            self.model.load_state_dict(saved.state_dict())

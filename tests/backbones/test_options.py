@@ -162,10 +162,11 @@ def test_an_option_that_cannot_be_is_refused_when_it_is_set_and_changes_nothing(
 
 
 def test_bounds_that_exclude_each_other_are_refused_by_the_next_call(model: SentenceTransformer) -> None:
-    model[0].min_image_tokens = 99
+    backbone: Any = model[0]
+    backbone.min_image_tokens = 99
     with pytest.raises(ArgumentError, match="^min_image_tokens=99 and max_image_tokens=16"):
         model.encode("a red circle")
-    model[0].max_image_tokens = 99
+    backbone.max_image_tokens = 99
     assert model.encode("a red circle").shape == (128,)
 
 
