@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,3 +66,13 @@ def test_every_folder_and_module_of_the_package_is_on_the_plan_of_the_house() ->
     parts = [path for path in (ROOT / "st_modules").iterdir() if path.is_dir() or path.suffix == ".py"]
     names = {f"{path.name}/" if path.is_dir() else path.name for path in parts} - {"__pycache__/", "__init__.py"}
     assert {name for name in names if f"`{name}`" not in page and f"`st_modules/{name}`" not in page} == set()
+
+
+def test_the_page_on_inputs_from_strangers_runs_as_written(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "inputs.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/inputs.md", "exec"), names)
+    refused = [line for line in capsys.readouterr().out.splitlines() if "is turned off" in line]
+    assert len(refused) == 6

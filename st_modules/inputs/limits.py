@@ -34,7 +34,7 @@ class ImageLimits:
         allow_private_hosts: Whether they may come from addresses that are not public (localhost, an intranet). By
             default every address is checked, on every redirect. False.
         local_files: Which files may be opened, by paths and ``file:`` URLs, however they are written: ``True`` for
-            any, ``False`` for none, or a folder (a path, kept as an absolute one) for those in it. A path that leads
+            any, ``False`` for none, or a folder (kept as an absolute path) for those in it. A path that leads
             out of the folder, by ``..`` or by a link, is refused like one of nothing. The folder says what may be
             opened, not where a path begins: a relative one counts from the current folder. True.
 
@@ -84,12 +84,12 @@ class ImageLimits:
         return open_file(path, self.local_files, check)
 
 
-def _check_folder(value: object) -> Path:
+def _check_folder(value: object) -> str:
     folder = os.fspath(cast("str | os.PathLike[str]", value)) if isinstance(value, str | os.PathLike) else None
     if not isinstance(folder, str) or not os.path.isdir(folder):
         shown = repr(folder)[:200] if isinstance(folder, str) else reprlib.repr(cast(object, value))
         raise ArgumentError(f"local_files={shown}: pass True, False or the path of a folder that exists.")
-    return Path(os.path.abspath(folder))
+    return os.path.abspath(folder)
 
 
 def check_image_limits(limits: object) -> None:

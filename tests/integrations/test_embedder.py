@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import sentence_transformers
 
-from st_modules import CheckpointError, Embedder, InputError, SentenceTransformer, UnknownModelError
+from st_modules import CheckpointError, Embedder, ImageLimits, InputError, SentenceTransformer, UnknownModelError
 from tests.helpers.paths import GOLDEN
 from tests.helpers.references import TOLERANCE, reference
 
@@ -272,3 +272,17 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
         Embedder.load("gme-2")
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         Embedder.load("gme-2b", weights=tmp_path)
+
+
+def test_the_limits_of_a_model_count_where_it_is_a_plain_one(model: SentenceTransformer, tmp_path: Path) -> None:
+    picture = GOLDEN / "gme" / "images" / "square.png"
+    plain = sentence_transformers.SentenceTransformer(
+        modules=[copy.copy(model[0]), model[1]], device="cpu", prompts=model.prompts
+    )
+    backbone: Any = plain[0]
+    backbone.image_limits = ImageLimits(local_files=False)
+    assert Embedder(plain).image_limits == backbone.image_limits
+    for ask in (Embedder(plain).identify, lambda items: Embedder(plain).embed(items, "document")):
+        with pytest.raises(InputError, match="opening files is turned off"):
+            ask([{"image": picture}])
+    assert Embedder(model).image_limits == ImageLimits()
