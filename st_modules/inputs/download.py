@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BLOCK = 64 * 1024  # bytes read at a time
+_LONGEST_URL = 65_536  # as long as a line of what the standard library's client reads
+_LONGEST_HOST = 253  # a name in the DNS; what turns one into ASCII takes seconds for a hundred thousand characters
+_LONGEST_SHOWN = 100
 _URL_PUNCTUATION = "%/:=&?~#+!$,;'@()*[]"
 
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
@@ -67,7 +70,7 @@ def download(url: str, limits: ImageLimits) -> bytes:
         except TimeoutError as error:
             raise ImageError("the server did not answer in time; try again or raise the timeouts") from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ImageError(f"fetching failed ({error or type(error).__name__}); check the URL") from error
+            raise ImageError(f"fetching failed ({_show(error) or type(error).__name__}); check the URL") from error
     raise ImageError(f"more than {limits.max_redirects} redirects; pass the final URL or raise max_redirects")
 
 
@@ -82,13 +85,21 @@ def is_public(address: str) -> bool:
 
 
 def _check_url(url: str) -> SplitResult:
+    if len(url) > _LONGEST_URL:
+        raise ImageError(f"a URL of {len(url)} characters, and at most {_LONGEST_URL} are sent; correct it")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
-        raise ImageError(f"{parts.scheme}:// is not fetched; use http or https, or download it and pass the path")
+        raise ImageError(
+            f"{_show(parts.scheme)}:// is not fetched; use http or https, or download it and pass the path"
+        )
     if "@" in parts.netloc:
         raise ImageError("a user name or password in the URL is not sent; download the image and pass its bytes")
     if not parts.hostname:
         raise ImageError("the URL names no host; correct it")
+    if len(parts.hostname) > _LONGEST_HOST:
+        raise ImageError(
+            f"a host of {len(parts.hostname)} characters, and no name has over {_LONGEST_HOST}; correct it"
+        )
     return parts
 
 
@@ -166,10 +177,12 @@ def _first_to_answer(found: list[Any], clock: _Clock, limits: ImageLimits) -> so
 
 def _read(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     if response.status != HTTPStatus.OK:
-        raise ImageError(f"the server answered {response.status} {response.reason}; check the URL")
+        raise ImageError(f"the server answered {response.status} {_show(response.reason)}; check the URL")
     encoding = response.getheader("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
-        raise ImageError(f"the server compressed it ({encoding}) without being asked; download it and pass the path")
+        raise ImageError(
+            f"the server compressed it ({_show(encoding)}) without being asked; download it and pass the path"
+        )
     too_long = ImageError(f"the response is over the limit of {max_bytes} bytes; raise max_bytes")
     if response.length and response.length > max_bytes:
         raise too_long
@@ -181,6 +194,12 @@ def _read(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     if response.length:
         raise ImageError(f"the connection ended {response.length} bytes early; try again")
     return bytes(body)
+
+
+def _show(said: object) -> str:
+    """Return what a server or a URL says, short and printable."""
+    text = str(said)[:_LONGEST_SHOWN]
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 class _Clock:

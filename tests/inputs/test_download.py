@@ -329,6 +329,56 @@ def test_urls_that_cannot_be_fetched(url: str, problem: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        (f"http://127.0.0.1/{'a' * 10_000_000}", "a URL of 10000017 characters"),
+        (f"http://{chr(233) * 60_000}/a.png", "a host of 60000 characters"),
+        (f"http://{(chr(233) + '.') * 30_000}/a.png", "a host of 60000 characters"),
+        (f"http://{'a.' * 127}/a.png", "a host of 254 characters"),
+        (f"{'a' * 60_000}://b", r"a{100}:// is not fetched"),
+    ],
+    ids=["path", "label beyond ascii", "labels beyond ascii", "labels", "scheme"],
+)
+def test_a_url_of_any_length_is_refused_in_few_words(url: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("it is looked up"))
+    with pytest.raises(ImageError, match=problem) as error:
+        _ = ImageSource(url, limits=LOCAL).size
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda handler: handler.wfile.write(b"HTTP/1.1 404 \x1b[31m" + b"a" * 60_000 + b"\r\n\r\n"),
+        lambda handler: handler.answer(b"a", Content_Encoding="\x1b" + "a" * 60_000),
+        lambda handler: handler.answer(b"", 302, Location="a" * 60_000 + "://b"),
+        lambda handler: handler.wfile.write(b"\x1b[31m" + b"a" * 60_000 + b"\r\n\r\n"),
+    ],
+    ids=["reason", "encoding", "redirect", "no status"],
+)
+def test_what_a_server_says_is_told_in_few_words(server: Server, answer: Callable[[Handler], object]) -> None:
+    server.routes["/x"] = answer
+    with pytest.raises(ImageError, match="a{40}") as error:
+        _ = ImageSource(server.url("/x"), limits=LOCAL).size
+    assert len(str(error.value)) < 500
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"],
+    ids=["interim answers", "trailers"],
+)
+def test_what_never_becomes_an_answer_ends_with_the_time(server: Server, piece: bytes) -> None:
+    server.routes["/x"] = lambda handler: handler.drip(
+        itertools.repeat(piece) if b"100" in piece else itertools.chain([piece], itertools.repeat(b"X: a\r\n"))
+    )
+    limits = ImageLimits(allow_private_hosts=True, total_timeout=0.2)
+    with pytest.raises(ImageError, match="raise (total_timeout|the timeouts)"):
+        _ = ImageSource(server.url("/x"), limits=limits).size
+
+
 def test_an_unknown_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
