@@ -27,6 +27,7 @@ from st_modules.card import write_card
 from st_modules.catalog import ModelSpec, find_model, list_models, names_folder, near_miss
 from st_modules.checkpoints.adapter_files import name_weights
 from st_modules.checkpoints.adapters import fill_adapter, has_adapters, unload_adapters
+from st_modules.checkpoints.guard import check_folder, check_modules
 from st_modules.checkpoints.json_files import read_json
 from st_modules.checkpoints.locate import Checkpoint, locate
 from st_modules.checkpoints.lora import read_peft_files
@@ -244,6 +245,9 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
     def _load_modules(
         self, model_name_or_path: str, *args: Any, **kwargs: Any
     ) -> tuple[list[nn.Module] | OrderedDict[str, nn.Module], dict[str, Any]]:
+        is_saved = (Path(model_name_or_path) / Backbone.config_file_name).is_file()
+        if is_saved:
+            check_folder(Path(model_name_or_path))
         names = ("token", "cache_folder", "revision", "local_files_only")
         location = {name: kwargs[name] for name in names if name in kwargs}
         check_saved_model(
@@ -251,6 +255,8 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             self._module_classes.keys(),
             self.prompts.keys(),
         )
+        if is_saved:
+            check_modules(Path(model_name_or_path))
         if self._spec is None:
             return super()._load_modules(model_name_or_path, *args, **kwargs)
         self.model_card_data.base_model = self._spec.repo_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -26,6 +26,7 @@ from st_modules.checkpoints.adapter_files import read_adapters, write_adapters
 from st_modules.checkpoints.adapters import Adapters, collect_adapters, install_adapters, without_adapters
 from st_modules.checkpoints.configuration import CONFIG, load_config
 from st_modules.checkpoints.fields import Kind, check_fields
+from st_modules.checkpoints.guard import check_folder
 from st_modules.checkpoints.image_processors import PREPROCESSOR_CONFIG, describe_statistics, load_image_processor
 from st_modules.checkpoints.json_files import read_json
 from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, Checkpoint, lone_adapter
@@ -91,6 +92,7 @@ class Architecture:
         model: Class of what runs, which is also what is saved.
         tokenizer: Class for a folder without ``tokenizer.json``.
         image_processor: The class that runs on Pillow, named so that no other installed backend is picked.
+        parts: What a part of ``config.json`` may state as its ``model_type``, where transformers would take any.
     """
 
     model_type: str
@@ -99,6 +101,7 @@ class Architecture:
     model: type[PreTrainedModel]
     tokenizer: type[PreTrainedTokenizerBase]
     image_processor: type[BaseImageProcessor]
+    parts: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 class Backbone(InputModule):
@@ -321,7 +324,8 @@ class Backbone(InputModule):
         classes = cls.architecture
         folder = checkpoint.base or checkpoint.path
         check_model_type(folder, classes.model_type)
-        config = load_config(classes.config, folder, config_kwargs)
+        quantised = "quantization_config" in model_kwargs
+        config = load_config(classes.config, folder, config_kwargs, classes.parts, quantised=quantised)
         check_fields(folder / CONFIG, *cls.config_fields(config))
         kwargs = {"optional": UNUSED_WEIGHTS, "config": config, **model_kwargs}
         if checkpoint.base:
@@ -565,6 +569,7 @@ class Backbone(InputModule):
                 f"{model_name_or_path}/modules.json: it names the folder {subfolder!r}, and has none."
             )
         folder = Path(found)
+        check_folder(folder)
         if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
             raise lone_adapter(folder)
         adapters = read_adapters(folder)

@@ -64,6 +64,7 @@ class LlavaNext(DecoderBackbone):
         LlavaNextModel,
         PreTrainedTokenizerFast,
         LlavaNextImageProcessorPil,
+        {"text_config": frozenset({"llama", "mistral", "qwen2"}), "vision_config": frozenset({"clip_vision_model"})},
     )
     towers = Towers("language_model", "vision_tower")
     visual_features = ("pixel_values", "image_sizes")

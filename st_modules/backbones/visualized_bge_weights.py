@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from math import isqrt
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from st_modules.backbones.eva02 import rotary_table
+from st_modules.checkpoints.pickles import load_pickle
 from st_modules.checkpoints.weights import refuse_misfits
 from st_modules.errors import CheckpointError
 
@@ -43,15 +43,7 @@ def upstream_weights(path: Path) -> tuple[dict[str, Tensor], int]:
     Raises:
         CheckpointError: The file is not a plain dictionary of tensors, or its rotary tables are not EVA-02's.
     """
-    try:
-        # Files of torch's older format, which is no zip archive, cannot be mapped into memory.
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        raise CheckpointError(f"{path}: cannot be read as a dictionary of tensors ({error}).") from error
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()
-    ):
-        raise CheckpointError(f"{path}: it holds something else than a dictionary of tensors.")
+    weights = load_pickle(path)
     refuse_misfits(path, missing=_TOP_TABLES - weights.keys(), unexpected=set(), misshapen=set())
     _check_rotary_tables({name: weight for name, weight in weights.items() if _TABLE.search(name)}, path)
     used = {_rename(name): weight for name, weight in weights.items() if not _UNUSED.match(name)}

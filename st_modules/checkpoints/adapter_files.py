@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from st_modules.checkpoints.adapters import Adapter, Adapters
+from st_modules.checkpoints.guard import check_subfolder
 from st_modules.checkpoints.json_files import read_json
 from st_modules.checkpoints.locate import ADAPTER_CONFIG
 from st_modules.checkpoints.lora import read_peft_files
@@ -80,6 +81,8 @@ def read_adapters(folder: Path) -> Adapters | None:
     ):
         raise CheckpointError(f"{path}: damaged. It must say the module, names, active and enabled of the adapters.")
     places = _places(folder, len(names))
+    for place in places[1:]:
+        check_subfolder(folder, str(place.relative_to(folder)), path)
     adapters = {name: name_weights(*read_peft_files(place)) for name, place in zip(names, places, strict=True)}
     return Adapters(module, adapters, active, enabled)
 

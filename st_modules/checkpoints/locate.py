@@ -13,6 +13,7 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from st_modules.catalog import ModelSpec
+from st_modules.checkpoints.guard import check_folder
 from st_modules.checkpoints.json_files import read_json
 from st_modules.errors import CheckpointError
 
@@ -90,6 +91,8 @@ def locate(
         raise CheckpointError(f"{path}: no such folder. It must hold the files of {spec.repo_id or spec.name}.")
     if path.is_file() and not spec.weights_file:
         raise CheckpointError(f"{path}: a file. Pass the folder that holds the files of {spec.repo_id or spec.name}.")
+    if path.is_dir():
+        check_folder(path)
     if path.is_dir() and spec.weights_file and (path / spec.weights_file).is_file():
         path = path / spec.weights_file
     # A model that this package saved is complete: adapters of it lie beside their base.
@@ -134,6 +137,7 @@ def _locate_base(
         base = _download(spec.name, source, None, patterns, "base_weights=", hub)
     if not base.is_dir():
         raise CheckpointError(f"{base}: no such folder. It must hold the files of {source}, which {path} is built on.")
+    check_folder(base)
     if not (base / "config.json").is_file():
         raise CheckpointError(
             f"{base}: no config.json in it. It must hold the files of {source}, which {path} is built on."

@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from st_modules.checkpoints.adapter_settings import read_adapter_settings
+from st_modules.checkpoints.guard import check_folder
+from st_modules.checkpoints.shapes import read_shapes
 from st_modules.checkpoints.weights import cast_parameters, load_pretrained, refuse_misfits, stored_dtype
 from st_modules.errors import CheckpointError
 
@@ -117,11 +119,15 @@ def read_peft_files(folder: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
     Raises:
         CheckpointError: They are missing or damaged.
     """
+    if folder.is_dir():
+        check_folder(folder)
     # Without a file, PEFT would look for the folder's name on the Hub.
-    if not any((folder / name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
+    safe, pickled = folder / "adapter_model.safetensors", folder / "adapter_model.bin"
+    if not safe.is_file() and not pickled.is_file():
         raise CheckpointError(f"{folder}: the adapter has no adapter_model.safetensors or adapter_model.bin.")
     config = read_adapter_settings(folder)
     try:
+        read_shapes([safe if safe.is_file() else pickled])
         weights = load_peft_weights(str(folder), device="cpu")
     except Exception as error:
         raise CheckpointError(f"{folder}: the adapter cannot be read ({error}).") from error

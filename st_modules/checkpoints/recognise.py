@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from st_modules.catalog import ModelSpec, list_models
+from st_modules.checkpoints.guard import check_folder
 from st_modules.checkpoints.json_files import read_json, read_json_value
 from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, is_repo_id, lone_adapter
 from st_modules.errors import CheckpointError, UnknownModelError
@@ -33,6 +34,8 @@ def recognise(path: Path) -> ModelSpec | None:
     if (path / SAVED_OPTIONS).is_file():
         return None
     hits = _named(path) or _named(path.resolve())
+    if hits and path.is_dir():
+        check_folder(path)
     if hits and (path / _MODULES).is_file() and _names_modules_of_libraries(path / _MODULES):
         raise CheckpointError(
             f"{path}: it has the name of {_list([spec.name for spec in hits])}, and a {_MODULES} of "

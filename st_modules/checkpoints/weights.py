@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import logging as python_logging
+import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import logging
 
 from st_modules.checkpoints.json_files import read_json
+from st_modules.checkpoints.shapes import find_weights, read_shapes, refuse_numbers, to_shapes
 from st_modules.errors import CheckpointError
 
-_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
+_OF_FILES = frozenset({"quantization_config", "gguf_file", "subfolder"})
+"""Arguments of ``from_pretrained`` that say what is in the files, which their headers do not."""
+
+_OF_MODEL = ("config", "add_pooling_layer", "key_mapping")
+"""Arguments of ``from_pretrained`` that decide which weights a model has, and under which names files have them."""
 
 UNUSED_WEIGHTS = frozenset({"lm_head.weight", "logit_scale"})
 """The language-modelling head and CLIP's temperature, which no embedding needs: they may be missing or there."""
@@ -46,15 +52,8 @@ def stored_dtype(folder: Path) -> torch.dtype:
     Raises:
         CheckpointError: A file cannot be read.
     """
-    found: set[torch.dtype] = set()
-    for path in folder.glob("*.safetensors"):
-        try:
-            with safe_open(path, "pt") as file:
-                names = list(file.keys())
-                found |= {_DTYPES.get(file.get_slice(name).get_dtype(), torch.float32) for name in names}
-        except Exception as error:
-            raise CheckpointError(f"{path}: cannot be read ({error}).") from error
-    return found.pop() if len(found) == 1 else torch.float32
+    found = {tensor.dtype for tensor in read_shapes(find_weights(folder)).values()}
+    return found.pop() if len(found) == 1 and found <= {torch.bfloat16, torch.float16} else torch.float32
 
 
 def digest_weights(model: nn.Module) -> str:
@@ -77,7 +76,8 @@ def load_pretrained(
 ) -> PreTrainedModel:
     """Load a transformers model whose every weight comes from the files.
 
-    transformers initialises what a checkpoint lacks at random and only logs it; here that is an error.
+    transformers initialises what a checkpoint lacks at random and only logs it; here that is an error, and one before
+    anything is built: the names and shapes of the files are compared with those of the model first.
 
     Args:
         model_class: Class whose ``from_pretrained`` knows every published layout of the checkpoint.
@@ -91,11 +91,39 @@ def load_pretrained(
     Raises:
         CheckpointError: A weight is missing, superfluous or of the wrong shape, or a file cannot be read.
     """
+    if not kwargs.keys() & _OF_FILES:
+        _rehearse(model_class, folder, optional, kwargs)
+    state_dict = kwargs.pop("state_dict", None)
+    return _load(model_class, None if state_dict else folder, folder, optional, state_dict=state_dict, **kwargs).eval()
+
+
+def _rehearse(
+    model_class: type[PreTrainedModel], folder: Path, optional: frozenset[str], kwargs: Mapping[str, Any]
+) -> None:
+    """Load a model on the meta device, which takes no memory: every misfit of names and shapes shows there."""
+    weights = kwargs.get("state_dict")
+    try:
+        files = find_weights(folder, kwargs.get("variant"), kwargs.get("use_safetensors")) if weights is None else []
+        shapes = read_shapes(files) if weights is None else to_shapes(weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: the weights cannot be loaded: {error}") from error
+    if not shapes:
+        return  # transformers says which files it looks for
+    refuse_numbers(folder, shapes)
+    given = {name: kwargs[name] for name in _OF_MODEL if name in kwargs}
+    with _without_report():
+        # A map of devices needs accelerate, which PEFT brings.
+        _load(model_class, None, folder, optional, state_dict=shapes, device_map={"": "meta"}, **given)
+
+
+def _load(
+    model_class: type[PreTrainedModel], source: Path | None, folder: Path, optional: frozenset[str], **kwargs: Any
+) -> PreTrainedModel:
     loader: Any = model_class
     try:
         with hide_progress_bar():
             model, info = loader.from_pretrained(
-                None if "state_dict" in kwargs else folder,
+                source,
                 output_loading_info=True,
                 # Listed below by name with the other misfits; without this transformers raises without one.
                 ignore_mismatched_sizes=True,
@@ -120,7 +148,22 @@ def load_pretrained(
             for name, found, needed in info["mismatched_keys"]
         },
     )
-    return model.eval()
+    return model
+
+
+@contextmanager
+def _without_report() -> Generator[None, None, None]:
+    """Leave out the table of misfits that transformers logs, in this thread."""
+    logger, thread = python_logging.getLogger("transformers.modeling_utils"), threading.get_ident()
+
+    def is_of_others(record: python_logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_others)
 
 
 @contextmanager
