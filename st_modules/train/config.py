@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import yaml
 from pydantic import Field, StrictBool, StrictInt
 from pydantic.dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from st_modules.train.collator import NO_SIDE
 from st_modules.train.lora import LoraSettings
 from st_modules.train.losses import LossSettings
 from st_modules.train.validation import STRICT, ConfigError, Count, NonNegative, UserPath, build
+from st_modules.train.yaml_files import read_yaml
 
 __all__ = ["ConfigError", "ModelSettings", "SourceSettings", "TrainConfig", "TrainingSettings", "read_config"]
 
@@ -249,12 +249,7 @@ def read_config(path: str | Path) -> TrainConfig:
             for each of them.
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a YAML file: {error}") from error
+    values = read_yaml(path)
     try:
         return build(TrainConfig, values)
     except ConfigError as error:

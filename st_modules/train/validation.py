@@ -34,10 +34,17 @@ def _as_number(value: object) -> object:
 
 
 def _as_path(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) and value else value
+    if not isinstance(value, str) or not value:
+        return value
+    if "\0" in value:
+        raise ValueError("must be a path, and no path has the character 0.")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{value}: there is no such user.") from error
 
 
-Count = Annotated[int, Field(strict=True, ge=1)]
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
 # YAML 1.1 reads 1e-4, without a point, as a string.
 NonNegative = Annotated[float, Field(strict=True, ge=0), BeforeValidator(_as_number)]
 UserPath = Annotated[Path, Field(strict=True), BeforeValidator(_as_path)]
