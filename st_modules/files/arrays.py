@@ -25,12 +25,27 @@ class ArrayFile:
     Attributes:
         rows: Shape (n, columns): the whole array; what is not filled yet is zero.
         filled: How many rows are.
+
+    Raises:
+        STModulesError: It is damaged, or the file beside it that says how much is filled.
     """
 
     def __init__(self, path: Path) -> None:
         self._progress = _progress_file(path)
-        self.rows: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r+")
-        self.filled: int = json.loads(self._progress.read_text())
+        try:
+            # Opened for writing, a file that was cut off would be filled up with zeros.
+            np.lib.format.open_memmap(path, mode="r")
+            self.rows: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="r+")
+            self.filled: int = json.loads(self._progress.read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._damaged(path) from error
+        if self.rows.ndim != 2 or type(self.filled) is not int or not 0 <= self.filled <= len(self.rows):
+            raise self._damaged(path)
+
+    def _damaged(self, path: Path) -> STModulesError:
+        return STModulesError(
+            f"{path}: it or {self._progress.name} beside it is damaged. Delete both, and they are made anew."
+        )
 
     @classmethod
     def create(cls, path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> ArrayFile:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from st_modules.errors import ImageError
+from st_modules.errors import ImageError, STModulesError
 from st_modules.files.lines import LineFile
 from st_modules.inputs.images import ImageSource
 from st_modules.megapairs.pictures import Collection
@@ -63,4 +63,10 @@ def _scan(path: Path) -> ScannedPicture:
 
 
 def _read(file: LineFile) -> Iterator[ScannedPicture]:
-    return (ScannedPicture(**json.loads(line)) for line in file.lines())
+    for number, line in enumerate(file.lines(), start=1):
+        try:
+            yield ScannedPicture(**json.loads(line))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise STModulesError(
+                f"{file.path}: line {number} is damaged. Delete the file, and it is made anew."
+            ) from error
