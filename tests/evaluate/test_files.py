@@ -564,8 +564,9 @@ def test_a_missing_file_is_named(circo: Path) -> None:
     fails(lambda: CIRCO(circo), "annotations/val.json", "cannot be read")
 
 
-def test_a_file_that_is_no_json_is_named(circo: Path) -> None:
-    write(circo / "annotations" / "val.json", "[{]")
+@pytest.mark.parametrize("content", ["[{]", "[" * 9999], ids=["cut", "deep"])
+def test_a_file_that_is_no_json_is_named(circo: Path, content: str) -> None:
+    write(circo / "annotations" / "val.json", content)
     fails(lambda: CIRCO(circo), "annotations/val.json", "not a JSON file")
 
 
