@@ -276,9 +276,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
 
 def test_the_limits_of_a_model_count_where_it_is_a_plain_one(model: SentenceTransformer, tmp_path: Path) -> None:
     picture = GOLDEN / "gme" / "images" / "square.png"
-    plain = sentence_transformers.SentenceTransformer(
-        modules=[copy.copy(model[0]), model[1]], device="cpu", prompts=model.prompts
-    )
+    plain = sentence_transformers.SentenceTransformer(modules=[copy.copy(model[0]), model[1]], device="cpu")
     backbone: Any = plain[0]
     backbone.image_limits = ImageLimits(local_files=False)
     assert Embedder(plain).image_limits == backbone.image_limits
