@@ -28,6 +28,7 @@ from st_modules.catalog import ModelSpec, find_model, list_models, names_folder,
 from st_modules.checkpoints.adapter_files import name_weights
 from st_modules.checkpoints.adapters import fill_adapter, has_adapters, unload_adapters
 from st_modules.checkpoints.guard import check_folder, check_modules
+from st_modules.checkpoints.hub import refuse_unreachable
 from st_modules.checkpoints.json_files import read_json
 from st_modules.checkpoints.locate import Checkpoint, locate
 from st_modules.checkpoints.lora import read_peft_files
@@ -145,6 +146,9 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         else:
             if name and weights is None and os.path.exists(name):
                 refuse_unnamed(Path(name), _list_architectures())
+            elif name and weights is None and base_weights is None and not kwargs.get("modules"):
+                cache_folder = kwargs.get("cache_folder") or os.getenv("SENTENCE_TRANSFORMERS_HOME")
+                refuse_unreachable(name, kwargs, cache_folder)
             if weights is not None or base_weights is not None:
                 raise ValueError(
                     f"weights= and base_weights= stand in for files of a model of the catalog, and {name!r} is not the "

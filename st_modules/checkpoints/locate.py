@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from st_modules.catalog import ModelSpec
 from st_modules.checkpoints.guard import check_folder
+from st_modules.checkpoints.hub import find_obstacle, has_snapshot, is_repo_id
 from st_modules.checkpoints.json_files import read_json
 from st_modules.errors import CheckpointError
 
@@ -145,26 +146,22 @@ def _locate_base(
     return base
 
 
-def is_repo_id(name: str) -> bool:
-    """Whether a repository of the Hub could have this name; the Hub is not asked."""
-    try:
-        huggingface_hub.utils.validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
-
-
 def _download(
     name: str, repo_id: str, revision: str | None, patterns: Sequence[str], argument: str, hub: Mapping[str, Any]
 ) -> Path:
+    def missing(reason: str) -> CheckpointError:
+        return CheckpointError(
+            f"{name}: {repo_id} is neither in the download cache nor can it be downloaded ({reason}). "
+            f"On a machine without network, pass {argument} with a local folder of its files."
+        )
+
+    asks = not (hub["local_files_only"] or huggingface_hub.is_offline_mode())
+    if asks and not has_snapshot(repo_id, revision, patterns, hub["cache_dir"]) and (obstacle := find_obstacle()):
+        raise missing(obstacle)
     try:
         folder = huggingface_hub.snapshot_download(repo_id, revision=revision, allow_patterns=list(patterns), **hub)
     except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{name}: {repo_id} is neither in the download cache nor can it be downloaded ({reason}). "
-            f"On a machine without network, pass {argument} with a local folder of its files."
-        ) from error
+        raise missing(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__) from error
     return Path(folder)
 
 

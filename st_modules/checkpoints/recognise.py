@@ -8,8 +8,9 @@ from typing import Any
 
 from st_modules.catalog import ModelSpec, list_models
 from st_modules.checkpoints.guard import check_folder
+from st_modules.checkpoints.hub import is_repo_id
 from st_modules.checkpoints.json_files import read_json, read_json_value
-from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, is_repo_id, lone_adapter
+from st_modules.checkpoints.locate import ADAPTER_CONFIG, SAVED_OPTIONS, lone_adapter
 from st_modules.errors import CheckpointError, UnknownModelError
 
 _MODULES = "modules.json"

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from st_modules.cli.shared import BaseWeights, Device, ModelName, Weights, one_line_errors, open_model, say, stop, tell
+from st_modules.cli.shared import (
+    BaseWeights,
+    Device,
+    ModelName,
+    Weights,
+    name_path,
+    one_line_errors,
+    open_model,
+    say,
+    stop,
+    tell,
+)
 from st_modules.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +43,8 @@ def embed(
         typer.Option(
             "--file",
             "-f",
+            parser=name_path,
+            metavar="PATH",
             help="A text file (one text a line), an image, a PDF (a page each), a folder of images and PDFs, a JSONL, "
             "CSV, TSV or Parquet file, or - for lines from standard input. May be given several times.",
             show_default=False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from st_modules.cli.shared import Device, check_device, one_line_errors, only_download_bars, say
+from st_modules.cli.shared import Device, check_device, name_path, one_line_errors, only_download_bars, say
 
 app = typer.Typer()
 
@@ -17,8 +17,10 @@ def megapairs(
     source: Annotated[
         Path,
         typer.Argument(
+            parser=name_path,
+            metavar="SOURCE",
             help="A folder of pictures, maybe with a metadata.jsonl (file_name, caption), or a JSONL, CSV or Parquet "
-            "file that lists pictures."
+            "file that lists pictures.",
         ),
     ],
     encoders: Annotated[

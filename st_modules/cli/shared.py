@@ -25,12 +25,28 @@ from st_modules.files.atomic import name_file
 if TYPE_CHECKING:
     from st_modules.model import SentenceTransformer
 
+
+def name_path(text: str) -> Path:
+    """Take a path from the command line; an empty one, which would be the current folder, is a wrong call."""
+    if not text:
+        stop("An empty path; pass . for the current folder.", 2)
+    return Path(text)
+
+
 ModelName = Annotated[str, typer.Option("--model", "-m", help="A name that `st-modules list` shows.")]
 Weights = Annotated[
-    Path | None, typer.Option(help="Local folder with the model's files, used in the place of a download.")
+    Path | None,
+    typer.Option(
+        parser=name_path, metavar="PATH", help="Local folder with the model's files, used in the place of a download."
+    ),
 ]
 BaseWeights = Annotated[
-    Path | None, typer.Option(help="Local folder of what an adapter or a vision tower is built on, likewise.")
+    Path | None,
+    typer.Option(
+        parser=name_path,
+        metavar="PATH",
+        help="Local folder of what an adapter or a vision tower is built on, likewise.",
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, mps … The best one there is by default.")]
 

@@ -132,7 +132,7 @@ class Encoder:
 
 def _problem(name: str) -> str:
     """What is wrong with a name that the catalog does not have; empty where it may be right."""
-    from st_modules.checkpoints.locate import is_repo_id
+    from st_modules.checkpoints.hub import is_repo_id
 
     folder = Path(name)
     if folder.exists():
