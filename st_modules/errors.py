@@ -58,7 +58,9 @@ class InputError(STModulesError, ValueError):
         self.place = place
 
     def __str__(self) -> str:
-        return self.problem if self.place is None else f"{self.place}: {self.problem}"
+        # A file that is an input by itself is its place, and is named by its problem too.
+        named = self.place is None or self.problem.startswith(f"{self.place}: ")
+        return self.problem if named else f"{self.place}: {self.problem}"
 
     @property
     def index(self) -> int | None:

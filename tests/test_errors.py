@@ -35,6 +35,11 @@ def test_the_index_is_that_of_the_place(place: Place | str | None, index: int | 
     assert InputError("unreadable", place).index == index
 
 
+def test_what_a_problem_names_already_is_named_once() -> None:
+    assert str(InputError("a.png: no such file", "a.png")) == "a.png: no such file"
+    assert str(InputError("b.png: no such file", "a.png")) == "a.png: b.png: no such file"
+
+
 def test_a_shifted_error_is_about_an_input_further_on() -> None:
     shifted = ImageError("unreadable", Place(3, "image 1")).shift(10)
     assert (type(shifted), shifted.index, str(shifted)) == (ImageError, 13, "item 13, image 1: unreadable")

@@ -172,6 +172,9 @@ def test_a_file_name_among_the_texts_is_not_embedded_as_text(out: Path) -> None:
         (["hello", "--prompt-name", "nonesuch"], 2, "no instruction named 'nonesuch'"),
         (["--file", "nowhere.txt"], 1, "nowhere.txt: no such file"),
         (["\ud800"], 1, "text 1: character 0"),
+        (["hello", "--prompt", "\ud800"], 1, "--prompt: character 0"),
+        (["--file", ""], 2, "An empty path"),
+        (["hello", "--weights", ""], 2, "An empty path"),
     ],
 )
 def test_calls_that_cannot_be_met(out: Path, args: list[str], code: int, words: str) -> None:
