@@ -13,6 +13,7 @@ from peft import PeftConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
+from st_modules.checkpoints.adapter_settings import PREFIX
 from st_modules.checkpoints.adapters import Adapter, Adapters
 from st_modules.checkpoints.guard import check_subfolder
 from st_modules.checkpoints.json_files import read_json
@@ -22,8 +23,7 @@ from st_modules.errors import CheckpointError
 
 ADAPTERS = "adapters.json"
 _WEIGHTS = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
-"""What PEFT writes before the names of an adapter's weights."""
+_MOST_ADAPTERS = 1000
 
 
 def write_adapters(adapters: Adapters | None, folder: Path) -> None:
@@ -56,7 +56,7 @@ def write_adapter(adapter: Adapter, folder: Path) -> None:
         config.target_modules = sorted(config.target_modules)
     config.save_pretrained(str(folder))
     # Copies, since some kinds have weights that share their memory, which the file cannot say.
-    weights = {_PREFIX + name: weight.detach().cpu().clone().contiguous() for name, weight in adapter.weights.items()}
+    weights = {PREFIX + name: weight.detach().cpu().clone().contiguous() for name, weight in adapter.weights.items()}
     save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
 
 
@@ -80,6 +80,8 @@ def read_adapters(folder: Path) -> Adapters | None:
         and isinstance(enabled, bool)
     ):
         raise CheckpointError(f"{path}: damaged. It must say the module, names, active and enabled of the adapters.")
+    if len(names) > _MOST_ADAPTERS:
+        raise CheckpointError(f"{path}: names has {len(names)} adapters, and {_MOST_ADAPTERS} are the most.")
     places = _places(folder, len(names))
     for place in places[1:]:
         check_subfolder(folder, str(place.relative_to(folder)), path)
@@ -89,7 +91,7 @@ def read_adapters(folder: Path) -> Adapters | None:
 
 def name_weights(config: PeftConfig, weights: Mapping[str, Tensor]) -> Adapter:
     """Return the adapter of a file: its weights have the names that they have in the model."""
-    return Adapter(config, {name.removeprefix(_PREFIX): weight for name, weight in weights.items()})
+    return Adapter(config, {name.removeprefix(PREFIX): weight for name, weight in weights.items()})
 
 
 def _places(folder: Path, number: int) -> list[Path]:

@@ -17,6 +17,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from st_modules.checkpoints.adapter_settings import is_name
 from st_modules.checkpoints.weights import list_some, refuse_other_weights
 from st_modules.errors import CheckpointError
 
@@ -100,7 +101,7 @@ def collect_adapters(model: nn.Module) -> Adapters | None:
     order = sorted(configs, key=lambda each: each not in active[:1])
     adapters = Adapters(
         module=name,
-        by_name={each: Adapter(configs[each], adapter_weights(part, each)) for each in order},
+        by_name={each: Adapter(_name_layers(part, each), adapter_weights(part, each)) for each in order},
         active=active,
         enabled=enabled,
     )
@@ -289,6 +290,31 @@ def _forget_adapters(part: nn.Module) -> None:
         part.__dict__.pop(name, None)
     if isinstance(part, PreTrainedModel):
         part._hf_peft_config_loaded = False
+
+
+def _name_layers(part: Any, name: str) -> PeftConfig:
+    """Return the settings of an adapter with the names of its layers in the place of expressions, which no file has."""
+    config: Any = part.peft_config[name]
+    wrapped = {
+        place: wrapper
+        for place, wrapper in part.named_modules()
+        if isinstance(wrapper, BaseTunerLayer) and name in _names_in(wrapper)
+    }
+    patterns = [getattr(config, key, None) or {} for key in ("rank_pattern", "alpha_pattern")]
+    chosen = [getattr(config, key, None) for key in ("target_modules", "exclude_modules", "layers_pattern")]
+    named = not any(isinstance(each, str) for each in chosen)
+    if named and all(is_name(key) for pattern in patterns for key in pattern):
+        return config
+    config = copy.copy(config)
+    config.target_modules = sorted(wrapped)
+    for key in ("exclude_modules", "layers_to_transform", "layers_pattern"):
+        if hasattr(config, key):
+            setattr(config, key, None)
+    layers = {place: layer for place, layer in wrapped.items() if isinstance(layer, LoraLayer)}
+    if any(patterns) and layers:
+        config.rank_pattern = {place: layer.r[name] for place, layer in layers.items()}
+        config.alpha_pattern = {place: layer.lora_alpha[name] for place, layer in layers.items()}
+    return config
 
 
 def _names_in(wrapper: Any) -> set[str]:

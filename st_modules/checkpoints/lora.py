@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,17 +13,11 @@ from peft.utils import load_peft_weights
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from st_modules.checkpoints.adapter_settings import read_adapter_settings
+from st_modules.checkpoints.adapter_settings import ADAPTER_WEIGHT, WRAPPERS, read_settings
 from st_modules.checkpoints.guard import check_folder
 from st_modules.checkpoints.shapes import read_shapes
 from st_modules.checkpoints.weights import cast_parameters, load_pretrained, refuse_misfits, stored_dtype
 from st_modules.errors import CheckpointError
-
-# What stands before a layer's own name depends on the class and the release that an adapter was trained with.
-_WRAPPERS = re.compile(r"^\^?(?:(?:base_model|model|language_model)\\?\.)+")
-_ADAPTER_WEIGHT = re.compile(
-    r"(?P<module>.+)\.(?P<kind>lora_(?:embedding_)?[AB]|lora_magnitude_vector)(?:\.(?!weight$|bias$)\w+)?(?P<end>\.\w+)?"
-)
 
 
 def load_adapted(
@@ -75,6 +68,8 @@ def merge_adapter_files(model: PreTrainedModel, folder: Path, dtype: torch.dtype
             f"{folder}: bias={config.bias!r}, modules_to_save={config.modules_to_save}: an adapter that replaces whole "
             "weights cannot be merged."
         )
+    # Those that have weights; PEFT would leave some of them out by the other settings.
+    config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
     config.target_modules = sorted({name.partition(".lora_")[0] for name in state})
     config.rank_pattern = _own_names(config.rank_pattern)
     config.alpha_pattern = _own_names(config.alpha_pattern)
@@ -125,7 +120,6 @@ def read_peft_files(folder: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
     safe, pickled = folder / "adapter_model.safetensors", folder / "adapter_model.bin"
     if not safe.is_file() and not pickled.is_file():
         raise CheckpointError(f"{folder}: the adapter has no adapter_model.safetensors or adapter_model.bin.")
-    config = read_adapter_settings(folder)
     try:
         read_shapes([safe if safe.is_file() else pickled])
         weights = load_peft_weights(str(folder), device="cpu")
@@ -135,7 +129,7 @@ def read_peft_files(folder: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
         raise CheckpointError(f"{folder}: the adapter's file holds no weights.")
     if not all(isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()):
         raise CheckpointError(f"{folder}: the adapter's file holds something else than weights.")
-    return config, weights
+    return read_settings(folder, weights), weights
 
 
 def merge_layer(layer: Any, dtype: torch.dtype) -> None:
@@ -151,7 +145,7 @@ def _named_for(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Pa
     modules = [name for name, _ in model.named_modules()]
     state: dict[str, Tensor] = {}
     for name, tensor in weights.items():
-        match = _ADAPTER_WEIGHT.fullmatch(name)
+        match = ADAPTER_WEIGHT.fullmatch(name)
         homes = _homes(match["module"], modules) if match else []
         if match is None or len(homes) != 1:
             raise CheckpointError(f"{folder}: the adapter's tensor {name} has no place in {type(model).__name__}.")
@@ -163,9 +157,9 @@ def _named_for(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Pa
 
 
 def _own_names(patterns: Mapping[str, int] | None) -> dict[str, int]:
-    return {_WRAPPERS.sub("", name): value for name, value in (patterns or {}).items()}
+    return {WRAPPERS.sub("", name): value for name, value in (patterns or {}).items()}
 
 
 def _homes(name: str, modules: Iterable[str]) -> list[str]:
-    own = _WRAPPERS.sub("", name)
+    own = WRAPPERS.sub("", name)
     return [module for module in modules if module == own or module.endswith(f".{own}")]
