@@ -121,7 +121,7 @@ def test_an_expression_takes_no_more_steps_than_both_lengths() -> None:
 @pytest.mark.parametrize("how", ["with the model", "alone"])
 def test_what_expressions_of_the_caller_chose_is_saved_by_name(how: str, target: Any, tmp_path: Path) -> None:
     model = SentenceTransformer("tiny", device="cpu")
-    ranks = {"rank_pattern": {r".*\.0\..*": 2}, "alpha_pattern": {r"(layers\.1)\..*": 32}}
+    ranks: Any = {"rank_pattern": {r".*\.0\..*": 2}, "alpha_pattern": {r"(layers\.1)\..*": 32}}
     model.add_adapter(LoraConfig(r=4, target_modules=target, init_lora_weights=False, **ranks))
     expected = model.encode(["a text"])
     if how == "alone":
