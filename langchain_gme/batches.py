@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from reprlib import repr as shorten
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def parse_batch(
     """
     check_on_error(on_error)
     if not isinstance(size, int) or size < 1:
-        raise ValueError(f"batch_size={size!r}; pass 1 or more.")
+        raise ValueError(f"batch_size={shorten(size)}; pass 1 or more.")
     values = as_list(items, "items")
     metadatas, ids = check_columns(len(values), metadatas, ids)
     parsed: list[Any] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from reprlib import repr as shorten
 from typing import Any
 
 from langchain_core.documents.base import Blob
@@ -47,7 +48,8 @@ def read_image_blob(blob: Blob, place: Place) -> Any:
     kind = _kind_of(blob)
     if kind and not kind.startswith("image/"):
         raise InputError(
-            f"a blob of the type {blob.mimetype!r} cannot be embedded; pass its text, or its pages as images", place
+            f"a blob of the type {shorten(blob.mimetype)} cannot be embedded; pass its text, or its pages as images",
+            place,
         )
     if blob.data is None:
         return Path(str(blob.path))
@@ -69,7 +71,7 @@ def _read_text(blob: Blob, place: Place, limits: ImageLimits) -> str:
     except (UnicodeDecodeError, LookupError) as error:
         raise InputError(f"its bytes are not {blob.encoding} ({error}); name the blob's encoding", place) from error
     except ValueError as error:
-        raise InputError(f"{blob.path!r} is no path ({error}); correct it", place) from error
+        raise InputError(f"{shorten(blob.path)} is no path ({error}); correct it", place) from error
 
 
 def _read_file(path: Path, limits: ImageLimits) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from reprlib import repr as shorten
 from typing import Any, Literal, TypeAlias
 
 from langchain_core.documents import Document
@@ -75,7 +76,7 @@ def check_on_error(on_error: str) -> OnError:
     """
     if on_error == "raise" or on_error == "skip":
         return on_error
-    raise ValueError(f'on_error={on_error!r}; pass "raise" or "skip".')
+    raise ValueError(f'on_error={shorten(on_error)}; pass "raise" or "skip".')
 
 
 def check_documents(values: object) -> list[Document]:

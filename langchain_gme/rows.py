@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from reprlib import repr as shorten
 from typing import Any, TypeAlias
 
 from langchain_core.documents import Document
@@ -131,7 +132,8 @@ def list_unique(rows: Sequence[Row], places: Sequence[int]) -> list[int]:
         first = firsts.setdefault(row.key, number)
         if first != number and (row.is_named or rows[first].is_named):
             raise InputError(
-                f"its id {row.id!r} is that of item {places[first]} too; give each item its own", Place(places[number])
+                f"its id {shorten(row.id)} is that of item {places[first]} too; give each item its own",
+                Place(places[number]),
             )
     return list(firsts.values())
 
@@ -167,7 +169,13 @@ def _brought(document: Document, item: Any) -> dict[str, Any]:
 
 def _digest(metadata: Mapping[str, Any]) -> str:
     """Return a hash of metadata that is the same in every process."""
-    text = json.dumps({str(key): value for key, value in metadata.items()}, sort_keys=True, default=_describe)
+    try:
+        text = json.dumps({str(key): value for key, value in metadata.items()}, sort_keys=True, default=_describe)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        problem = f"its values are nested too deeply, or hold themselves ({error}); pass ids, or leave them out"
+        raise InputError(problem, "metadata") from error
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 

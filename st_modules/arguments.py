@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import reprlib
 import threading
 from collections.abc import Iterable
 from numbers import Integral
 
-from st_modules.errors import ArgumentError
+from st_modules.errors import ArgumentError, shorten
 
 
 def check_integer(name: str, value: object, least: int = 1) -> int:
@@ -17,7 +16,7 @@ def check_integer(name: str, value: object, least: int = 1) -> int:
         ArgumentError: It is something else, or less than ``least``.
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ArgumentError(f"{name}={reprlib.repr(value)}: pass an integer of at least {least}.")
+        raise ArgumentError(f"{name}={shorten(value)}: pass an integer of at least {least}.")
     return int(value)
 
 
@@ -30,14 +29,14 @@ def check_seconds(name: str, value: object) -> None:
     """Raise ``ArgumentError`` where a value is no time that can be waited for."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= threading.TIMEOUT_MAX:
         raise ArgumentError(
-            f"{name}={reprlib.repr(value)}: pass a number of seconds over 0, and at most {threading.TIMEOUT_MAX:.0f}."
+            f"{name}={shorten(value)}: pass a number of seconds over 0, and at most {threading.TIMEOUT_MAX:.0f}."
         )
 
 
 def check_flag(name: str, value: object) -> None:
     """Raise ``ArgumentError`` where a value is not a bool: every string but the empty one would count as true."""
     if not isinstance(value, bool):
-        raise ArgumentError(f"{name}={reprlib.repr(value)}: pass True or False.")
+        raise ArgumentError(f"{name}={shorten(value)}: pass True or False.")
 
 
 def check_choice(name: str, value: object, known: Iterable[str | None]) -> None:
@@ -45,4 +44,4 @@ def check_choice(name: str, value: object, known: Iterable[str | None]) -> None:
     choices = list(known)
     # Not all that can be passed can be compared: an array gives an array.
     if not isinstance(value, str | None) or value not in choices:
-        raise ArgumentError(f"{name}={reprlib.repr(value)}: pass one of {', '.join(map(repr, choices))}.")
+        raise ArgumentError(f"{name}={shorten(value)}: pass one of {', '.join(map(repr, choices))}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing_extensions import Self
 
 _LONGEST_LIST = 20_000
+_LONGEST_NUMBER = 1024
 
 
 class STModulesError(Exception):
@@ -85,6 +87,16 @@ class InputError(STModulesError, ValueError):
         moved = type(self)(self.problem, change(self.place) if isinstance(self.place, Place) else self.place)
         moved.__cause__ = self.__cause__
         return moved
+
+
+class _Shortener(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write numbers of thousands of digits.
+        return f"a number of {x.bit_length()} bits" if x.bit_length() > _LONGEST_NUMBER else super().repr_int(x, level)
+
+
+shorten = _Shortener().repr
+"""``repr`` for messages: short whatever a value holds, itself included."""
 
 
 @contextmanager

@@ -359,11 +359,12 @@ class Backbone(InputModule):
 
         Raises:
             ArgumentError: The prompt, the side or the length is none.
+            CheckpointError: The tokenizer has tokens that the model has no embedding for, and a text has one of them.
             InputError: An item does not fit, or cannot be read.
         """
         check_side(side)
         check_prompt(prompt)
-        self._follow_tokenizer()
+        embeddings = self._follow_tokenizer()
         render = TEMPLATES[self.template].render
         # An instruction is never trimmed: a longer one is an error where it is read, and no row needs a copy of it.
         longest = most_characters(self.positions) + 1
@@ -378,6 +379,11 @@ class Backbone(InputModule):
             [item.place for item in items],
             [self._limit(max_length, bool(row)) for row in images],
         )
+        if (highest := max((max(row.ids, default=0) for row in tokenized), default=0)) >= embeddings:
+            raise CheckpointError(
+                f"The tokenizer reads a token of the number {highest}, and the model has embeddings for {embeddings}. "
+                "Use the tokenizer files of the model's repository."
+            )
         return [
             Row(
                 ids=row.ids,
@@ -389,12 +395,14 @@ class Backbone(InputModule):
             for row, segments, tokens in zip(tokenized, images, counts, strict=True)
         ]
 
-    def _follow_tokenizer(self) -> None:
+    def _follow_tokenizer(self) -> int:
+        """Read tokens that were added to the tokenizer; return how many tokens the model has embeddings for."""
         language: Any = self.model.get_submodule(self.towers.language)
+        embeddings: int = language.get_input_embeddings().weight.shape[0]
         self.segment_tokenizer.follow_changes(
-            language.get_input_embeddings().weight.shape[0],
-            f"model[0].model.{self.towers.language}.resize_token_embeddings",
+            embeddings, f"model[0].model.{self.towers.language}.resize_token_embeddings"
         )
+        return embeddings
 
     def _limit(self, max_length: int | None, has_image: bool) -> int:
         """Return the most tokens that a row may have."""

@@ -36,7 +36,9 @@ def check_prompt(prompt: object) -> None:
 def refuse_backend(backend: object) -> None:
     """Raise ``ArgumentError`` for any backend of sentence-transformers but torch."""
     if backend != "torch":
-        raise ArgumentError(f"backend={backend!r}: these models run on the backend 'torch' alone. Leave it out.")
+        raise ArgumentError(
+            f"backend={reprlib.repr(backend)}: these models run on the backend 'torch' alone. Leave it out."
+        )
 
 
 def refuse_options(options: Mapping[str, Any]) -> None:

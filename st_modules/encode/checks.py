@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -34,8 +35,8 @@ def check_call(backbone: Backbone, dimension: int, arguments: Mapping[str, Any])
         raise ArgumentError("output_value='token_embeddings': this model embeds text and images apart and has none.")
     if arguments["output_value"] is None and arguments["precision"] not in ("float32", None):
         raise ArgumentError(
-            f"precision={arguments['precision']!r}: with output_value=None an embedding comes in a dictionary, in "
-            "float32. Leave one of the two out."
+            f"precision={reprlib.repr(arguments['precision'])}: with output_value=None an embedding comes in a "
+            "dictionary, in float32. Leave one of the two out."
         )
     check_truncation(arguments["truncate_dim"], dimension)
     check_side(arguments["kwargs"].get("task"))

@@ -13,7 +13,7 @@ from numbers import Number
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from st_modules.errors import InputError, Place
+from st_modules.errors import InputError, Place, shorten
 from st_modules.inputs.batches import list_inputs
 from st_modules.inputs.images import ImageSource, is_image_like
 from st_modules.inputs.limits import ImageLimits
@@ -151,7 +151,8 @@ def _check_image_like(value: object, place: Place) -> None:
     if value is None:
         raise InputError("None has nothing to embed; leave it out", place)
     if isinstance(value, Number):
-        raise InputError(f"the number {value}; pass a text as str, and leave missing values out", place)
+        number = shorten(value) if isinstance(value, int) else value
+        raise InputError(f"the number {number}; pass a text as str, and leave missing values out", place)
     if _is_missing(value):
         raise InputError(f"the missing value {value}; leave it out", place)
     if not is_image_like(value):
@@ -201,7 +202,7 @@ def _from_messages(messages: list[Mapping[Any, Any]], place: Place, limits: Imag
     roles = [message.get("role") for message in messages]
     if roles not in (["user"], ["system", "user"]):
         raise InputError(
-            f"messages with the roles {roles} are not one item; pass one user message, after at most one "
+            f"messages with the roles {shorten(roles)} are not one item; pass one user message, after at most one "
             "system message",
             place,
         )
@@ -250,7 +251,7 @@ def _read_part(part: object, place: Place) -> tuple[str, object]:
     if kind == "image_url":
         value = _take_only_value(values, {"image_url"}, place)[1]
         return "image", _require_string(value.get("url") if _is_dict(value) else value, place)
-    raise InputError(f'the type {kind!r} cannot be embedded; known are "text", "image" and "image_url"', place)
+    raise InputError(f'the type {shorten(kind)} cannot be embedded; known are "text", "image" and "image_url"', place)
 
 
 def _read_image(key: str, value: object, place: Place) -> object:
@@ -305,6 +306,6 @@ def _require_string(value: object, place: Place) -> str:
 
 
 def _check_keys(value: Mapping[Any, Any], known: set[str] | frozenset[str], place: Place) -> None:
-    unknown = sorted(str(key) for key in value.keys() - known)
+    unknown = sorted(key if isinstance(key, str) else shorten(key) for key in value.keys() - known)
     if unknown:
-        raise InputError(f"unknown keys {unknown}; known are {sorted(known)}", place)
+        raise InputError(f"unknown keys {shorten(unknown)}; known are {sorted(known)}", place)

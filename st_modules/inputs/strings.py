@@ -10,6 +10,7 @@ from urllib.request import url2pathname
 
 from st_modules.inputs.formats import has_image_suffix, is_base64_of_image, is_image_file, is_regular_file
 from st_modules.inputs.limits import ImageLimits
+from st_modules.inputs.local_files import LONGEST_PATH
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,12 @@ def names_image(text: str, limits: ImageLimits) -> bool:
     from sentence_transformers.base.modality import is_image_url_or_path
 
     if _is_web_address(text):
-        return len(text.split()) == 1 and (is_image_url_or_path(text) or has_image_suffix(_url_path(text)))
+        return len(text.split(maxsplit=1)) == 1 and (is_image_url_or_path(text) or has_image_suffix(_url_path(text)))
     if _is_data_uri(text):
         return True
+    # No path is longer, and what looks at one reads and copies all of it.
+    if len(text) > LONGEST_PATH:
+        return False
     path = _local_path(text)
     if not limits.may_open(path):
         return len(text) <= _LONGEST_NAME and "\n" not in text and _reads_like_path(text)

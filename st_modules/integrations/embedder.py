@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -297,8 +298,8 @@ class Embedder:
         # Other models get their instructions from sentence-transformers, which writes them before every text.
         if instruction is not None and backbone and not backbone.reads_instruction(side):
             raise ValueError(
-                f"The model reads no instruction on the {side} side, so {instruction!r} would change nothing there. "
-                "Leave it out."
+                f"The model reads no instruction on the {side} side, so {reprlib.repr(instruction)} would change "
+                "nothing there. Leave it out."
             )
 
     def _run(self, side: Side, items: list[Any], options: Mapping[str, Any]) -> list[np.ndarray]:

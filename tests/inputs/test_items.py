@@ -4,6 +4,7 @@ import base64
 import io
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -245,6 +246,32 @@ def test_what_is_no_item_is_refused_with_its_index(value: object, advice: str) -
         seen_at_two(value)
     assert str(caught.value).startswith("item 2")
     assert advice in str(caught.value)
+
+
+HOLDS_ITSELF: list[Any] = []
+HOLDS_ITSELF.append(HOLDS_ITSELF)
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        ({"text": "a", "x" * 100_000: "b"}, "unknown keys ['xxx"),
+        ({f"key {number}": "b" for number in range(100_000)}, "unknown keys ['key 0', 'key 1'"),
+        ({"text": "a", 10**100_000: "b"}, "unknown keys"),
+        (user({"type": "x" * 100_000}), "the type 'xxx"),
+        (user({"type": HOLDS_ITSELF}), "the type [[[[[[[...]]]]]]] cannot be embedded"),
+        ([user(TEXT)] * 100_000, "messages with the roles ['user', 'user', 'user'"),
+        (10**100_000, "the number a number of 332193 bits; pass a text as str"),
+        (HOLDS_ITSELF, "a list of 1 is not one item"),
+        ({"text": HOLDS_ITSELF}, "of type list; pass a string"),
+    ],
+    ids=range(9),
+)
+def test_a_message_is_short_whatever_was_passed(value: object, advice: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_items([value])
+    assert advice in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 def seen_at_two(value: object) -> None:

@@ -15,7 +15,7 @@ from tokenizers import Regex
 from tokenizers.pre_tokenizers import Split
 from transformers import CLIPTokenizer, Qwen2Tokenizer
 
-from st_modules import CheckpointError
+from st_modules import CheckpointError, SentenceTransformer
 from st_modules.prompts import tokenizer_files
 from st_modules.prompts.templates import Text, render_gme
 from st_modules.prompts.tokenizer import SegmentTokenizer
@@ -190,6 +190,17 @@ def test_what_is_no_file_is_refused_unread(tmp_path: Path) -> None:
     copy(QWEN2, tmp_path)
     (tmp_path / "chat_template.jinja").symlink_to("/dev/zero")
     refuse(tmp_path, "not a regular file")
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_an_error(tmp_path: Path) -> None:
+    shutil.copytree(QWEN2, tmp_path, dirs_exist_ok=True)
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    tokens = [{"id": 514 + number, "content": f"z{letter}", **flags} for number, letter in enumerate("qrs")]
+    copy(QWEN2, tmp_path, "tokenizer.json", lambda content: content["added_tokens"].extend(tokens))
+    model = SentenceTransformer("gme-2b", weights=tmp_path)
+    with pytest.raises(CheckpointError, match="a token of the number 516, and the model has embeddings for 516"):
+        model.encode(["a zs"])
+    assert len(model.encode(["a"])) == 1
 
 
 @pytest.mark.parametrize("section", ["truncation", "padding"])
