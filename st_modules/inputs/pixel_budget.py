@@ -81,8 +81,8 @@ class _State:
             self._changed.notify_all()
 
 
-PIXELS = PixelBudget(2 * 2**30)
-"""That of this process, 2 GiB."""
+PIXELS = PixelBudget(2**30)
+"""That of this process, 1 GiB: a little more than the largest image takes that the default limits allow."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=PIXELS.reset)
