@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from PIL.Image import Image as PILImage
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
@@ -79,7 +80,15 @@ class CLIP(Backbone):
         Returns:
             ``pixel_values`` of shape (1, 3, height, width), float32.
         """
-        return self.image_processor(to_rgb(image.load()), do_convert_rgb=False, return_tensors="pt")
+        done = {"do_convert_rgb": False, "do_resize": False, "do_center_crop": False}
+        return self.image_processor(self._read(image), return_tensors="pt", **done)
+
+    def _read(self, image: ImageSource) -> PILImage:
+        """Scale and crop a picture as the processor does, which makes arrays of the whole picture for that."""
+        side, crop = self.image_processor.size["shortest_edge"], self.image_processor.crop_size["height"]
+        pixels = to_rgb(image.load()).resize(scaled_size(image, side), self.image_processor.resample)
+        left, top = ((length - crop) // 2 for length in pixels.size)
+        return pixels.crop((left, top, left + crop, top + crop))
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Run the towers that the rows need, and add the features of a row's text and image.

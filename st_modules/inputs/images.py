@@ -32,7 +32,7 @@ from st_modules.inputs.limits import ImageLimits
 from st_modules.inputs.local_files import LONGEST_PATH
 from st_modules.inputs.pixel_budget import PIXELS
 from st_modules.inputs.structure.check import estimate_cost
-from st_modules.inputs.structure.cost import Cost, check_pixels
+from st_modules.inputs.structure.cost import BYTES_PER_PIXEL, Cost, check_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -257,15 +257,18 @@ def scaled_size(image: ImageSource, side: int) -> tuple[int, int]:
         Width and height in pixels; the longer side is rounded down, as CLIP's preparation does it.
 
     Raises:
-        ImageError: The image cannot be read, or is so elongated that scaling it would exceed ``max_pixels``.
+        ImageError: The image cannot be read, or is so elongated that scaling it would exceed ``max_pixels`` or a
+            quarter of ``max_decode_bytes``.
     """
     width, height = image.size
     short, long = min(width, height), max(width, height)
     longer = int(side * long / short)
-    if side * longer > image.limits.max_pixels:
+    # A quarter of the memory, since several threads scale at a time and their budget is one of pixels as they are.
+    most = min(image.limits.max_pixels, image.limits.max_decode_bytes // (4 * BYTES_PER_PIXEL))
+    if side * longer > most:
         raise ImageError(
             f"{width}x{height} pixels are too elongated: scaled to a shorter side of {side} pixels they are over the "
-            f"limit of {image.limits.max_pixels}. Crop or resize it.",
+            f"limit of {most}. Crop or resize it.",
             image.place,
         )
     return (side, longer) if width <= height else (longer, side)

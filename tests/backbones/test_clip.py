@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from st_modules import ImageError, InputError, SentenceTransformer
+from st_modules import ImageError, ImageSource, InputError, SentenceTransformer
 from tests.helpers.paths import GOLDEN
 
 GOLDEN_CLIP = GOLDEN / "bge_vl_clip"
@@ -353,6 +353,23 @@ def test_an_elongated_image_is_refused_before_its_pixels_are_touched(
 def test_small_and_thin_images_are_stock_clip(model: SentenceTransformer, stock: Stock, size: tuple[int, int]) -> None:
     picture = noise(*size)
     assert close(model.encode({"image": picture}), stock.vector({"image": picture}))
+
+
+@pytest.mark.parametrize("shortest_edge", [33, 61, 64, 90])
+@pytest.mark.parametrize(("size", "mode"), [((187, 303), "RGBA"), ((303, 188), "L"), ((65, 64), "RGB"), ((9, 40), "P")])
+def test_pixels_are_those_of_the_processor_by_itself(
+    model: SentenceTransformer,
+    monkeypatch: pytest.MonkeyPatch,
+    shortest_edge: int,
+    size: tuple[int, int],
+    mode: str,
+) -> None:
+    backbone: Any = model[0]
+    settings = {**backbone.image_processor.to_dict(), "size": {"shortest_edge": shortest_edge}}
+    monkeypatch.setattr(backbone, "image_processor", CLIPImageProcessorPil(**settings))
+    picture = noise(*size).convert(mode)
+    expected = backbone.image_processor(picture.convert("RGB"), return_tensors="pt")["pixel_values"]
+    assert torch.equal(backbone.pixel_features(ImageSource(picture))["pixel_values"], expected)
 
 
 def test_code_beside_a_checkpoint_is_not_run(embeddings: np.ndarray, tmp_path: Path) -> None:
