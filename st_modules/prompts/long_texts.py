@@ -12,6 +12,7 @@ A text is cut at a place where what follows can change none of the tokens that c
 
 from __future__ import annotations
 
+import dataclasses
 import os.path
 import pickle
 import re
@@ -23,6 +24,7 @@ from tokenizers.models import BPE, Unigram
 from transformers import PreTrainedTokenizerBase
 
 from st_modules.errors import InputError, Place
+from st_modules.prompts.long_runs import shorten_runs
 from st_modules.prompts.templates import Text
 
 # The first try, which is enough for prose and for code; a text that is not longer is read as it is.
@@ -77,7 +79,7 @@ class TextCutter:
         """
         length = len(segment.before) + len(segment.user) + len(segment.after)
         most = most_characters(max_length)
-        size = _USUAL_PER_TOKEN * (max_length + 1) + _USUAL
+        first = size = _USUAL_PER_TOKEN * (max_length + 1) + _USUAL
         if length <= size:
             return segment
         start = _join_beginning(segment, most + _longest(self._added()) + _WINDOW)
@@ -87,6 +89,9 @@ class TextCutter:
             sure = self._count_sure(start[:end], max_length + 1) if end else 0
             if end and sure > max_length and (shortened := self._take_out(segment, end)):
                 return shortened
+            shorter = shorten_runs(self._tokenizer, segment.user) if size == first else segment.user
+            if len(shorter) < len(segment.user):
+                return self(dataclasses.replace(segment, user=shorter), max_length, place)
             if size == most:
                 raise InputError(
                     f"a text of {length} characters, of which the first {size} do not tell the first {max_length} "
