@@ -274,15 +274,20 @@ ATTACKS: Mapping[str, Callable[[float], object]] = {
 """Files by what they are; each is built in the size that its name says, or scaled down."""
 
 
+def _encode_anew(image: Image.Image, kind: str, append_images: Sequence[Image.Image] = (), **options: Any) -> bytes:
+    """Encode copies: a picture remembers how it was written last, which the next writer trips over."""
+    others = [each.rotate(90 * number) for number, each in enumerate(append_images, 1)]
+    return encode(image.copy(), kind, **options, **({"append_images": others} if others else {}))
+
+
 @cache
 def _seeds() -> list[bytes]:
     """Small pictures of every format and of the ways in which each is written."""
     picture = Image.new("RGB", (24, 17), "white")
     ImageDraw.Draw(picture).ellipse((3, 3, 20, 14), fill="red")
-    frames = [picture.rotate(90 * number) for number in range(3)]
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a" * 50
-    animated = {"save_all": True, "append_images": frames}
+    animated = {"save_all": True, "append_images": [picture]}
     written: list[tuple[Image.Image, str, dict[str, Any]]] = [
         *((picture.convert(mode), "PNG", {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
         (picture, "PNG", {"exif": exif, "icc_profile": b"a" * 200, **animated}),
@@ -306,8 +311,7 @@ def _seeds() -> list[bytes]:
         (picture, "AVIF", {"exif": exif}),
     ]
     return [
-        # A picture remembers how it was written last, which the next writer trips over.
-        *(encode(image.copy(), kind, **options) for image, kind, options in written),
+        *(_encode_anew(image, kind, **options) for image, kind, options in written),
         b"P3\n# a comment\n2 2\n255\n" + b"1 2 3 " * 4,
         b"P1\n3 2\n1 0 1 0 1 0\n",
         _bmp_rle(8, 1e-6),
