@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import sys
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,9 @@ _MODES_OF_PNG = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"})
 _LONGEST_NAME = 255
 # How much of an image in memory is hashed at once.
 _HASHED_BYTES = 2**24
+# An image in memory may be decoded from its file only when it is read, which two threads must not do at once. An image
+# has the lock of its address; few share one.
+_LOCKS: list[threading.Lock] = []
 _Read = TypeVar("_Read")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|file:/", re.IGNORECASE)
 
@@ -164,7 +168,7 @@ class ImageSource:
                 with self._stream() as stream:
                     return hashlib.new(algorithm, stream.read()).digest()
             image, cost = _from_memory(self._source, self.limits, whole=True)
-            with PIXELS.hold(cost.pixel_bytes + cost.memory):
+            with PIXELS.hold(cost.pixel_bytes + cost.memory), _lock_of(image):
                 return _hash_pixels(image, algorithm)
 
     def identify(self, algorithm: str = "blake2b") -> bytes:
@@ -361,8 +365,23 @@ def _decode(stream: BinaryIO, limits: ImageLimits) -> Image.Image:
 
 
 def _copy(image: Image.Image, cost: Cost) -> Image.Image:
-    with PIXELS.hold(cost.pixel_bytes + cost.memory):
+    with PIXELS.hold(cost.pixel_bytes + cost.memory), _lock_of(image):
         return image.copy()
+
+
+def _lock_of(image: Image.Image) -> threading.Lock:
+    """What is held while the file of an image is read; whoever holds it does not wait for the budget."""
+    return _LOCKS[id(image) % len(_LOCKS)]
+
+
+def _make_locks() -> None:
+    """Make new locks: those of a process may be held when another is forked off it."""
+    _LOCKS[:] = [threading.Lock() for _ in range(61)]
+
+
+_make_locks()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_make_locks)
 
 
 def _hash_pixels(image: Image.Image, algorithm: str) -> bytes:
@@ -418,13 +437,14 @@ def _is_text(beginning: bytes) -> bool:
 def _from_memory(source: Any, limits: ImageLimits, *, whole: bool = False) -> tuple[Image.Image, Cost]:
     image = source if isinstance(source, Image.Image) else _from_array(source)
     _check_pixels(image, limits)
-    stream = getattr(image, "fp", None)
-    if image.format and stream and not stream.closed:  # it may not have been decoded yet
-        place = stream.tell()
-        try:
-            return image, estimate_cost(stream, image.format, limits, whole=whole)
-        finally:
-            stream.seek(place)
+    with _lock_of(image):
+        stream = getattr(image, "fp", None)
+        if image.format and stream and not stream.closed:  # it may not have been decoded yet
+            place = stream.tell()
+            try:
+                return image, estimate_cost(stream, image.format, limits, whole=whole)
+            finally:
+                stream.seek(place)
     cost = Cost(limits)
     cost.add_pixels(*image.size)
     return image, cost

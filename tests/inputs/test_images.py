@@ -8,7 +8,9 @@ import random
 import struct
 import subprocess
 import sys
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -568,6 +570,34 @@ def test_a_callers_image_with_truncated_data_is_refused() -> None:
     image = Image.open(io.BytesIO(encoded(picture())[:-40]))
     with pytest.raises(ImageError, match="item 0: object of type PngImageFile: damaged"):
         ImageSource(image, "item 0").load()
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "BMP", "TIFF"])
+def test_threads_that_read_one_image_that_is_not_decoded_yet_read_it_in_turn(image_format: str) -> None:
+    class Stream(io.BytesIO):
+        """Lets other threads go on where it is read, and notes whether one of them reads it too."""
+
+        readers = 0
+        most = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.readers += 1
+            self.most = max(self.most, self.readers)
+            begun.wait(0.001)
+            data = super().read(size)
+            self.readers -= 1
+            return data
+
+    begun = threading.Event()  # never set
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 70), dtype=np.uint8)
+    data = encoded(Image.fromarray(pixels), image_format)
+    stream = Stream(data)
+    image = Image.open(stream)
+    with ThreadPoolExecutor(6) as pool:
+        images = list(pool.map(lambda _: ImageSource(image).load(), range(6)))
+    assert stream.most == 1
+    for loaded in images:
+        np.testing.assert_array_equal(np.asarray(loaded.convert("L")), pixels)
 
 
 def test_a_callers_closed_image_is_refused(tmp_path: Path) -> None:

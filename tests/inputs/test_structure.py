@@ -60,11 +60,11 @@ def jpeg(*segments: bytes, **options: Any) -> bytes:
     return data[:2] + b"".join(segments) + data[2:]
 
 
-def scans(count: int, size: tuple[int, int], **options: Any) -> bytes:
+def scans(count: int, size: tuple[int, int], *, between: bytes = b"", **options: Any) -> bytes:
     """A progressive JPEG whose last scan is there ``count`` times more; its header says another size than the scans."""
     data = enlarged(save("JPEG", progressive=True, **options), size)
     end, last = data.rindex(b"\xff\xd9"), data.rindex(b"\xff\xda")
-    return data[:end] + data[last:end] * count + data[end:]
+    return data[:end] + (between + data[last:end]) * count + data[end:]
 
 
 def enlarged(data: bytes, size: tuple[int, int]) -> bytes:
@@ -117,6 +117,10 @@ SLOW: dict[str, tuple[Callable[[], bytes], str]] = {
     "JPEG: EXIF in many segments": (lambda: jpeg(segment(0xE1, b"Exif\0\0" + b"a" * 60_000) * 5), "bytes of EXIF"),
     "JPEG: scans": (lambda: scans(4000, (64, 64)), "scans"),
     "JPEG: scans of pixels": (lambda: scans(400, (1000, 1000)), "scans"),
+    "JPEG: scans after a marker that has no length": (
+        lambda: scans(4000, (64, 64), between=b"\xff\x01"),
+        "scans",
+    ),
     "GIF: blocks of a comment": (lambda: gif(b"!\xfe" + b"\x01a" * 60_000 + b"\0"), "GIF blocks"),
     "GIF: extensions": (lambda: gif(b"!\xf9\x04\0\0\0\0\0" * 30_000), "GIF blocks"),
     "GIF: blocks that an empty one does not end": (lambda: gif(b"!\xf9\0" + b"\x01," * 60_000 + b"\0"), "GIF blocks"),
@@ -167,6 +171,7 @@ def test_what_takes_too_long_is_refused_by_what_takes_it(name: str) -> None:
 BIG: dict[str, tuple[Callable[[], bytes], str]] = {
     "PNG": (lambda: png(size=(20_000, 20_000)), "20000x20000 pixels"),
     "PNG: texts that inflate": (lambda: png(*[chunk(b"iTXt", b"a" * 600)] * 5), "compressed texts"),
+    "PNG: a row": (lambda: png(size=(200_000, 1), bits=16), "rows of 200000 pixels"),
     "JPEG: EXIF": (lambda: jpeg(segment(0xE1, b"Exif\0\0" + b"a" * 60_000)), "bytes of EXIF"),
     "JPEG: coefficients of scans": (lambda: scans(0, (500, 400), subsampling=0), "scans"),
     "GIF": (lambda: gif(b"", (640, 480)), "640x480 pixels"),
@@ -223,6 +228,7 @@ def test_only_a_header_is_read_for_the_size() -> None:
     [
         png(size=(8000, 12_000), bits=16),
         png(chunk(b"iCCP", b"a" * 1100) * 3000),
+        png(chunk(b"iTXt", b"a\0\0\0\0\0" + b"a" * 50_000_000 + "\U0001f600".encode())),
         scans(1500, (1900, 2000)),
         jpeg(segment(0xE1, b"Exif\0\0" + b"a" * 65_000) * 300),
         tiff((50000, 3, 5_000_000, b"\1\0" * 5_000_000)),
@@ -230,7 +236,17 @@ def test_only_a_header_is_read_for_the_size() -> None:
         b"P6 4000 4000 254\n",
         webp(9000, 9000),
     ],
-    ids=["PNG of 16 bits", "PNG of profiles", "scans", "EXIF", "TIFF tags", "BMP of runs", "PPM", "WEBP"],
+    ids=[
+        "PNG of 16 bits",
+        "PNG of profiles",
+        "PNG of text",
+        "scans",
+        "EXIF",
+        "TIFF tags",
+        "BMP of runs",
+        "PPM",
+        "WEBP",
+    ],
 )
 def test_the_default_limits_refuse_what_is_hostile(data: bytes) -> None:
     with pytest.raises(ImageError, match=r"max_decode_(seconds|bytes)"):

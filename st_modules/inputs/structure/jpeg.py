@@ -132,6 +132,8 @@ def _add_scans(stream: BinaryIO, frame: _Frame, cost: Cost, *, whole: bool) -> N
         marker = data[place - 1]
         if marker == _EOI:
             return
+        if marker == _TEM:  # has no length
+            continue
         if marker == _SOS:
             cost.add_seconds(per_scan, "scans")
         place += int.from_bytes(data[place : place + 2], "big")

@@ -13,7 +13,7 @@ _SECONDS_PER_CHUNK = 20e-6
 _SECONDS_PER_BYTE_OF_ROWS = 6e-9
 # What Pillow inflates a chunk of text to at most, how much deflate can, and how long a byte of it takes.
 _MOST_TEXT, _MOST_DEFLATED = 2**20, 1032
-_SECONDS_PER_BYTE_OF_TEXT = 8e-9
+_SECONDS_PER_BYTE_OF_TEXT, _MEMORY_PER_BYTE_OF_TEXT = 8e-9, 11
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
@@ -44,6 +44,8 @@ def add_png(stream: BinaryIO, cost: Cost, *, whole: bool) -> None:
             cost.add_seconds(inflated * _SECONDS_PER_BYTE_OF_TEXT, "compressed texts")
             # As UTF-8 it becomes a str of up to four bytes a character.
             cost.add_memory(inflated if kind == b"iCCP" else 5 * inflated, "compressed texts")
+            if kind == b"iTXt":  # may be plain, and is then copied with what stands before it
+                cost.add_memory(length * _MEMORY_PER_BYTE_OF_TEXT, "texts")
         stream.seek(max(skipped, 0), os.SEEK_CUR)
 
 
@@ -53,4 +55,5 @@ def _add_rows(header: bytes, cost: Cost) -> None:
     width, height, bits, colour = struct.unpack(">IIBB", header)
     cost.add_pixels(width, height)
     row = (width * bits * _CHANNELS.get(colour, 4) + 7) // 8
+    cost.add_decoder_memory(2 * row, f"rows of {width} pixels")  # one, and the one before it
     cost.add_seconds(height * row * _SECONDS_PER_BYTE_OF_ROWS, f"{width}x{height} pixels of {bits} bits a channel")
