@@ -31,7 +31,7 @@ from st_modules.checkpoints.guard import check_folder, check_modules
 from st_modules.checkpoints.hub import refuse_unreachable
 from st_modules.checkpoints.json_files import read_json
 from st_modules.checkpoints.locate import Checkpoint, locate
-from st_modules.checkpoints.lora import read_peft_files
+from st_modules.checkpoints.lora import name_targets, read_peft_files
 from st_modules.checkpoints.recognise import recognise, refuse_unnamed
 from st_modules.checkpoints.saved import check_saved_model
 from st_modules.checkpoints.weights import refuse_misfits
@@ -315,8 +315,17 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         Everything else of the model is frozen. That of Visualized-BGE goes to its text encoder.
 
         Raises:
-            CheckpointError: A weight is missing or has no place; the adapter is taken out again.
+            CheckpointError: A file of a folder is damaged or cannot be followed; or a weight is missing or has no
+                place, and the adapter is taken out again.
         """
+        given = args[0] if args else kwargs.get("peft_config")
+        folder = Path(peft_model_id) if peft_model_id is not None else None
+        part = self.transformers_model if self._backbone else None
+        if part is not None and folder and folder.is_dir() and given is None:
+            # PEFT would run the expressions of the file, and believe its sizes.
+            config, _ = read_peft_files(folder)
+            name_targets(config, part)
+            args, kwargs = ((config, *args[1:]), kwargs) if args else (args, {**kwargs, "peft_config": config})
         outcome: Any = super().load_adapter(peft_model_id, adapter_name, *args, **kwargs)
         if self._backbone and (outcome.missing_keys or outcome.unexpected_keys):
             # transformers logs them and goes on. Among them are the magnitudes of every DoRA adapter.

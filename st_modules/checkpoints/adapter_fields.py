@@ -44,6 +44,8 @@ _FIELDS: dict[str, Kind] = {
 _LORA_FIELDS: dict[str, Kind] = {
     **dict.fromkeys(("fan_in_fan_out", "lora_bias", "use_dora", "use_qalora", "use_rslora"), FLAG),
     **dict.fromkeys(("alpha_pattern", "rank_pattern"), optional(OBJECT)),
+    # PEFT would leave such an adapter out of every text, where a caller does not say from where on it counts.
+    "alora_invocation_tokens": Kind("none, since an adapter counts for all tokens,", lambda value: not value),
     "bias": one_of(["none", "all", "lora_only"]),
     "init_lora_weights": either(FLAG, TEXT),
     "lora_alpha": number(-1e6, 1e6),

@@ -85,7 +85,9 @@ def read_adapters(folder: Path) -> Adapters | None:
     places = _places(folder, len(names))
     for place in places[1:]:
         check_subfolder(folder, str(place.relative_to(folder)), path)
-    adapters = {name: name_weights(*read_peft_files(place)) for name, place in zip(names, places, strict=True)}
+    adapters = {
+        name: name_weights(*read_peft_files(place, beside_base=True)) for name, place in zip(names, places, strict=True)
+    }
     return Adapters(module, adapters, active, enabled)
 
 

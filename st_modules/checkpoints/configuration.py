@@ -11,7 +11,18 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
-from st_modules.checkpoints.fields import NAME, OBJECT, Kind, check_fields, is_number, number, one_of, optional, whole
+from st_modules.checkpoints.fields import (
+    NAME,
+    OBJECT,
+    Kind,
+    check_fields,
+    exactly,
+    is_number,
+    number,
+    one_of,
+    optional,
+    whole,
+)
 from st_modules.checkpoints.json_files import read_json
 from st_modules.errors import CheckpointError, in_one_line
 
@@ -76,6 +87,8 @@ _FIELDS: dict[str, Kind] = {
         ),
         optional(_FACTOR),
     ),
+    # A text encoder would see the tokens before each alone, and others the output of a model that is not there.
+    **dict.fromkeys(("add_cross_attention", "is_decoder", "is_encoder_decoder"), optional(exactly(False))),
     **dict.fromkeys(("attn_implementation", "_attn_implementation", "experts_implementation"), _IMPLEMENTATION),
 }
 """What transformers takes at its word, or checks too late, wherever in the file it stands."""
@@ -85,11 +98,15 @@ _REFUSED = {
     "pass quantization_config in model_kwargs to quantise those",
     "compression_config": "compressed weights are not served. Use the files of the model that is not compressed",
     "transformers_weights": "weights are read from the files that are called so by default. Rename them",
+    "attribute_map": "fields are read by their own names. Remove it",
     "fusion_config": "the model's layers are those of its architecture. Remove it",
     "kernel_config": "code of other repositories is not run. Remove it",
     "use_kernels": "code of other repositories is not run. Remove it",
     "per_layer_config": "all layers are alike in these models. Remove it",
 }
+
+_RETURNED = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}
+"""What a model returns. All of its layers' states would be kept for nobody."""
 
 
 def load_config(
@@ -102,7 +119,7 @@ def load_config(
 ) -> Config:
     """Read a model's configuration from a checkpoint.
 
-    How attention is computed is never taken from the file: it is the caller's choice.
+    How attention is computed and what a call returns is never taken from the file: it is the caller's choice.
 
     Args:
         config_class: Class of the configuration.
@@ -129,6 +146,9 @@ def load_config(
     _check_image_token(path, config)
     if "attn_implementation" not in changes:
         config._attn_implementation = None
+    for part in (config, *(getattr(config, name) for name in config.sub_configs)):
+        for name, value in _RETURNED.items():
+            setattr(part, name, value)
     return config
 
 

@@ -10,14 +10,26 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftType, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer, LoraModel
 from peft.utils import load_peft_weights
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from st_modules.checkpoints.adapter_settings import ADAPTER_WEIGHT, WRAPPERS, read_settings
+from st_modules.checkpoints.fields import Kind, check_fields
 from st_modules.checkpoints.guard import check_folder
+from st_modules.checkpoints.locate import ADAPTER_CONFIG
 from st_modules.checkpoints.shapes import read_shapes
 from st_modules.checkpoints.weights import cast_parameters, load_pretrained, refuse_misfits, stored_dtype
 from st_modules.errors import CheckpointError
+
+_PLAIN = frozenset({True, False, "gaussian", "orthogonal", "eva", "mica"})
+_FIRST_WEIGHTS = {
+    "init_lora_weights": Kind(
+        f"one of {', '.join(map(repr, sorted(_PLAIN, key=str)))}, by which the base stays as it is (save the model "
+        "with save_pretrained, or the adapter with PEFT's path_initial_model_for_weight_conversion),",
+        lambda value: isinstance(value, bool | str) and value in _PLAIN,
+    )
+}
+"""How weights were made that the file has: others would take them out of the base's, by hours of work if they like."""
 
 
 def load_adapted(
@@ -108,8 +120,12 @@ def read_adapter(folder: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
     return config, weights
 
 
-def read_peft_files(folder: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
+def read_peft_files(folder: Path, *, beside_base: bool = False) -> tuple[PeftConfig, dict[str, Tensor]]:
     """Read the settings and weights of an adapter of any kind, the weights under the names that the file has.
+
+    Args:
+        folder: Folder of the adapter.
+        beside_base: Whether it was saved with its base, as that is after the adapter was added to it.
 
     Raises:
         CheckpointError: They are missing or damaged.
@@ -129,7 +145,23 @@ def read_peft_files(folder: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
         raise CheckpointError(f"{folder}: the adapter's file holds no weights.")
     if not all(isinstance(name, str) and isinstance(weight, Tensor) for name, weight in weights.items()):
         raise CheckpointError(f"{folder}: the adapter's file holds something else than weights.")
-    return read_settings(folder, weights), weights
+    config = read_settings(folder, weights)
+    if isinstance(config, LoraConfig) and not beside_base:
+        check_fields(folder / ADAPTER_CONFIG, vars(config), _FIRST_WEIGHTS)
+        # Nothing needs to be made of what is read.
+        config.init_lora_weights = True
+    return config, weights
+
+
+def name_targets(config: Any, model: nn.Module) -> None:
+    """Give the layers that an adapter's settings name in full the names that they have in this model, in place."""
+    targets = getattr(config, "target_modules", None)
+    if not isinstance(targets, set | list):
+        return
+    modules = [name for name, _ in model.named_modules()]
+    config.target_modules = {
+        home for name in targets for home in (_homes(name, modules) if WRAPPERS.match(name) else [name]) or [name]
+    }
 
 
 def merge_layer(layer: Any, dtype: torch.dtype) -> None:

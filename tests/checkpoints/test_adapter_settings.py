@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import st_modules.checkpoints.lora as lora
 from st_modules import CheckpointError, SentenceTransformer
 from st_modules.checkpoints.adapter_settings import select_names
 from st_modules.train import add_lora, load_adapter, save_adapter
+from st_modules.train.lora import has_adapter
 from tests.helpers.paths import GOLDEN
 
 VLM2VEC = GOLDEN / "vlm2vec"
@@ -167,3 +169,94 @@ def test_the_rank_is_that_of_each_tensor(tmp_path: Path) -> None:
     save_file({**weights, name: weights[name][:2].clone()}, path)
     with pytest.raises(CheckpointError, match=rf"not the rank of the weights {name} \(2 in the file, 4 in"):
         load(folder)
+
+
+@pytest.fixture(scope="module")
+def saved_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of an adapter of "tiny" that changes what is embedded."""
+    folder = tmp_path_factory.mktemp("adapter")
+    model = SentenceTransformer("tiny", device="cpu")
+    model.add_adapter(LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    save_adapter(model, folder)
+    return folder
+
+
+@pytest.fixture(params=["st_modules.train", "sentence-transformers"])
+def load_into(request: pytest.FixtureRequest) -> Callable[[SentenceTransformer, Path], object]:
+    """Both ways in which an adapter comes into a model."""
+    if request.param == "st_modules.train":
+        return load_adapter
+    return lambda model, folder: model.load_adapter(str(folder))
+
+
+def changed(folder: Path, target: Path, **fields: Any) -> Path:
+    shutil.copytree(folder, target)
+    config = target / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **fields}))
+    return target
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"init_lora_weights": "orthogonal"},
+        {"init_lora_weights": "eva", "eva_config": {"rho": 2.0}},
+        {"init_lora_weights": "gaussian", "loftq_config": {"loftq_bits": 4}, "corda_config": {"cache_file": "x"}},
+        {"target_modules": r".*\.(q_proj|v_proj)$", "megatron_core": "megatron.core", "layer_replication": None},
+        {"target_modules": SLOW, "exclude_modules": SLOW},
+        {"an_option_of_another_release": 1, "runtime_config": {"ephemeral_gpu_offload": True}},
+    ],
+)
+def test_settings_that_weights_do_not_depend_on_change_nothing(
+    fields: dict[str, Any],
+    saved_adapter: Path,
+    load_into: Callable[[SentenceTransformer, Path], object],
+    tmp_path: Path,
+) -> None:
+    plain, other = (SentenceTransformer("tiny", device="cpu") for _ in range(2))
+    bare = plain.encode(["a text"])
+    load_adapter(plain, saved_adapter)
+    load_into(other, changed(saved_adapter, tmp_path / "changed", **fields))
+    assert abs(other.encode(["a text"]) - plain.encode(["a text"])).max() <= 1e-6
+    assert abs(other.encode(["a text"]) - bare).max() > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("init_lora_weights", value)
+            for value in ("pissa", "pissa_niter_1000000000", "olora", "corda", "lora_ga", "x")
+        ),
+        ("alora_invocation_tokens", [1, 2]),
+        ("r", 10**6),
+        ("alpha_pattern", {SLOW: 3}),
+        ("megatron_config", {"x": 1}),
+    ],
+)
+def test_settings_that_would_change_the_base_or_cost_time_are_refused_by_name(
+    name: str,
+    value: Any,
+    saved_adapter: Path,
+    load_into: Callable[[SentenceTransformer, Path], object],
+    tmp_path: Path,
+) -> None:
+    model = SentenceTransformer("tiny", device="cpu")
+    expected = model.encode(["a text"])
+    folder = changed(saved_adapter, tmp_path / "changed", **{name: value})
+    with pytest.raises(CheckpointError, match=rf"changed/adapter_config\.json: {name}"):
+        load_into(model, folder)
+    assert not has_adapter(model)
+    assert (model.encode(["a text"]) == expected).all()
+
+
+def test_layers_that_a_file_names_by_another_release_are_found(saved_adapter: Path, tmp_path: Path) -> None:
+    names = [
+        f"model.language_model.layers.{number}.self_attn.{name}" for number in range(4) for name in ("q_proj", "v_proj")
+    ]
+    model, plain = (SentenceTransformer("tiny", device="cpu") for _ in range(2))
+    model.load_adapter(str(changed(saved_adapter, tmp_path / "changed", target_modules=names)))
+    load_adapter(plain, saved_adapter)
+    assert abs(model.encode(["a text"]) - plain.encode(["a text"])).max() <= 1e-6

@@ -48,6 +48,9 @@ WRONG: list[tuple[str, str, Any]] = [
     *(("qwen2_vl", f"vision_config.{name}", value) for name in ("depth", "patch_size") for value in NO_SIZES),
     *(("clip", f"text_config.{name}", value) for name in ("vocab_size", "num_attention_heads") for value in NO_SIZES),
     *(("llava_next", "vision_config.image_size", value) for value in NO_SIZES),
+    *((name, "is_decoder", value) for name in FOLDERS for value in (True, 1, "x")),
+    *(("clip", f"text_config.{name}", True) for name in ("is_decoder", "add_cross_attention", "is_encoder_decoder")),
+    ("qwen2_vl", "attribute_map", {"initializer_range": "rms_norm_eps"}),
     *(("qwen2_vl", "vision_config", value) for value in (None, True, "x", [])),
     *(("llava_next", "text_config", value) for value in (None, 5, "x")),
     *(("qwen2_vl", "rope_theta", value) for value in (None, True, -1, 0, 1e30, "x", [])),
@@ -113,3 +116,13 @@ def test_settings_of_texts_that_are_generated_do_not_matter(checkpoint: Path, tm
         for folder in (checkpoint, GOLDEN / "gme" / "checkpoint")
     )
     assert (damaged == whole).all()
+
+
+@pytest.mark.parametrize("part", ["", "text_config.", "vision_config."])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("return_dict", True), ("output_hidden_states", False), ("output_attentions", False)]
+)
+def test_what_a_model_returns_is_not_taken_from_the_file(name: str, expected: bool, part: str, tmp_path: Path) -> None:
+    config = load("llava_next", tmp_path, change(read("llava_next"), part + name, not expected))
+    inner = getattr(config, part[:-1]) if part else config
+    assert getattr(inner, name) is expected

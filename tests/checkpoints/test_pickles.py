@@ -58,6 +58,38 @@ def call(module: str, name: str, value: int) -> bytes:
     return b"\x80\x02c" + f"{module}\n{name}\n".encode() + number(value) + b"\x85R."
 
 
+ENTRY = b"X\x01\x00\x00\x00a"
+"""The text "a" of a pickle."""
+
+
+def nested(levels: int) -> bytes:
+    """Tuples of twice the same tuple, whose hash takes twice as long with every level."""
+    return b"N\x85q\x00" + b"h\x00h\x00\x86q\x00" * levels
+
+
+def one_hash(count: int) -> bytes:
+    """Numbers of the same hash, each with a value."""
+    return b"".join(b"\x8a\x0c" + (each * (2**61 - 1)).to_bytes(12, "little") + b"N" for each in range(1, count))
+
+
+def write_under(name: str) -> Callable[[Path], object]:
+    """Return what writes a call under another name, which torch finds all the same."""
+
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, call("os", "urandom", 3))
+            archive.writestr("archive/version", "3\n")
+
+    return write
+
+
+def hostile_pickle(content: bytes) -> Callable[[Path], object]:
+    return lambda path: write_archive(path, b"\x80\x02" + content + b".")
+
+
+ORDERED = b"ccollections\nOrderedDict\n"
+STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "bytes of any number": (lambda path: write_archive(path, call("__builtin__", "bytearray", 2**36)), "bytearray"),
     "a tensor of any size": (lambda path: write_archive(path, call("torch", "FloatTensor", 2**40)), "FloatTensor"),
@@ -83,6 +115,28 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pickle of something else": (lambda path: path.write_bytes(pickle.dumps({"a": Path("x")})), "cannot be read"),
     "a list": (lambda path: torch.save([torch.ones(2)], path), "something else than a dictionary"),
     "nothing": (Path.touch, "cannot be read"),
+    "a call in capital letters": (write_under("archive/DATA.PKL"), "it calls os urandom"),
+    "a key of tuples of tuples": (hostile_pickle(b"}(" + nested(60) + b"Nu"), "large tuples"),
+    "a key of very many levels": (hostile_pickle(b"}N" + b"\x85" * 900_000 + b"Ns"), "large tuples"),
+    "a key of one small tuple": (hostile_pickle(b"}N\x85Ns"), "keys that are no text"),
+    "keys of one hash": (hostile_pickle(b"}(" + one_hash(60_000) + b"u"), "keys that are no text"),
+    "a long tuple": (hostile_pickle(b"(" + ENTRY * 17 + b"t"), "large tuples"),
+    "a storage that is named by tuples of tuples": (
+        hostile_pickle(STORAGE + nested(60) + ENTRY + b"K\x00tQ"),
+        "large tuples",
+    ),
+    "a storage that is named by no tuple": (hostile_pickle(ENTRY + b"Q"), "names numbers by something else"),
+    "a storage of any length": (
+        hostile_pickle(b"ctorch.storage\nUntypedStorage\n" + number(2**36) + b"\x85R"),
+        "it calls something that it made",
+    ),
+    "a call of lists of lists": (
+        hostile_pickle(b"]q\x00" + b"]q\x01h\x00ah\x00ah\x01q\x00" * 40 + b")R"),
+        "it calls something that it made",
+    ),
+    "a dictionary of a list of keys": (hostile_pickle(ORDERED + b"]R"), "it calls something that it made"),
+    "no mark": (hostile_pickle(b"u"), "it is damaged"),
+    "nothing to call": (hostile_pickle(b"R"), "it is damaged"),
 }
 
 
