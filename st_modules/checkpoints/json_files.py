@@ -16,6 +16,8 @@ _MOST_BYTES = 64 * 1024 * 1024
 _MOST_LEVELS = 64
 """Libraries copy what they read by recursion, and published files have fewer than ten."""
 
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of a checkpoint.
@@ -37,6 +39,7 @@ def read_json_value(path: Path, *, finite: bool = True) -> Any:
         finite: Whether numbers must be finite, as JSON has them.
     """
     check_file(path)
+    refuse_pointer(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_fields)
     except RecursionError as error:
@@ -70,6 +73,23 @@ def check_regular(path: Path) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise CheckpointError(f"{path}: not a regular file. Download or save it again.")
     return found.st_size
+
+
+def refuse_pointer(path: Path) -> None:
+    """Refuse a file that git wrote in the place of a large one.
+
+    Raises:
+        CheckpointError: It is one.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_POINTER))
+    except OSError:
+        return  # whoever reads it says why
+    if start == _POINTER:
+        raise CheckpointError(
+            f"{path}: a pointer of Git LFS, and not the file itself. Call 'git lfs pull' in its folder, or download it."
+        )
 
 
 def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from st_modules.checkpoints.json_files import refuse_pointer
 from st_modules.errors import CheckpointError
 
 _LONGEST_PICKLE = 2**20
@@ -72,6 +73,7 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The file is damaged, or holds or makes something else.
     """
+    refuse_pointer(path)
     try:
         check_pickle(path)
         # Files of torch's older format, which is no zip archive, cannot be mapped into memory.

@@ -11,8 +11,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from st_modules.checkpoints.fields import OBJECT, check_fields
 from st_modules.checkpoints.guard import find_inside
-from st_modules.checkpoints.locate import read_json
+from st_modules.checkpoints.json_files import read_json, refuse_pointer
 from st_modules.checkpoints.pickles import load_pickle
 from st_modules.errors import CheckpointError
 
@@ -109,13 +110,16 @@ def _list_names(folder: Path) -> list[str]:
 
 
 def _read_index(path: Path) -> list[Path]:
-    parts = read_json(path).get("weight_map")
+    content = read_json(path)
+    check_fields(path, {"metadata": None, **content}, {"metadata": OBJECT})
+    parts = content.get("weight_map")
     if not isinstance(parts, dict) or not parts or not all(isinstance(name, str) for name in parts.values()):
         raise CheckpointError(f"{path}: weight_map must name a file for each tensor. Download the file again.")
     return [find_inside(path.parent, name, path) for name in sorted(set(parts.values()))]
 
 
 def _read_header(path: Path) -> dict[str, Tensor]:
+    refuse_pointer(path)
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

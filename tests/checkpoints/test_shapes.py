@@ -186,3 +186,36 @@ def test_pickled_weights_give_the_same_vectors(tmp_path: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     assert abs(load("gme-2b", folder).encode("a text") - expected).max() <= 1e-6
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4417000000\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "file"),
+    [
+        *(("gme-2b", name) for name in ("model.safetensors", "pytorch_model.bin", "tokenizer.json", "config.json")),
+        ("vlm2vec-qwen2vl-2b", "adapter_model.safetensors"),
+        ("bge-visualized-base", "Visualized_base_en_v1.5.pth"),
+    ],
+)
+def test_what_git_wrote_in_the_place_of_a_file_is_told(row: str, file: str, tmp_path: Path) -> None:
+    source = reference(row).weights
+    folder = Path(shutil.copytree(source if source.is_dir() else source.parent, tmp_path / "checkpoint"))
+    if file.endswith(".bin"):
+        (folder / "model.safetensors").unlink()
+    (folder / file).write_bytes(POINTER)
+    with pytest.raises(CheckpointError, match=rf"{file}: a pointer of Git LFS"):
+        SentenceTransformer(row, weights=folder, base_weights=reference(row).base_weights, device="cpu")
+
+
+@pytest.mark.parametrize("metadata", [..., None, [1], "x"])
+def test_an_index_without_its_metadata_is_refused_by_the_field(metadata: object, tmp_path: Path) -> None:
+    folder = copy("gme-2b", tmp_path)
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    content = {"metadata": metadata, "weight_map": {"x": "model-1.safetensors"}}
+    if metadata is ...:
+        del content["metadata"]
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json: metadata is .* an object is needed"):
+        load("gme-2b", folder)
