@@ -86,12 +86,13 @@ def run_command(arguments: Sequence[str], kill_after: float | None = None) -> bo
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
         try:
-            cli.app(list(arguments), standalone_mode=False)
+            # A command that ends with an error returns its status here.
+            code = cli.app(list(arguments), standalone_mode=False)
         except BaseException as error:
             print(f"{arguments}: {error!r}", file=sys.stderr)
-            sys.stderr.flush()
-            os._exit(1)
-        os._exit(0)
+            code = 1
+        sys.stderr.flush()
+        os._exit(code or 0)
     if kill_after is not None:
         time.sleep(kill_after)
         os.kill(child, signal.SIGKILL)

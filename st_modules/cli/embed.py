@@ -149,6 +149,8 @@ def embed(
                 return
             how = {"side": query, "instruction": (prompt, prompt_name, model.prompts), "batch size": batch_size}
             partial.begin(describe_run(model, reading.records, scratch, how), resume)
+            if not skip_bad:
+                _refuse_left_out(partial)
             step = BATCHES_AT_ONCE * batch_size
             embed_records(
                 model, encode, reading.records, partial, step=step, skip_bad=skip_bad, show_progress_bar=not quiet
@@ -177,7 +179,8 @@ def _check_finished(out: Path, records: Sequence[Record], encode: Callable[[list
     from st_modules.files.vectors import find_rows, read_first
 
     rows = find_rows(out, records)
-    if not rows or not is_of_model(read_first(out), rows[0], encode):
+    first = read_first(out, len(rows)) if rows else None
+    if first is None or not is_of_model(first, rows[0], encode):
         raise InputError(f"{out}: already there, with other records or vectors; pass --force to overwrite.")
     say(f"{out} is finished already: {len(rows)} vectors.")
 
@@ -198,6 +201,12 @@ def _finish(out: Path, partial: Partial, reading: Reading) -> None:
     say(f"Wrote {len(records)} vectors of {vectors.shape[1]} to {' and '.join(map(str, targets))}.")
     if bad:
         tell(f"Skipped {len(bad)} of {len(bad) + len(records)} records; see {skipped}.")
+
+
+def _refuse_left_out(partial: Partial) -> None:
+    """Raise where a stopped run has left records out, which this one is not to."""
+    for each in partial.read_bad().values():
+        raise InputError(f"{each.place}: {each.problem}; a stopped run left it out: pass --skip-bad to go on.")
 
 
 def _nothing_left(bad: Sequence[BadRecord]) -> InputError:

@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,21 @@ class _State:
     dimension: int = 0
     vectors_size: int = 0
     bad_size: int = 0
+
+    @classmethod
+    def parse(cls, content: str) -> _State:
+        """Read what was written of a state; ``ValueError`` where it is damaged."""
+        fields: Any = json.loads(content)
+        names = list(asdict(cls({})))
+        if not isinstance(fields, dict) or sorted(cast("dict[str, Any]", fields)) != sorted(names):
+            raise ValueError("other fields")
+        key, *numbers = cast("list[Any]", [fields[name] for name in names])
+        if not isinstance(key, dict) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("values of other types")
+        state = cls(cast("dict[str, str]", key), *numbers)
+        if state.vectors_size % (4 * state.dimension or state.vectors_size + 1):
+            raise ValueError("no whole vectors")
+        return state
 
 
 class Partial:
@@ -87,7 +103,7 @@ class Partial:
         for file, size in ((self._vectors_file, self._state.vectors_size), (self._bad_file, self._state.bad_size)):
             with name_file(file), file.open("ab") as stream:
                 if stream.tell() < size:
-                    raise InputError(f"{self.folder}: damaged; leave out --resume to start anew.")
+                    raise self._damaged()
                 stream.truncate(size)
         self.begun = True
 
@@ -122,8 +138,11 @@ class Partial:
 
     def read_bad(self) -> dict[int, BadRecord]:
         """The records that could not be embedded, by their positions."""
-        pairs = map(json.loads, self._bad_file.read_text(encoding="utf-8").splitlines())
-        return {position: BadRecord(**fields) for position, fields in pairs}
+        try:
+            pairs = map(json.loads, self._bad_file.read_text(encoding="utf-8").splitlines())
+            return {position: BadRecord(**fields) for position, fields in pairs}
+        except (ValueError, TypeError) as error:
+            raise self._damaged() from error
 
     @contextmanager
     def finish(self) -> Generator[Path, None, None]:
@@ -146,9 +165,12 @@ class Partial:
 
     def _read(self) -> _State | None:
         try:
-            return _State(**json.loads(self._state_file.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
+            return _State.parse(self._state_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
+
+    def _damaged(self) -> InputError:
+        return InputError(f"{self.folder}: damaged; leave out --resume to start anew.")
 
     def _clear(self) -> None:
         """Delete what there is, the file of the lock aside."""

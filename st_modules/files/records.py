@@ -160,19 +160,25 @@ def check_fields(fields: dict[str, Any], place: str) -> None:
         InputError: A string, anywhere in lists and objects, has a lone surrogate, or these are nested too deeply.
     """
     for name, field_ in fields.items():
-        here = f"{place}, field {json.dumps(name)}"
-        remaining: list[tuple[object, int]] = [(name, 0), (field_, 0)]
-        while remaining:
-            value, depth = remaining.pop()
-            if depth > _DEEPEST:
-                raise InputError(f"lists and objects more than {_DEEPEST} deep; leave it out", here)
-            if isinstance(value, str):
-                check_text(value, here)
-            elif isinstance(value, list):
-                remaining += [(each, depth + 1) for each in cast("list[object]", value)]
-            elif isinstance(value, dict):
-                pairs = cast("dict[object, object]", value).items()
-                remaining += [(each, depth + 1) for pair in pairs for each in pair]
+        try:
+            _check_field(name, field_)
+        except InputError as error:
+            raise InputError(error.problem, f"{place}, field {json.dumps(name)}") from error
+
+
+def _check_field(name: str, field_: object) -> None:
+    remaining: list[tuple[object, int]] = [(name, 0), (field_, 0)]
+    while remaining:
+        value, depth = remaining.pop()
+        if depth > _DEEPEST:
+            raise InputError(f"lists and objects more than {_DEEPEST} deep; leave it out")
+        if isinstance(value, str):
+            check_text(value, "field")
+        elif isinstance(value, list):
+            remaining += [(each, depth + 1) for each in cast("list[object]", value)]
+        elif isinstance(value, dict):
+            pairs = cast("dict[object, object]", value).items()
+            remaining += [(each, depth + 1) for pair in pairs for each in pair]
 
 
 class Problems:

@@ -85,7 +85,8 @@ def read_row(
         image = [_as_image(each, folder, limits) for each in cast("list[str | NamedImage]", image)]
     elif image is not None:
         image = _as_image(image, folder, limits)
-    metadata = {name: value for name, value in fields.items() if name not in columns.used()}
+    used = columns.used()
+    metadata = {name: value for name, value in fields.items() if name not in used}
     check_fields(fields, place)
     return make_record(place, text, image or None, id_, metadata)
 

@@ -83,31 +83,42 @@ def find_rows(path: Path, records: Sequence[Record]) -> list[Record]:
     """Return which of the records an output is of: all but those that it lists as skipped.
 
     Returns:
-        The records, row by row; none where the output is of others, or is not complete.
+        The records, row by row; none where the output is of others, or damaged, or not complete.
     """
     *written, skipped = list_targets(path)
     if not all(target.exists() for target in written):
         return []
-    left_out = {json.loads(line)["place"] for line in _read_lines(skipped)} if skipped.exists() else set[str]()
-    expected = [record for record in records if record.place not in left_out]
+    left_out = [line["place"] for line in _read_rows(skipped) if "place" in line] if skipped.exists() else []
+    expected = [record for record in records if record.place not in frozenset(map(str, left_out))]
     if path.suffix == ".npy":
-        rows = map(json.loads, _read_lines(written[1]))
+        rows = _read_rows(written[1])
         return expected if all(row == given for row, given in zip_longest(rows, map(_row, expected))) else []
     pa, pq = (import_extra(module, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
     columns = _columns(pa, expected)
-    return expected if pq.read_table(path, columns=[*columns]).equals(pa.table(columns)) else []
+    try:
+        found = pq.read_table(path, columns=[*columns])
+    except (pa.ArrowException, OSError):
+        return []
+    return expected if found.equals(pa.table(columns)) else []
 
 
-def read_first(path: Path) -> np.ndarray:
-    """Return the first vector of an output."""
+def read_first(path: Path, count: int) -> np.ndarray | None:
+    """Return the first vector of an output; ``None`` where it has not this number of vectors, or is damaged."""
     import numpy as np
 
     if path.suffix == ".npy":
-        return np.load(path, mmap_mode="r")[0]
-    parquet = import_extra("pyarrow.parquet", extra="parquet")
-    with parquet.ParquetFile(path) as file:
-        batch = next(file.iter_batches(1, columns=["embedding"]))
-        return np.asarray(batch.column(0)[0].as_py(), np.float32)
+        try:
+            vectors = np.load(path, mmap_mode="r")
+        except (EOFError, ValueError):
+            return None
+        is_whole = vectors.ndim == 2 and len(vectors) == count and vectors.dtype.kind == "f"
+        return vectors[0] if is_whole else None
+    pa, pq = (import_extra(module, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
+    try:
+        column = pq.read_table(path, columns=["embedding"])
+        return np.asarray(column[0][0].as_py(), np.float32) if len(column) == count else None
+    except (pa.ArrowException, OSError, ValueError, IndexError, TypeError):
+        return None
 
 
 def _write_npy(path: Path, vectors: np.ndarray) -> None:
@@ -127,9 +138,15 @@ def _write_lines(path: Path, rows: Iterable[dict[str, Any]], ascii: bool = False
         stream.writelines(json.dumps(row, ensure_ascii=ascii) + "\n" for row in rows)
 
 
-def _read_lines(path: Path) -> Iterable[bytes]:
+def _read_rows(path: Path) -> Iterable[dict[str, Any]]:
+    """The objects of a file of lines, an empty one in the place of a line that is none."""
     with path.open("rb") as stream:
-        yield from stream
+        for line in stream:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            yield row if isinstance(row, dict) else {}
 
 
 def _write_parquet(path: Path, vectors: np.ndarray, records: Sequence[Record]) -> None:

@@ -273,3 +273,34 @@ def test_no_list_of_an_earlier_run_stays(out: Path, tmp_path: Path) -> None:
     assert embed("--file", path, "--skip-bad", "--out", out).exit_code == 0
     assert embed("hello", "--out", out, "--force").exit_code == 0
     assert sorted(files(out.parent)) == ["v.jsonl", "v.npy"]
+
+
+def test_what_a_stopped_run_has_skipped_is_not_left_out_unasked(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text("text,image\na,cut.png\n" + "a,\n" * 7)
+    encoded = io.BytesIO()
+    Image.effect_noise((32, 32), 50).save(encoded, "PNG")
+    (tmp_path / "cut.png").write_bytes(encoded.getvalue()[:-500])
+    args = ["--file", source, "--batch-size", "4", "--resume", "--out", out]
+    with monkeypatch.context() as patch:
+        stop_at(3, OSError("gone"), patch)  # after four records, and what is left of them without the first
+        assert embed(*args, "--skip-bad").exit_code == 1
+    result = embed(*args)
+    assert result.exit_code == 1
+    assert f"{source}:2: " in result.stderr
+    assert "a stopped run left it out: pass --skip-bad" in result.stderr
+    assert not out.exists()
+    assert embed(*args, "--skip-bad").exit_code == 0
+    assert len(np.load(out)) == 7
+
+
+@pytest.mark.parametrize("content", ["", "x", "[1]\n"])
+def test_a_damaged_output_is_not_taken_for_finished(out: Path, args: list[Any], content: str) -> None:
+    for damaged in (out, out.with_suffix(".jsonl")):
+        assert embed(*args, out, "--force").exit_code == 0
+        damaged.write_text(content)
+        result = embed(*args, out)
+        assert result.exit_code == 1
+        assert "already there, with other records or vectors; pass --force to overwrite." in result.stderr

@@ -213,3 +213,53 @@ def test_a_full_disk_is_told_by_the_file(out: Path, limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert str(out) in str(caught.value.filename)
     assert list(out.parent.iterdir()) == []
+
+
+SOUND = {"key": KEY, "done": 1, "dimension": 1, "vectors_size": 4, "bad_size": 0}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "",
+        "5",
+        "[" * 100_000,
+        *(
+            json.dumps({**SOUND, **change})
+            for change in (
+                {"key": 5},
+                {"done": "1"},
+                {"done": 1.5},
+                {"done": -1},
+                {"done": True},
+                {"dimension": 0},
+                {"dimension": 3},
+                {"vectors_size": -4},
+                {"more": 1},
+            )
+        ),
+    ],
+    ids=lambda state: state[:60],
+)
+def test_a_damaged_state_counts_for_nothing(tmp_path: Path, state: str) -> None:
+    out = tmp_path / "v.npy"
+    stop(out)
+    state_file = tmp_path / "v.npy.partial" / "state.json"
+    state_file.write_text(json.dumps(SOUND))
+    with open_partial(list_targets(out), keep=True) as partial:
+        assert partial.done == 1
+    state_file.write_text(state)
+    with open_partial(list_targets(out), keep=True) as partial:
+        assert partial.done == 0
+
+
+@pytest.mark.parametrize("line", ["x" * 100, "[0, {}]", "5"])
+def test_a_damaged_list_of_bad_records_is_told(tmp_path: Path, line: str) -> None:
+    out = tmp_path / "v.npy"
+    stop(out)
+    bad = tmp_path / "v.npy.partial" / "bad.jsonl"
+    bad.write_text(line.ljust(bad.stat().st_size))
+    with open_partial(list_targets(out), keep=True) as partial:
+        partial.begin(KEY, resume=True)
+        with pytest.raises(InputError, match=r"v\.npy\.partial: damaged; leave out --resume"):
+            partial.read_bad()
