@@ -63,7 +63,7 @@ def refuse_unreachable(name: str, kwargs: dict[str, Any], cache_folder: str | No
 
     Raises:
         FileNotFoundError: No repository could have the name.
-        OSError: Nothing of the repository is in the cache, and the Hub cannot be reached.
+        OSError: Nothing of the repository is in the cache, and the Hub cannot be reached, or is not to be asked.
     """
     if not is_repo_id(name):
         raise FileNotFoundError(f"{name}: no such folder, and no repository can have this name.")
@@ -73,8 +73,13 @@ def refuse_unreachable(name: str, kwargs: dict[str, Any], cache_folder: str | No
         for each in names
         for file in _FILES
     )
-    if kwargs.get("local_files_only") or any(found is not None for found in cached):
+    if any(found is not None for found in cached):
         return
+    if kwargs.get("local_files_only") or huggingface_hub.is_offline_mode():
+        raise OSError(
+            f"{name}: no such folder, not in the download cache, and the Hub is not asked (local_files_only or "
+            "HF_HUB_OFFLINE). Allow it, or pass a local folder of its files."
+        )
     if obstacle := find_obstacle():
         raise OSError(
             f"{name}: no such folder, not in the download cache, and the Hub cannot be reached ({obstacle}). On a "

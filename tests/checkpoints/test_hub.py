@@ -74,8 +74,13 @@ def test_what_is_in_the_cache_needs_no_network(nowhere: str, tmp_path: Path, nam
     assert has_snapshot(cached.replace("--", "/"), None, ["config.json"], str(tmp_path))
 
 
-def test_a_caller_that_wants_no_network_is_left_alone(nowhere: str) -> None:
-    refuse_unreachable("owner/name", {"local_files_only": True}, None)
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_caller_that_wants_no_network_is_told_the_name(
+    tmp_path: Path, offline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    with pytest.raises(OSError, match=r"^owner/name: no such folder, not in the download cache, and the Hub is not"):
+        SentenceTransformer("owner/name", cache_folder=str(tmp_path), local_files_only=not offline)
 
 
 @pytest.mark.parametrize("status", [200, 404, 503])
