@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from st_modules.checkpoints.json_files import read_json_value
 from st_modules.errors import CheckpointError
 
 _READ = (".json", ".txt", ".jinja", ".model", ".safetensors", ".bin", ".pth", ".pt", ".md")
@@ -82,18 +82,13 @@ def check_subfolder(folder: Path, name: str, source: Path) -> None:
 
 
 def check_modules(folder: Path) -> None:
-    """Make sure that the modules of a saved model are read from inside its folder.
+    """Make sure that the modules of a saved model, whose ``modules.json`` was checked, are read from inside its folder.
 
     Raises:
         CheckpointError: ``modules.json`` names a folder elsewhere, or one has files that may not be read.
     """
     path = folder / "modules.json"
-    try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
-        names = [str(module["path"]) for module in modules]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return  # sentence-transformers reads it next, and says what is wrong with it
-    for name in names:
+    for name in [module["path"] for module in read_json_value(path)]:
         check_subfolder(folder, name, path)
         if (folder / name).is_dir():
             check_folder(folder / name)

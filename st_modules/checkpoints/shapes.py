@@ -111,10 +111,10 @@ def _list_names(folder: Path) -> list[str]:
 
 def _read_index(path: Path) -> list[Path]:
     content = read_json(path)
-    check_fields(path, {"metadata": None, **content}, {"metadata": OBJECT})
     parts = content.get("weight_map")
     if not isinstance(parts, dict) or not parts or not all(isinstance(name, str) for name in parts.values()):
         raise CheckpointError(f"{path}: weight_map must name a file for each tensor. Download the file again.")
+    check_fields(path, {"metadata": None, **content}, {"metadata": OBJECT})
     return [find_inside(path.parent, name, path) for name in sorted(set(parts.values()))]
 
 

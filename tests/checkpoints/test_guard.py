@@ -118,6 +118,15 @@ def test_a_module_is_no_link_to_a_folder_elsewhere(tmp_path: Path) -> None:
         SentenceTransformer(str(folder), device="cpu")
 
 
+def test_a_file_of_a_module_is_no_link_to_a_file_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    SentenceTransformer("tiny", device="cpu").save_pretrained(str(folder))
+    shutil.move(folder / "1_Normalize" / "config.json", tmp_path / "elsewhere.json")
+    (folder / "1_Normalize" / "config.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(CheckpointError, match=r"1_Normalize/config\.json: a link to"):
+        SentenceTransformer(str(folder), device="cpu")
+
+
 @pytest.mark.parametrize(
     "name", ["../x.safetensors", "/dev/zero", "a/../../x.safetensors", "", ".", "..", "C:x", "a\\b"]
 )
@@ -126,6 +135,15 @@ def test_an_index_names_files_of_its_folder_alone(name: str, checkpoint: Path) -
     index = {"metadata": {}, "weight_map": {"model.norm.weight": name}}
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json: it names the file"):
+        load(checkpoint)
+
+
+def test_a_file_of_any_suffix_that_an_index_names_is_no_link_to_a_file_elsewhere(checkpoint: Path) -> None:
+    shutil.move(checkpoint / "model.safetensors", checkpoint.parent / "x.safetensors")
+    (checkpoint / "model.weights").symlink_to(checkpoint.parent / "x.safetensors")
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "model.weights"}}
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"model\.weights: a link to"):
         load(checkpoint)
 
 

@@ -171,6 +171,7 @@ def test_a_unigram_model_needs_a_token_for_what_it_does_not_know(tmp_path: Path)
         ("tokenizer.json", '{"a":' * 100_000),
         ("tokenizer_config.json", "7"),
         ("special_tokens_map.json", '{"pad_token": 7}'),
+        ("special_tokens_map.json", '{"pad_token": ""}'),
         ("added_tokens.json", '{"zq": -1}'),
     ],
 )
