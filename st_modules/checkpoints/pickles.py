@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickletools
 import zipfile
+from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,11 @@ from torch import Tensor
 from st_modules.checkpoints.json_files import refuse_pointer
 from st_modules.errors import CheckpointError
 
-_LONGEST_PICKLE = 2**20
-"""Most bytes of what describes the tensors, about 150 bytes each."""
-
 _PICKLES_OF_OLD_FORMAT = 5
 """What torch wrote before 1.6: a number, a version, the system, the content, the keys of what follows."""
 
 _ZIP = b"PK\x03\x04"
 """By which torch tells its newer format."""
-
-_LONGEST_TUPLE = 16
-"""Most entries of a tuple: the arguments of what makes a tensor, or its shape."""
 
 _CALLED = frozenset(
     {
@@ -37,9 +32,8 @@ _CALLED = frozenset(
 )
 """What may be called to make tensors of what the file holds. torch allows more, such as zeros of any number."""
 
-_KNOWN = frozenset(
+_NUMBERS = frozenset(
     {
-        *_CALLED,
         "torch.storage UntypedStorage",
         *(
             f"torch {name}"
@@ -48,7 +42,35 @@ _KNOWN = frozenset(
         ),
     }
 )
-"""What may be named: what is called, and the kinds of numbers."""
+"""Kinds of numbers, which are named and not called."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file of ``torch.save`` may hold.
+
+    Attributes:
+        called: What may be called to make it of what the file holds.
+        longest: Most bytes of what describes the tensors, about 150 bytes each.
+        longest_tuple: Most entries of a tuple.
+    """
+
+    called: frozenset[str]
+    longest: int
+    longest_tuple: int
+
+
+WEIGHTS = Contents(_CALLED, 2**20, 16)
+"""Weights; their tuples are shapes, and the arguments of what makes a tensor."""
+
+TRAINING_STATE = Contents(
+    _CALLED
+    | {"_codecs encode", "numpy dtype", "numpy ndarray"}
+    | {f"numpy.{core}.multiarray {name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")},
+    4 * 2**20,
+    700,
+)
+"""The state of an optimiser, a schedule or random generators; that of Python's is a tuple of 625 numbers."""
 
 
 class _Kind(Enum):
@@ -57,6 +79,7 @@ class _Kind(Enum):
     MARK = auto()
     FUNCTION = auto()
     TEXT = auto()
+    SMALL_NUMBER = auto()
     NO_ENTRIES = auto()
     TUPLE = auto()
     TUPLE_OF_TUPLES = auto()
@@ -64,7 +87,14 @@ class _Kind(Enum):
 
 
 _TUPLES = frozenset({_Kind.NO_ENTRIES, _Kind.TUPLE, _Kind.TUPLE_OF_TUPLES})
-_LENGTHS = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_KEYS = frozenset({_Kind.TEXT, _Kind.SMALL_NUMBER})
+_LENGTHS = frozenset({"TUPLE1", "TUPLE2", "TUPLE3"})
+_MADE = {
+    "MARK": _Kind.MARK,
+    "EMPTY_TUPLE": _Kind.NO_ENTRIES,
+    **dict.fromkeys(("BINUNICODE", "SHORT_BINSTRING", "UNICODE"), _Kind.TEXT),
+    **dict.fromkeys(("BININT", "BININT1", "BININT2"), _Kind.SMALL_NUMBER),
+}
 
 
 def load_pickle(path: Path) -> dict[str, Tensor]:
@@ -95,18 +125,18 @@ def load_pickle(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def check_pickle(path: Path) -> None:
-    """Make sure that a file of ``torch.save`` makes nothing but tensors of what it holds.
+def check_pickle(path: Path, contents: Contents = WEIGHTS) -> None:
+    """Make sure that a file of ``torch.save`` makes nothing but what it should hold, of what it holds.
 
     Raises:
         ValueError: It makes something else, or is compressed.
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
-        start = io.BytesIO(file.read(_LONGEST_PICKLE))
+        start = io.BytesIO(file.read(contents.longest))
     if start.getbuffer()[:4] != _ZIP:
         for _ in range(_PICKLES_OF_OLD_FORMAT):
-            _check_calls(start)
+            _check_calls(start, contents)
         return
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
@@ -117,35 +147,32 @@ def check_pickle(path: Path) -> None:
         for part in parts:
             # torch finds them in any letter case.
             if part.filename.casefold().endswith(".pkl"):
-                if part.file_size > _LONGEST_PICKLE:
-                    raise ValueError(f"{part.filename} has {part.file_size} bytes, and {_LONGEST_PICKLE} are the most")
-                _check_calls(io.BytesIO(archive.read(part)))
+                if part.file_size > contents.longest:
+                    raise ValueError(f"{part.filename} has {part.file_size} bytes, and {contents.longest} are the most")
+                _check_calls(io.BytesIO(archive.read(part)), contents)
 
 
-def _check_calls(pickle: io.BytesIO) -> None:
+def _check_calls(pickle: io.BytesIO, contents: Contents) -> None:
     """Follow a pickle without making anything of it.
 
-    It calls known functions alone. Keys are texts and tuples are small, whose hashes take no long time; there is no
-    end to what tuples of tuples, or numbers of the same hash, can take.
+    It calls known functions alone. Keys are texts or small numbers and tuples are small, whose hashes take no long
+    time; there is no end to what tuples of tuples, or numbers of the same hash, can take.
     """
     stack: list[_Kind] = []
     memo: dict[Any, _Kind] = {}
     for operation, argument, _ in pickletools.genops(pickle):
         name = operation.name
-        if (
-            name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX")
-            or name == "GLOBAL"
-            and argument not in _KNOWN
-        ):
-            raise ValueError(f"it calls {argument or 'something by its name'}, which weights do not need")
+        unknown = name == "GLOBAL" and argument not in contents.called | _NUMBERS
+        if unknown or name in ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"):
+            raise ValueError(f"it calls {argument or 'something by its name'}, which it does not need")
         if name.endswith("PUT"):
             memo[argument] = _last(stack, 1)[0]
         elif name.endswith("GET"):
             stack.append(memo.get(argument, _Kind.OTHER))
         else:
             taken = _take(stack, operation)
-            _check_use(name, taken)
-            stack += _results(name, argument, taken, len(operation.stack_after))
+            _check_use(name, taken, contents)
+            stack += _results(name, argument in contents.called, taken, operation)
 
 
 def _take(stack: list[_Kind], operation: pickletools.OpcodeInfo) -> list[_Kind]:
@@ -170,29 +197,25 @@ def _last(stack: list[_Kind], number: int, *, remove: bool = False) -> list[_Kin
     return found
 
 
-def _check_use(name: str, taken: list[_Kind]) -> None:
+def _check_use(name: str, taken: list[_Kind], contents: Contents) -> None:
     """Refuse what would be called, hashed or read as a storage's name and is none."""
     if name == "REDUCE" and (taken[0] is not _Kind.FUNCTION or taken[1] not in _TUPLES):
-        raise ValueError("it calls something that it made, which weights do not need")
+        raise ValueError("it calls something that it made, which it does not need")
     if name in ("SETITEM", "SETITEMS", "DICT"):
         keys = taken[::2] if name == "DICT" else taken[1::2]
-        if any(key is not _Kind.TEXT for key in keys):
-            raise ValueError("it has keys that are no text, which weights do not have")
-    if name == "BINPERSID" and taken[0] not in (_Kind.TUPLE, _Kind.TUPLE_OF_TUPLES):
+        if not _KEYS.issuperset(keys):
+            raise ValueError("it has keys that are neither text nor small numbers, which it does not need")
+    if name == "BINPERSID" and taken[0] is not _Kind.TUPLE:
         raise ValueError("it names numbers by something else than their kind, key, place and length")
     is_tuple = name == "TUPLE" or name in _LENGTHS
-    if is_tuple and (len(taken) > _LONGEST_TUPLE or _Kind.TUPLE_OF_TUPLES in taken):
-        raise ValueError("it has large tuples, which weights do not have")
+    if is_tuple and (len(taken) > contents.longest_tuple or _Kind.TUPLE_OF_TUPLES in taken):
+        raise ValueError("it has large tuples, which it does not need")
 
 
-def _results(name: str, argument: Any, taken: list[_Kind], number: int) -> list[_Kind]:
-    if name == "GLOBAL":
-        return [_Kind.FUNCTION if argument in _CALLED else _Kind.OTHER]
-    if name == "MARK":
-        return [_Kind.MARK]
-    if name == "EMPTY_TUPLE":
-        return [_Kind.NO_ENTRIES]
+def _results(name: str, is_called: bool, taken: list[_Kind], operation: pickletools.OpcodeInfo) -> list[_Kind]:
+    """Return what an operation leaves on the stack."""
     if name == "TUPLE" or name in _LENGTHS:
         return [_Kind.TUPLE_OF_TUPLES if _TUPLES.intersection(taken) else _Kind.TUPLE]
-    is_text = isinstance(argument, str) and not name.endswith("PERSID")
-    return [_Kind.TEXT if is_text else _Kind.OTHER] * number
+    if name == "GLOBAL" and is_called:
+        return [_Kind.FUNCTION]
+    return [_MADE.get(name, _Kind.OTHER)] * len(operation.stack_after)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -27,6 +26,7 @@ from st_modules.checkpoints.fields import (
     whole,
 )
 from st_modules.checkpoints.json_files import check_regular, read_json_value
+from st_modules.checkpoints.pickles import TRAINING_STATE, check_pickle
 from st_modules.errors import CheckpointError, in_one_line
 
 OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"
@@ -114,10 +114,7 @@ def _check_tensors(path: Path) -> None:
     """Check that a file of torch can be read, by torch's reader that runs no code and without reading the tensors."""
     check_regular(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            # What is compressed can become any size.
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("it is compressed")
+        check_pickle(path, TRAINING_STATE)
         with safe_globals():
             content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:

@@ -118,8 +118,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a call in capital letters": (write_under("archive/DATA.PKL"), "it calls os urandom"),
     "a key of tuples of tuples": (hostile_pickle(b"}(" + nested(60) + b"Nu"), "large tuples"),
     "a key of very many levels": (hostile_pickle(b"}N" + b"\x85" * 900_000 + b"Ns"), "large tuples"),
-    "a key of one small tuple": (hostile_pickle(b"}N\x85Ns"), "keys that are no text"),
-    "keys of one hash": (hostile_pickle(b"}(" + one_hash(60_000) + b"u"), "keys that are no text"),
+    "a key of one small tuple": (hostile_pickle(b"}N\x85Ns"), "keys that are neither text nor small numbers"),
+    "keys of one hash": (
+        hostile_pickle(b"}(" + one_hash(60_000) + b"u"),
+        "keys that are neither text nor small numbers",
+    ),
     "a long tuple": (hostile_pickle(b"(" + ENTRY * 17 + b"t"), "large tuples"),
     "a storage that is named by tuples of tuples": (
         hostile_pickle(STORAGE + nested(60) + ENTRY + b"K\x00tQ"),

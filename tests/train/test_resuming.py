@@ -110,6 +110,26 @@ def test_the_arguments_of_a_checkpoint_are_not_read(checkpoint: Path, tmp_path: 
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("file", PICKLES)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"}N" + b"\x85" * 900_000 + b"Ns",  # a key whose hash is taken by recursion
+        b"}N\x85q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"Ns",  # one whose hash takes twice as long a level
+        b"c__builtin__\nbytearray\n\x8a\x05\0\0\0\0\x01\x85R",  # 4 GiB
+    ],
+    ids=["deep", "nested", "large"],
+)
+def test_what_costs_more_than_its_file_is_refused(
+    trainer: Trainer, checkpoint: Path, file: str, content: bytes
+) -> None:
+    with zipfile.ZipFile(checkpoint / file, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + content + b".")
+        archive.writestr("archive/version", "3\n")
+    with pytest.raises(CheckpointError, match=f"{file}: damaged, or not the state"):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+
+
 def test_a_file_that_is_compressed_is_refused(trainer: Trainer, checkpoint: Path) -> None:
     path = checkpoint / "optimizer.pt"
     with zipfile.ZipFile(path) as archive:
