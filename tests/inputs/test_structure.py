@@ -16,6 +16,7 @@ from PIL import Image
 from st_modules.errors import ImageError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.limits import ImageLimits
+from st_modules.inputs.structure.av1 import read_sizes
 from st_modules.inputs.structure.check import estimate_cost
 
 QUICK = ImageLimits(max_decode_seconds=0.05)
@@ -103,6 +104,28 @@ def webp(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
 
 
+def box(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I4s", len(data) + 8, kind) + data
+
+
+def avif(*, before: bytes = b"", size: tuple[int, int] | None = None, **tables: bytes) -> bytes:
+    """An AVIF of one picture, with what else stands in its boxes, and another size in its properties."""
+    data = save("AVIF", size=(600, 400), speed=10)
+    place = data.index(b"ispe") + 8
+    if size:
+        data = data[:place] + struct.pack(">II", *size) + data[place + 8 :]
+    for name, table in tables.items():
+        place = data.index(name.encode()) - 4
+        length = int.from_bytes(data[place : place + 4], "big")
+        for holder in (b"meta", b"iprp") if name == "ipco" else (b"meta",):
+            start = data.index(holder) - 4
+            grown = int.from_bytes(data[start : start + 4], "big") + len(table) - length
+            data = data[:start] + struct.pack(">I", grown) + data[start + 4 :]
+        data = data[:place] + table + data[place + length :]
+    first = int.from_bytes(data[:4], "big")
+    return data[:first] + before + data[first:]
+
+
 # Each is a small file of a kind that takes minutes or gigabytes at a size under max_bytes; a limit as low makes it one.
 SLOW: dict[str, tuple[Callable[[], bytes], str]] = {
     "PNG: chunks before the pixels": (lambda: png(chunk(b"aaAa") * 5000), "PNG chunks"),
@@ -155,6 +178,16 @@ SLOW: dict[str, tuple[Callable[[], bytes], str]] = {
     "PPM: values as text": (lambda: b"P3 200 600 255\n" + b"1 " * 360_000, "values written as text"),
     "PPM: comments": (lambda: b"P1 100 100\n" + b"#\n" * 1000 + b"1" * 10_000, "comments"),
     "PPM: other values": (lambda: b"P6 300 300 254\n" + b"1" * 270_000, "values of 0 to 254"),
+    "AVIF: boxes": (lambda: avif(before=box(b"free") * 60_000), "AVIF boxes"),
+    "AVIF: items": (lambda: avif(iinf=box(b"iinf", bytes(30_000))), "AVIF items"),
+    "AVIF: parts of items": (
+        lambda: avif(iloc=box(b"iloc", b"\0\0\0\0\0\0\0\2" + b"\0\1\0\0\xff\xff" * 2)),
+        "AVIF parts",
+    ),
+    "AVIF: chunks and runs of a track": (
+        lambda: avif(before=box(b"moov", box(b"stco", bytes(30_000)) + box(b"stsc", bytes(90_000)))),
+        "AVIF items",
+    ),
     "WEBP: a canvas": (lambda: webp(4000, 4000), "pixels"),
 }  # fmt: skip
 
@@ -179,6 +212,8 @@ BIG: dict[str, tuple[Callable[[], bytes], str]] = {
     "TIFF: numbers": (lambda: tiff((50000, 3, 10_000, b"\1\0" * 10_000)), "values of TIFF tags"),
     "WEBP": (lambda: webp(300, 300), "300x300 pixels of WebP"),
     "AVIF": (lambda: save("AVIF", size=(320, 256), speed=10), "320x256 pixels of AVIF"),
+    "AVIF: a picture larger than its properties say": (lambda: avif(size=(8, 8)), "600x400 pixels of AVIF"),
+    "AVIF: properties": (lambda: avif(ipco=box(b"ipco", box(b"abcd") * 5000)), "AVIF properties"),
     "PPM: values as text": (lambda: b"P3 400 400 255\n" + b"1 " * 9, "values"),
 }  # fmt: skip
 
@@ -293,6 +328,14 @@ ORDINARY: dict[str, Callable[[], tuple[str, bytes]]] = {
     ),
     "a screenshot of 33 MP as WebP": lambda: ("WEBP", webp(7680, 4320)),
     "a photograph of 12 MP as WebP": lambda: ("WEBP", webp(4000, 3000)),
+    "an AVIF with a profile and alpha": lambda: (
+        "AVIF",
+        save("AVIF", "RGBA", (3000, 2000), speed=10, icc_profile=b"a" * 500_000),
+    ),
+    "an animation as AVIF": lambda: (
+        "AVIF",
+        save("AVIF", speed=10, save_all=True, append_images=[Image.new("RGB", (60, 40), "red")] * 9),
+    ),
     "a bitmap of 20 MP": lambda: ("PPM", b"P6 5000 4000 255\n"),
 }  # fmt: skip
 
@@ -328,6 +371,15 @@ def test_the_size_that_pillow_reads_counts(name: str) -> None:
     assert ImageSource(data, limits=ImageLimits(max_pixels=70 * 41)).size == (70, 41)
     with pytest.raises(ImageError, match="70x41 pixels are over the limit of 2869"):
         estimate_cost(io.BytesIO(data), image_format, ImageLimits(max_pixels=70 * 41 - 1), whole=False)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (70, 41), (512, 300)])
+@pytest.mark.parametrize("options", [{}, {"save_all": True}], ids=["picture", "track"])
+def test_the_size_of_av1_is_in_its_data(size: tuple[int, int], options: dict[str, Any]) -> None:
+    frames = [Image.new("RGB", size, "red")] if options else []
+    data = save("AVIF", size=size, speed=10, append_images=frames, **options)
+    begins = data.index(b"mdat") + 4
+    assert size in list(read_sizes(data[begins:]))
 
 
 @pytest.mark.parametrize("name", SAVED)
