@@ -25,14 +25,18 @@ CHECKPOINTS = {
 }
 """For a model of each kind, the folder of its checkpoint, and of what that is built on."""
 
+_MOST_TOKENS = 8192
+
 
 @cache
 def golden(name: str) -> SentenceTransformer:
-    """The model of the catalog with the small checkpoint."""
+    """The model of the catalog with the small checkpoint, which reads few tokens: what more of them take is its own."""
     weights, base = CHECKPOINTS[name]
-    return SentenceTransformer(
+    model = SentenceTransformer(
         name, weights=GOLDEN / weights, base_weights=GOLDEN / base if base else None, device="cpu"
     )
+    model.max_seq_length = min(model.max_seq_length or _MOST_TOKENS, _MOST_TOKENS)
+    return model
 
 
 @cache
