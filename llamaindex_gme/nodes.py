@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from reprlib import repr as shorten
+from typing import Any, Literal, TypeVar
 
 from llama_index.core.base.llms.types import BaseContentBlock, TextBlock
 from llama_index.core.schema import BaseNode, ImageNode, IndexNode, MediaResource, MetadataMode, Node, TextNode
@@ -149,7 +150,9 @@ def image_address(path: str) -> str | Path:
     return f"{found[1]}//{path[found.end() :]}" if found[1] else path
 
 
-def identify_images(nodes: Iterable[AnyNode], limits: ImageLimits | None = None) -> list[AnyNode]:
+def identify_images(
+    nodes: Iterable[AnyNode], limits: ImageLimits | None = None, *, on_error: Literal["raise", "skip"] = "raise"
+) -> list[AnyNode]:
     """Return copies of nodes or documents that are told apart by their images.
 
     Core's document stores go by the hash of a document, in which an image is its path; where the file changes, the
@@ -160,13 +163,17 @@ def identify_images(nodes: Iterable[AnyNode], limits: ImageLimits | None = None)
     Args:
         nodes: Nodes or documents; those without an image are returned as they are.
         limits: What an image may cost, and where it may come from; ``ImageLimits()`` where it is left out.
+        on_error: ``"raise"``, or ``"skip"``, which writes no identity of an image that cannot be read, for a
+            :class:`GMEEmbedding` with ``on_error="skip"`` to leave out and to list.
 
     Raises:
+        ValueError: ``on_error`` is neither.
         InputError: Something is no node. An image cannot be read, or is beyond the limits (``ImageError``); the message
             has the node's position and id.
     """
-    found = as_nodes(nodes)
-    return [node if node_image(node) is None else _identify(node, index, limits) for index, node in enumerate(found)]
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error={shorten(on_error)}; pass "raise" or "skip".')
+    return [_identify(node, index, limits, skips=on_error == "skip") for index, node in enumerate(as_nodes(nodes))]
 
 
 def image_id(image: str | Path, place: Place | str, limits: ImageLimits | None = None) -> str:
@@ -193,11 +200,21 @@ def mark_image(node: BaseNode, identity: str) -> None:
         node.text_resource = MediaResource(text="")  # without one, core leaves the metadata out of the content
 
 
-def _identify(node: AnyNode, index: int, limits: ImageLimits | None) -> AnyNode:
-    image = node_image(node)
-    assert image is not None
+def _identify(node: AnyNode, index: int, limits: ImageLimits | None, *, skips: bool) -> AnyNode:
+    try:
+        image = node_image(node)
+        if image is None:
+            return node
+        identity = image_id(image, node_place(node, index), limits)
+    except InputError:
+        if not skips:
+            raise
+        identity = None
     copy = node.model_copy(deep=True)
-    mark_image(copy, image_id(image, node_place(node, index), limits))
+    if identity is None:
+        copy.metadata.pop(IMAGE_ID, None)  # that of the file when it could be read
+    else:
+        mark_image(copy, identity)
     return copy
 
 

@@ -26,7 +26,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 
 from llamaindex_gme import GMEEmbedding, MultimodalNodeParser, identify_images
 from llamaindex_gme.nodes import IMAGE_ID
-from st_modules import ImageError, SentenceTransformer
+from st_modules import ImageError, ImageLimits, InputError, SentenceTransformer
 from tests.helpers.gallery import CAPTIONS, RED_CIRCLE, STAR, Gallery
 from tests.helpers.loopback import Server
 from tests.helpers.references import TOLERANCE
@@ -261,3 +261,34 @@ def test_an_index_of_documents_fuses_them_with_the_embedding_among_its_transform
     found = {node.get_content(): stored[key] for key, node in index.docstore.docs.items()}
     items = [{"text": text, "image": path} for path, text in zip(gallery.paths, CAPTIONS, strict=True)]
     np.testing.assert_allclose([found[text] for text in CAPTIONS], tiny.encode_document(items), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "no base64", "outside"])
+def test_a_picture_that_cannot_be_read_does_not_stop_a_catalogue(gallery: Gallery, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = {"outside": tmp_path}.get(damage, folder) / "picture.png"
+    encoded = gallery.paths[STAR].read_bytes()
+    path.write_bytes(encoded)
+    good = folder / "good.png"
+    good.write_bytes(encoded)
+    bad = ImageNode(image="!") if damage == "no base64" else ImageNode(image_path=str(path))
+    limits = ImageLimits(local_files=folder)
+    if damage in ("missing", "empty"):
+        (bad,) = identify_images([bad])
+        path.write_bytes(b"")
+        if damage == "missing":
+            path.unlink()
+    nodes = [bad, ImageNode(image_path=str(good)), TextNode(text="a")]
+    with pytest.raises(InputError, match=f"item 0, node {bad.node_id}: "):
+        identify_images(nodes, limits)
+    found = identify_images(nodes, limits, on_error="skip")
+    assert [node.node_id for node in found] == [node.node_id for node in nodes]
+    assert [node.metadata.get(IMAGE_ID) for node in found] == [None, hashlib.sha256(encoded).hexdigest(), None]
+    skipping = GMEEmbedding("tiny", device="cpu", on_error="skip", model_kwargs={"image_limits": limits})
+    assert skipping(found) == found[1:]
+
+
+def test_what_becomes_of_a_picture_is_one_of_two() -> None:
+    with pytest.raises(ValueError, match="on_error='ignore'; pass"):
+        identify_images([], on_error="ignore")  # type: ignore[arg-type]
