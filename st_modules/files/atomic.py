@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+_LONG = 200
 
 
 @contextmanager
@@ -20,7 +23,7 @@ def write_atomically(targets: Sequence[Path]) -> Generator[list[Path], None, Non
         A path for each target, in the same folder, to write to. Where something is raised meanwhile, these files are
         deleted and the targets are as they were. Targets that are there together are of one run, at any moment.
     """
-    parts = [target.with_name(f".{target.name}.{os.getpid()}.part") for target in targets]
+    parts = [target.with_name(f".{_shorten(target.name)}.{os.getpid()}.part") for target in targets]
     try:
         yield parts
         # Without the other old files, the new first one is never beside one of them, wherever the process is killed.
@@ -31,6 +34,12 @@ def write_atomically(targets: Sequence[Path]) -> Generator[list[Path], None, Non
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
+
+
+def _shorten(name: str) -> str:
+    """A name that something can be added to: file systems take 255 bytes."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= _LONG else hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
 
 def put_in_place(folder: Path, targets: Sequence[Path]) -> None:

@@ -44,3 +44,13 @@ def test_a_file_that_was_not_written_is_an_error_and_leaves_nothing_behind(targe
     with pytest.raises(FileNotFoundError), write_atomically([targets[1]]):
         pass
     assert list(tmp_path.iterdir()) == [targets[0]]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "é" * 127])
+def test_names_as_long_as_they_can_be(tmp_path: Path, name: str) -> None:
+    targets = [tmp_path / name, tmp_path / f"{name[:-1]}x"]
+    with write_atomically(targets) as parts:
+        for part, content in zip(parts, "ab", strict=True):
+            part.write_text(content)
+    assert [target.read_text() for target in targets] == ["a", "b"]
+    assert sorted(tmp_path.iterdir()) == sorted(targets)
