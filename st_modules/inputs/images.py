@@ -439,7 +439,7 @@ def _from_memory(source: Any, limits: ImageLimits, *, whole: bool = False) -> tu
     _check_pixels(image, limits)
     with _lock_of(image):
         stream = getattr(image, "fp", None)
-        if image.format and stream and not stream.closed:  # it may not have been decoded yet
+        if image.format in {*FORMATS, "MPO"} and stream and not stream.closed:  # it may not have been decoded yet
             place = stream.tell()
             try:
                 return image, estimate_cost(stream, image.format, limits, whole=whole)

@@ -572,6 +572,12 @@ def test_a_callers_image_with_truncated_data_is_refused() -> None:
         ImageSource(image, "item 0").load()
 
 
+def test_a_picture_of_a_format_that_only_the_caller_reads_counts_its_pixels() -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(stream, "TGA")
+    assert ImageSource(Image.open(stream)).memory == ImageSource(Image.new("RGB", (30, 20))).memory > 30 * 20 * 4
+
+
 @pytest.mark.parametrize("image_format", ["PNG", "BMP", "TIFF"])
 def test_threads_that_read_one_image_that_is_not_decoded_yet_read_it_in_turn(image_format: str) -> None:
     class Stream(io.BytesIO):
