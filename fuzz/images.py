@@ -306,7 +306,7 @@ def _seeds() -> list[bytes]:
             for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")
         ),
         (picture.convert("1"), "TIFF", {"compression": "group4"}),
-        (picture, "TIFF", {"big_tiff": True, **animated, "append_images": [frame.copy() for frame in frames]}),
+        (picture, "TIFF", {"big_tiff": True, **animated}),
         *((picture.convert(mode), "PPM", {}) for mode in ("1", "L", "RGB", "I;16")),
         (picture, "AVIF", {"exif": exif}),
     ]
