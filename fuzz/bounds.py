@@ -113,30 +113,31 @@ def run_apart(
     _, status, usage = os.wait4(child, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
     kind, _, rest = told.partition("\n")
-    peak, _, words = rest.partition("\n")
-    cost = Cost(usage.ru_utime + usage.ru_stime, float(peak or 0))
+    measured, _, words = rest.partition("\n")
+    if not words:
+        words = f"killed after {seconds:.0f} s" if os.WIFSIGNALED(status) else f"ended with status {status}"
+        # Of the whole process.
+        return words, Cost(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    cost = Cost(*map(float, measured.split()))
     if kind in ("embedded", "refused"):
         pixels, _, words = words.partition("\n")
         return Outcome(kind == "embedded", words, float(pixels)), cost
-    if not words:
-        cost.mebibytes = usage.ru_maxrss / 1024  # of the whole process
-        words = f"killed after {seconds:.0f} s" if os.WIFSIGNALED(status) else f"ended with status {status}"
     return words, cost
 
 
 def _report(call: Callable[[], Outcome], writing: int) -> None:
-    before = _restart_peak()
     # Far over what is allowed, so that what is over it does not take the machine down.
     most = int((_read_status("VmSize") + 8 * MEBIBYTES) * 2**20)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    try:
-        outcome = call()
-        kind = "embedded" if outcome.embedded else "refused"
-        words = f"{outcome.pixels}\n{outcome.words}"
-    except BaseException:
-        kind, words = "failed", traceback.format_exc()
+    with measure() as cost:
+        try:
+            outcome = call()
+            kind = "embedded" if outcome.embedded else "refused"
+            words = f"{outcome.pixels}\n{outcome.words}"
+        except BaseException:
+            kind, words = "failed", traceback.format_exc()
     with os.fdopen(writing, "wb") as stream:
-        stream.write(f"{kind}\n{max(0.0, _read_status('VmHWM') - before)}\n{words}".encode(errors="replace"))
+        stream.write(f"{kind}\n{cost.seconds} {cost.mebibytes}\n{words}".encode(errors="replace"))
     sys.stdout.flush()
     os._exit(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import random
@@ -56,10 +57,34 @@ def make_test(target: Any, report: Callable[[bool], object], *, timed: bool = Tr
     return test
 
 
-def main(engine: str, name: str, minutes: float) -> None:
+def print_failing(target: Any) -> Any:
+    """Return a target that prints an input which fails: hypothesis does not where another engine chooses its draws."""
+
+    def check(value: Any) -> Any:
+        try:
+            return target.check(value)
+        except BaseException:
+            print(f"Failing test case: {value!r:.2000}")
+            raise
+
+    return dataclasses.replace(target, check=check)
+
+
+def main(engine: str, name: str, minutes: float, found: str | None = None) -> None:
+    """Run an engine on a target.
+
+    Args:
+        engine: hypothesis or atheris.
+        name: The target.
+        minutes: For how long.
+        found: A file that atheris wrote when an input failed: that input is run again, and no other.
+    """
     warnings.simplefilter("ignore")
     logging.disable()
-    (_run_atheris if engine == "atheris" else _run_hypothesis)(name, 60 * minutes)
+    if engine == "atheris":
+        _run_atheris(name, 60 * minutes, found)
+    else:
+        _run_hypothesis(name, 60 * minutes)
 
 
 def _run_hypothesis(name: str, seconds: float) -> None:
@@ -76,7 +101,7 @@ def _run_hypothesis(name: str, seconds: float) -> None:
     print(f"{counts[True]} embedded, {counts[False]} refused")
 
 
-def _run_atheris(name: str, seconds: float) -> None:
+def _run_atheris(name: str, seconds: float, found: str | None) -> None:
     """Let atheris choose what hypothesis draws, by the code of the package and of Pillow that it reaches."""
     atheris: Any = import_module("atheris")
 
@@ -85,18 +110,20 @@ def _run_atheris(name: str, seconds: float) -> None:
         from fuzz.outcomes import tiny
         from fuzz.targets import TARGETS
     tiny().encode(["a"])
-    test = make_test(TARGETS[name], lambda embedded: None)
-    corpus, found = (
-        Path(tempfile.mkdtemp(prefix="st-modules-fuzz-")),
-        Path(tempfile.mkdtemp(prefix="st-modules-found-")),
-    )
+    test = make_test(print_failing(TARGETS[name]), lambda embedded: None)
+    run_one = test.hypothesis.fuzz_one_input
+    if found:
+        run_one(Path(found).read_bytes())
+        return
+    corpus = Path(tempfile.mkdtemp(prefix="st-modules-fuzz-"))
+    failing = Path(tempfile.mkdtemp(prefix="st-modules-found-"))
     draws = random.Random(name)
     for number in range(_FIRST):
         (corpus / str(number)).write_bytes(draws.randbytes(_LONGEST))
     options = [f"-max_total_time={seconds:.0f}", "-rss_limit_mb=6000", f"-max_len={_LONGEST}", "-len_control=0"]
-    atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={found}/", str(corpus)], test.hypothesis.fuzz_one_input)
+    atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={failing}/", str(corpus)], run_one)
     atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), *sys.argv[4:])

@@ -29,11 +29,12 @@ def shorten_runs(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
         text: The text.
     """
     backend, added = cast(Any, tokenizer).backend_tokenizer, cast(Any, tokenizer).added_tokens_decoder.values()
-    contents = [token.content for token in added]
+    contents: list[str] = [token.content for token in added]
     characters = set(text)
     if len(characters) > _MOST_CHARACTERS or len(contents) > _MOST_ADDED:
         return text
-    kept = max([_KEPT, *map(len, contents), *([backend.model.max_input_chars_per_word] if _has_words(backend) else [])])
+    longest_word: int = backend.model.max_input_chars_per_word if _has_words(backend) else 0
+    kept = max(_KEPT, longest_word, *map(len, contents))
     for alike in (_find_spaces(backend, characters), _find_unread(tokenizer, characters)):
         # A token that was added is read in the middle of a run too.
         cased = {case for each in alike for case in (each, each.lower(), each.upper())}

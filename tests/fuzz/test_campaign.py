@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from fuzz.bounds import MEBIBYTES, Cost, Outcome, measure, run_apart
 from fuzz.outcomes import embed_or_refuse
-from fuzz.random_inputs import make_test
-from fuzz.targets import TARGETS
+from fuzz.random_inputs import make_test, print_failing
+from fuzz.targets import TARGETS, Target
 from st_modules import InputError
 from tests.helpers.paths import ROOT
 
@@ -63,6 +64,13 @@ def _refuse(words: str) -> Any:
 def test_what_is_neither_a_unit_vector_nor_an_error_with_a_name_is_found(call: Any, words: str) -> None:
     with pytest.raises(AssertionError, match=words):
         embed_or_refuse(call, 1, ["item 0"])
+
+
+def test_an_input_that_fails_is_printed_whatever_chose_it(capsys: pytest.CaptureFixture[str]) -> None:
+    target = print_failing(Target({}, lambda: st.just("an input"), lambda value: _refuse("no")))
+    with pytest.raises(InputError, match="no"):
+        target.check("an input")
+    assert capsys.readouterr().out == "Failing test case: 'an input'\n"
 
 
 def test_an_error_of_another_package_is_found() -> None:
