@@ -83,6 +83,8 @@ def run_command(arguments: Sequence[str], kill_after: float | None = None) -> bo
     """
     child = os.fork()
     if not child:
+        # A forked process makes torch's threads anew; several threads that do so at once trip over each other.
+        torch.set_num_threads(1)
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
         try:

@@ -63,6 +63,8 @@ def main() -> int:
 
 
 def _warm_up() -> None:
+    # A forked process makes torch's threads anew; several threads that do so at once trip over each other.
+    torch.set_num_threads(1)
     tiny().encode(["a", {"image": png()}])
 
 

@@ -134,6 +134,11 @@ def list_errors(errors: Sequence[InputError], separator: str) -> str:
     return separator.join([*shown, *more])
 
 
+def printable(line: str) -> str:
+    """Write out control characters, which names may have and which would reach a terminal or a log."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
 def in_one_line(error: BaseException, most: int = 300) -> str:
     """Return the text of another library's error in one line of bounded length; its type where it has no text."""
     line = " ".join(str(error)[: 10 * most].split()) or type(error).__name__

@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from st_modules.catalog import get_model
-from st_modules.errors import STModulesError, UnknownNameError
+from st_modules.errors import STModulesError, UnknownNameError, printable
 from st_modules.files.atomic import name_file
 
 if TYPE_CHECKING:
@@ -157,11 +157,6 @@ def say(line: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     with name_file(Path("standard output")):
         typer.echo(printable(line).encode(encoding, "backslashreplace").decode(encoding))
-
-
-def printable(line: str) -> str:
-    """Write out control characters, which names may have and which would reach the terminal."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 def open_model(name: str, device: str | None, weights: Path | None, base_weights: Path | None) -> SentenceTransformer:

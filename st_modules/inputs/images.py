@@ -25,7 +25,7 @@ from urllib.request import url2pathname
 
 from PIL import Image, ImageFile
 
-from st_modules.errors import ImageError, Place
+from st_modules.errors import ImageError, Place, printable
 from st_modules.inputs.data_uris import decode_data_uri
 from st_modules.inputs.download import download
 from st_modules.inputs.formats import FORMATS, is_base64_of_image, looks_like_base64
@@ -495,11 +495,11 @@ def _describe(source: object, limits: ImageLimits) -> str:
     if isinstance(source, (bytes, bytearray)):
         return f"{len(source)} bytes"
     if isinstance(source, str) and source[:5].lower() == "data:":
-        return f"data URI {_shorten(source, 40)}"
+        return f"data URI {printable(_shorten(source, 40))}"
     if isinstance(source, (str, Path)) and not _URL.match(str(source)) and _is_no_path(str(source), limits):
         return f"string of {len(str(source))} characters"
     if isinstance(source, (str, Path)):
-        return _shorten(re.sub(r"(?<=//)[^/]*@", "***@", str(source)), 200)
+        return printable(_shorten(re.sub(r"(?<=//)[^/]*@", "***@", str(source)), 200))
     return f"object of type {type(source).__name__}"
 
 

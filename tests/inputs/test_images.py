@@ -572,6 +572,13 @@ def test_a_callers_image_with_truncated_data_is_refused() -> None:
         ImageSource(image, "item 0").load()
 
 
+@pytest.mark.parametrize("source", ["a\x1b[31m\n.png", "http://127.0.0.1/\r\nb.png", "data:image/png,\x1b"])
+def test_control_characters_of_a_name_are_written_out_in_errors(source: str) -> None:
+    with pytest.raises(ImageError) as error:
+        _ = ImageSource(source).size
+    assert str(error.value).isprintable()
+
+
 def test_a_picture_of_a_format_that_only_the_caller_reads_counts_its_pixels() -> None:
     stream = io.BytesIO()
     Image.new("RGB", (30, 20)).save(stream, "TGA")
