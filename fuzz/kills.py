@@ -171,7 +171,8 @@ class KilledMegapairs(_Killed):
         (self.folder / name).mkdir(exist_ok=True)
         encoders = ["-e", "tiny:visual:0.5:0.97", "-e", "tiny:caption:0.5:0.97"]
         out = self.folder / name / "triplets.jsonl"
-        return ["megapairs", str(self.pictures), *encoders, "-q", "--device", "cpu", "--out", str(out)]
+        # One that is killed at its very end has written its output already.
+        return ["megapairs", str(self.pictures), *encoders, "-q", "--device", "cpu", "--out", str(out), "--force"]
 
     def run(self) -> None:
         """Kill a run, and those that go on, until one ends."""

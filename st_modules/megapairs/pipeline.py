@@ -283,19 +283,19 @@ class _Run:
                 f"{self.everything.root}: no triplets. {left_out.count} pairs were left out (the reasons are in "
                 f"{left_out.path}); where there are none, no two pictures are within a band: widen the bands."
             )
-        with write_atomically([self.out]) as (part,):
-            if self.out.suffix.lower() == ".parquet":
-                write_parquet(read_triplets(triplets.path), part)
-            else:
-                shutil.copyfile(triplets.path, part)
         report = self.out.with_name(f"{self.out.stem}.skipped.jsonl")
         lines = [*map(_line, self.skipped), *left_out.lines()]
         if not lines:
             report.unlink(missing_ok=True)
-            return (self.out,)
-        with write_atomically([report]) as (part,), part.open("w", encoding="utf-8") as stream:
-            stream.writelines(line + "\n" for line in lines)
-        return self.out, report
+        files = (self.out, report) if lines else (self.out,)
+        with write_atomically(files) as (part, *report_parts):
+            if self.out.suffix.lower() == ".parquet":
+                write_parquet(read_triplets(triplets.path), part)
+            else:
+                shutil.copyfile(triplets.path, part)
+            for report_part in report_parts:
+                report_part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return files
 
     @contextmanager
     def _bar(self, title: str, total: int) -> Generator[Report, None, None]:
