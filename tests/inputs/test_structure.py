@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fuzz.images import png as fuzz_png
 from st_modules.errors import ImageError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.limits import ImageLimits
@@ -338,6 +339,49 @@ ORDINARY: dict[str, Callable[[], tuple[str, bytes]]] = {
     ),
     "a bitmap of 20 MP": lambda: ("PPM", b"P6 5000 4000 255\n"),
 }  # fmt: skip
+
+
+def test_the_bytes_of_a_tag_count_as_memory() -> None:
+    small, large = (
+        estimate_cost(io.BytesIO(tiff((40_000, 7, size, bytes(size)))), "TIFF", ImageLimits(), whole=True).memory
+        for size in (10, 5_000_010)
+    )
+    assert large - small >= 5_000_000
+
+
+def runs_of_pixels(side: int) -> bytes:
+    """The header of an RLE8 bitmap."""
+    return b"BM" + bytes(12) + struct.pack("<IiiHHI", 40, side, side, 1, 8, 1) + bytes(20)
+
+
+def webp_canvas(side: int) -> bytes:
+    """The header of a WebP's canvas."""
+    edge = (side - 1).to_bytes(3, "little")
+    return b"RIFF" + bytes(4) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + edge + edge
+
+
+def levels(side: int) -> bytes:
+    return b"P6\n%d %d\n254\n" % (side, side)
+
+
+@pytest.mark.parametrize(
+    ("kind", "build", "megapixels"),
+    [
+        ("PNG", lambda side: fuzz_png((side, side), bits=16, colour=6, idat=b""), 55),
+        ("PNG", lambda side: fuzz_png((side, side), bits=16, colour=2, idat=b""), 73),
+        ("WEBP", webp_canvas, 33),
+        ("BMP", runs_of_pixels, 19),
+        ("PPM", levels, 2.5),
+    ],
+    ids=["PNG, RGBA16", "PNG, RGB16", "WebP", "BMP of run lengths", "PPM of 254 levels"],
+)
+def test_the_sizes_that_the_documentation_names_are_about_the_largest(
+    kind: str, build: Callable[[int], bytes], megapixels: float
+) -> None:
+    smaller, larger = (build(int((share * megapixels * 1e6) ** 0.5)) for share in (0.95, 1.06))
+    estimate_cost(io.BytesIO(smaller), kind, ImageLimits(), whole=True)
+    with pytest.raises(ImageError, match="pixels|values"):
+        estimate_cost(io.BytesIO(larger), kind, ImageLimits(), whole=True)
 
 
 @pytest.mark.parametrize("name", ORDINARY)
