@@ -165,8 +165,8 @@ _MODELS = (
         dimension=4096,
         licence="apache-2.0",
         languages="English",
-        parity="stock transformers",
-        options={"template": "vlm2vec_llava_next"},
+        parity="authors' code",
+        options={"template": "vlm2vec_llava_next", "tile_layout": "transformers-4.46"},
         prompts=_VLM2VEC_PROMPTS,
     ),
     ModelSpec(
@@ -272,9 +272,9 @@ _MODELS = (
         dimension=4096,
         licence="unknown",
         languages="English",
-        parity="stock transformers",
+        parity="authors' code",
         revision="0c1f22679417b3ae925d779442221c40cd1861ab",
-        options={"template": "e5_v"},
+        options={"template": "e5_v", "tile_layout": "transformers-4.41"},
     ),
     ModelSpec(
         name="dse-qwen2-2b",

@@ -335,7 +335,7 @@ Weights = dict[str, torch.Tensor]
 # The ends of their names: what is before them depends on the layout.
 WEIGHTS_IN_USE = {
     "qwen2_vl": ["visual.blocks.1.mlp.fc1.weight", "layers.0.self_attn.q_proj.bias", "model.norm.weight"],
-    "llava_next": ["multi_modal_projector.linear_1.weight", "image_newline", "layers.2.input_layernorm.weight"],
+    "llava_next": ["multi_modal_projector.linear_1.weight", "image_newline", "layers.1.input_layernorm.weight"],
     "clip": ["visual_projection.weight", "text_model.final_layer_norm.bias"],
     "visualized_bge": [
         "visual_proj.weight",

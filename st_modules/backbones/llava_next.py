@@ -17,12 +17,13 @@ from transformers import (
     LlavaNextModel,
     PreTrainedTokenizerFast,
 )
-from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from st_modules.arguments import check_optional_integer
+from st_modules.arguments import check_choice, check_optional_integer
 from st_modules.backbones.attention import attention_of
 from st_modules.backbones.base import Architecture, Towers
 from st_modules.backbones.decoder import DecoderBackbone
+from st_modules.backbones.llava_next_tiles import TILE_LAYOUTS, TileLayout, count_tokens, cut_tiles, embed_tiles
 from st_modules.backbones.packing import allow_packing
 from st_modules.checkpoints.adapters import collect_adapters, install_adapters, without_adapters
 from st_modules.checkpoints.configuration import CONFIG
@@ -50,11 +51,13 @@ class LlavaNext(DecoderBackbone):
         template: Name of the layout in ``st_modules.prompts.templates``.
         first_resize: Side in pixels of the square that every image is resized to, in its own mode, before anything
             else; ``None`` leaves images as they are.
+        tile_layout: Name in ``TILE_LAYOUTS`` of the release of transformers whose layout of tiles the model's authors
+            ran; it makes a difference to images that do not fill their grid, or whose grid is not square.
         max_length: Longest row in tokens; longer rows lose the end of their text, never the tokens after it.
         image_limits: What an image may cost; see :class:`st_modules.ImageLimits`.
     """
 
-    config_keys: list[str] = [*DecoderBackbone.config_keys, "first_resize"]
+    config_keys: list[str] = [*DecoderBackbone.config_keys, "first_resize", "tile_layout"]
     model: LlavaNextModel
     image_processor: LlavaNextImageProcessorPil
     architecture = Architecture(
@@ -77,6 +80,7 @@ class LlavaNext(DecoderBackbone):
         *,
         template: str,
         first_resize: int | None = None,
+        tile_layout: str = "transformers-5",
         max_length: int | None = None,
         image_limits: ImageLimits | None = None,
     ) -> None:
@@ -89,6 +93,7 @@ class LlavaNext(DecoderBackbone):
             image_limits=image_limits,
         )
         self.first_resize = first_resize
+        self.tile_layout = tile_layout
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
@@ -97,6 +102,7 @@ class LlavaNext(DecoderBackbone):
         side = check_optional_integer("first_resize", options.get("first_resize"))
         if side and side > _LONGEST_SIDE:
             raise ArgumentError(f"first_resize={side}: pass at most {_LONGEST_SIDE} pixels.")
+        check_choice("tile_layout", options.get("tile_layout", "transformers-5"), TILE_LAYOUTS)
 
     @classmethod
     def config_fields(cls, config: LlavaNextConfig) -> tuple[dict[str, Any], dict[str, Kind]]:
@@ -114,7 +120,7 @@ class LlavaNext(DecoderBackbone):
     def image_settings(cls, config: LlavaNextConfig) -> dict[str, Kind]:
         """Return what the model needs of its image processor; see :meth:`Backbone.image_settings`."""
         grids = exactly(config.image_grid_pinpoints, f", as in {CONFIG},")
-        return {"image_grid_pinpoints": grids, **square_settings(config)}
+        return {"image_grid_pinpoints": grids, "do_center_crop": exactly(True), **square_settings(config)}
 
     def image_tokens(self, image: ImageSource) -> int:
         """Return how many tokens an image becomes, from its size alone.
@@ -124,12 +130,7 @@ class LlavaNext(DecoderBackbone):
         width, height = image.size
         if self.first_resize:
             width = height = self.first_resize
-        vision: Any = self.model.config.vision_config
-        side = vision.image_size // vision.patch_size
-        tiles = get_anyres_image_grid_shape((height, width), self.model.config.image_grid_pinpoints, vision.image_size)
-        padded = torch.empty(1, tiles[0] * side, tiles[1] * side, device="meta")
-        _, rows, columns = unpad_image(padded, (height, width)).shape
-        return side**2 + rows * (columns + 1)
+        return count_tokens(height, width, self.model.config, self._layout)
 
     def pixel_features(self, image: ImageSource) -> Mapping[str, torch.Tensor]:
         """Read an image and cut it into tiles.
@@ -138,7 +139,24 @@ class LlavaNext(DecoderBackbone):
             ``pixel_values`` of shape (1, tiles, 3, tile height, tile width), float32, and ``image_sizes`` of shape
             (1, 2), int64: height and width in pixels.
         """
-        return self.image_processor(self._read(image), do_convert_rgb=False, return_tensors="pt")
+        pixels = self._read(image)
+        return {
+            "pixel_values": cut_tiles(pixels, self.model.config, self.image_processor, self._layout)[None],
+            "image_sizes": torch.tensor([[pixels.height, pixels.width]]),
+        }
+
+    def visual_inputs(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments by which the model gets a batch's images."""
+        found = super().visual_inputs(features)
+        if not found:
+            return {}
+        output = BaseModelOutputWithPooling()
+        output["pooler_output"] = embed_tiles(self.model, layout=self._layout, **found)
+        return {"mm_encoder_outputs": {"image": output}}
+
+    @property
+    def _layout(self) -> TileLayout:
+        return TILE_LAYOUTS[self.tile_layout]
 
     def join_pixels(self, images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """Join the tiles of a batch's images, those of images with fewer tiles filled up with zeros."""

@@ -185,8 +185,8 @@ def render_bge_vl_mllm(item: Item, instruction: str | None, side: Side | None) -
 def render_e5_v(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """E5-V: a chat turn that asks for one word about a sentence, an image, or an image changed by a text.
 
-    The first two are those of the authors' ``retrieval.py``; for an image with a text, where they have one for each
-    benchmark, this is the one that MTEB evaluates the model with. None has a place for an instruction.
+    Those of the authors' ``retrieval.py``, spelling included. For an image with a text they have one for each
+    benchmark, of which this is CIRR's. None has a place for an instruction.
     """
     _refuse_instruction(item, instruction, "E5-V")
     image, text = _take_only_image(item), item.text or ""
@@ -196,8 +196,8 @@ def render_e5_v(item: Item, instruction: str | None, side: Side | None) -> list[
     elif item.text is None:
         body = [Text("\n\n"), Image("<image>", image), Text("\nSummary above image in one word: ")]
     else:
-        asked = Text(' Modify this image with "', text, '" Describe modified image in one word: [/INST]')
-        body = [Text("\n\n[INST] "), Image("<image>", image), asked]
+        asked = Text('Modify this image with "', text, '", desribe modified image in one word: ')
+        body = [Text("\n\n"), Image("<image>", image), asked]
     return [
         Start(),
         Special("<|start_header_id|>"),

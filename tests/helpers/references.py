@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +76,7 @@ _FAMILIES = {
     "vlm2vec-qwen2vl-2b": "vlm2vec",
     "vlm2vec-qwen2vl-7b": "vlm2vec",
     "vlm2vec-v2": "vlm2vec",
+    "vlm2vec-llava-next": "vlm2vec_llava_next",
     "bge-vl-base": "bge_vl_clip",
     "bge-vl-large": "bge_vl_clip",
     "bge-vl-mllm-s1": "bge_vl_mllm",
@@ -86,17 +85,12 @@ _FAMILIES = {
     "bge-vl-v1.5-mmeb": "bge_vl_mllm",
     "bge-visualized-base": "bge_visualized_base",
     "bge-visualized-m3": "bge_visualized_m3",
+    "e5-v": "e5v",
 }
+# Their cases are the strings that a processor was handed: what comes after the image is the text.
+_IMAGE_TOKENS = {"vlm2vec": "<|image_pad|> ", "vlm2vec_llava_next": "<image> "}
 
-
-_STOCK: dict[str, tuple[type[stock_models.StockModel], Callable[[Path], None] | None]] = {
-    "vlm2vec-llava-next": (
-        stock_models.StockVLM2VecLlavaNext,
-        functools.partial(stock_models.write_vlm2vec_llava_next, metaspace=False),
-    ),
-    "e5-v": (stock_models.StockE5V, stock_models.write_e5_v),
-    "dse-qwen2-2b": (stock_models.StockDSE, None),
-}
+_STOCK = {"dse-qwen2-2b": stock_models.StockDSE}
 _STOCK_CASES = [
     *(stock_models.Case(None, image) for image in ("square", "wide", "tall", "small", "panorama")),
     *(stock_models.Case(None, image) for image in ("gray", "rgba", "palette")),
@@ -106,7 +100,6 @@ _STOCK_CASES = [
     stock_models.Case("Make the background dark", "square"),
     stock_models.Case("two dogs", "gray", method="encode_document"),
 ]
-_temporary = tempfile.TemporaryDirectory()
 
 
 def case_ids(name: str) -> list[str]:
@@ -129,13 +122,8 @@ def load_once(name: str, attention: str) -> SentenceTransformer:
 
 
 def _stock_reference(name: str) -> Reference:
-    stock_class, write = _STOCK[name]
     folder = stock_models.QWEN2_VL_CHECKPOINT
-    if write:
-        folder = Path(_temporary.name) / name
-        folder.mkdir()
-        write(folder)
-    stock = stock_class(folder)
+    stock = _STOCK[name](folder)
     images = stock_models.GOLDEN_IMAGES
     pictures = {path.stem: path for path in images.glob("*.png")}
     cases = {
@@ -159,15 +147,19 @@ def _golden_reference(name: str) -> Reference:
 
 
 def _case(folder: Path, case: dict[str, Any], expected: np.ndarray) -> Case:
-    if "items" not in case:  # VLM2Vec's cases are the strings that its processor was handed
-        text = case["rendered"].removeprefix("<|image_pad|> ")
-        case = {**case, "items": [{"text": text, **({"image": case["image"]} if "image" in case else {})}]}
-    items = [
-        {key: folder / value if key == "image" else value for key, value in item.items()} for item in case["items"]
-    ]
+    items = [_item(folder, item) for item in case.get("items", [case])]
     document = case.get("kind") == "document" or case.get("is_query") is False
     side = "encode_document" if document else "encode_query" if case.get("kind") else "encode"
     return Case(items, expected, side, case.get("instruction"))
+
+
+def _item(folder: Path, stated: dict[str, Any]) -> dict[str, Any]:
+    item: dict[str, Any] = {"image": folder / stated["image"]} if "image" in stated else {}
+    if token := _IMAGE_TOKENS.get(folder.name):
+        item["text"] = stated["rendered"].removeprefix(token)
+    elif "text" in stated:
+        item["text"] = stated["text"]
+    return item
 
 
 def mixed(cases: list[Case]) -> list[Case]:

@@ -48,7 +48,7 @@ LLAMA3_CORPUS = [
     "user\n\nassistant\n\n \n",
     "Summary above sentence in one word: ",
     "Summary above image in one word: ",
-    '[INST] Modify this image with "make it blue" Describe modified image in one word: [/INST]',
+    'Modify this image with "make it blue", desribe modified image in one word: ',
     "A text that ends with a full stop.\nSummary. A question?\nSummary! One more...\n\n\n\n  two  spaces \n",
     "the quick brown fox jumps over the lazy dog, and two small green stars on a white background are there too",
 ]
@@ -182,7 +182,7 @@ class StockE5V(StockLlavaNext):
         elif case.text is None:
             body = "<image>\nSummary above image in one word: "
         else:
-            body = f'[INST] <image> Modify this image with "{case.text}" Describe modified image in one word: [/INST]'
+            body = f'<image>Modify this image with "{case.text}", desribe modified image in one word: '
         return (
             f"<|start_header_id|>user<|end_header_id|>\n\n{body}<|eot_id|>"
             "<|start_header_id|>assistant<|end_header_id|>\n\n \n"
