@@ -105,3 +105,12 @@ def test_an_unknown_layout_is_refused(backbone: Any, tmp_path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8").replace("transformers-4.41", "transformers-6"), encoding="utf-8")
     with pytest.raises(CheckpointError, match="tile_layout"):
         SentenceTransformer(str(tmp_path), device="cpu")
+
+
+# The figures of docs/exactness.md.
+@pytest.mark.parametrize(("row", "figure"), [("e5-v", 0.16), ("vlm2vec-llava-next", 0.07)])
+def test_todays_layout_is_so_far_from_the_authors_vectors(row: str, figure: float) -> None:
+    model = reference(row).load(row)
+    set_layout(model, "transformers-5")
+    cases = reference(row).cases.values()
+    assert round(max(float(np.abs(case.embed(model, 1) - case.expected).max()) for case in cases), 2) == figure
