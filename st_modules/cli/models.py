@@ -45,11 +45,17 @@ def verify(
 ) -> None:
     """Download a model's weights, and check the scores that its authors publish."""
     with one_line_errors():
-        from st_modules.evaluate.published import PUBLISHED, TOLERANCE, fetch_images, measure
+        from st_modules.evaluate.published import INSTEAD, PUBLISHED, TOLERANCE, fetch_images, measure
 
         spec = get_model(name)
         if spec.name not in PUBLISHED:
-            stop(f"{spec.name} has no published scores to check. {', '.join(PUBLISHED)} have.", 1)
+            instead = INSTEAD.get(spec.name)
+            advice = (
+                f'Compare `st-modules evaluate {spec.name} --benchmark "{instead.benchmark}"` with {instead.published}.'
+                if instead
+                else f"{', '.join(PUBLISHED)} have."
+            )
+            stop(f"{spec.name} has no published scores to check, since no page prints similarities of it. {advice}", 1)
         published = PUBLISHED[spec.name]
         try:
             images = fetch_images(published.scores)

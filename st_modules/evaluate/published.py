@@ -93,13 +93,16 @@ _TRUCK_AND_OFFICE = PublishedScores(
 _EXAMPLE = "https://raw.githubusercontent.com/TIGER-AI-Lab/VLM2Vec/main/figures/example.jpg"
 _WHAT_IS_IN = {"text": "What is in the image", "image": _EXAMPLE}
 _QUESTION = "Represent the given image with the following question:"
-_CAT_AND_DOG = PublishedScores(
-    "VLM2Vec-Qwen2VL-2B's model card (bfloat16)",
-    (
-        Score("picture with question · dog", _WHAT_IS_IN, {"text": "A cat and a dog"}, 0.2500, _QUESTION),
-        Score("picture with question · tiger", _WHAT_IS_IN, {"text": "A cat and a tiger"}, 0.1865, _QUESTION),
-    ),
-)
+
+
+def _ask_what_is_in(dog: float, tiger: float) -> tuple[Score, Score]:
+    return (
+        Score("picture with question · dog", _WHAT_IS_IN, {"text": "A cat and a dog"}, dog, _QUESTION),
+        Score("picture with question · tiger", _WHAT_IS_IN, {"text": "A cat and a tiger"}, tiger, _QUESTION),
+    )
+
+
+_EXAMPLES = "experiments/examples of VLM2Vec (bfloat16)"
 
 _VISUAL_BGE = "https://raw.githubusercontent.com/FlagOpen/FlagEmbedding/master/research/visual_bge/imgs"
 _AT_NIGHT = "Make the background dark, as if the camera has taken the photo at night"
@@ -134,11 +137,55 @@ _VISUALIZED_M3 = PublishedScores(
 PUBLISHED: Mapping[str, PublishedScores] = {
     "gme-2b": _TRUCK_AND_OFFICE,
     "gme-7b": _TWO_CYBERTRUCKS,
-    "vlm2vec-qwen2vl-2b": _CAT_AND_DOG,
+    "vlm2vec-qwen2vl-2b": PublishedScores(
+        "VLM2Vec-Qwen2VL-2B's model card (bfloat16)", _ask_what_is_in(0.2500, 0.1865)
+    ),
+    "vlm2vec-qwen2vl-7b": PublishedScores(f"qwen2vl/demo_v1_image.py in {_EXAMPLES}", _ask_what_is_in(0.3281, 0.2871)),
+    "vlm2vec-v2": PublishedScores(
+        f"qwen2vl/demo_v2_image.py in {_EXAMPLES}, those of its batch; the others are the ones of the 7B's demo",
+        _ask_what_is_in(0.2974, 0.2390),
+    ),
+    "vlm2vec-llava-next": PublishedScores(f"llava_next/demo.py in {_EXAMPLES}", _ask_what_is_in(0.4414, 0.3555)),
     "bge-visualized-base": _VISUALIZED_BASE,
     "bge-visualized-m3": _VISUALIZED_M3,
 }
 """Published scores by the catalog's names."""
+
+
+@dataclass(frozen=True)
+class Instead:
+    """What to compare of a model whose authors print no similarities.
+
+    Attributes:
+        benchmark: The name that ``st-modules evaluate --benchmark`` takes.
+        published: Where its scores are printed, and what they are.
+    """
+
+    benchmark: str
+    published: str
+
+
+def _circo(score: float) -> Instead:
+    return Instead("circo", f"an mAP@5 of {score} in the paper of MegaPairs (arXiv:2412.14475)")
+
+
+def _umrb(score: float) -> Instead:
+    return Instead("umrb", f"an average of {score} in the paper of GME (arXiv:2412.16855)")
+
+
+_MEGAPAIRS = Instead("mmeb", "the tables in the README of MegaPairs")
+
+INSTEAD: Mapping[str, Instead] = {
+    "bge-vl-base": _circo(34.3),
+    "bge-vl-large": _circo(39.2),
+    "bge-vl-mllm-s1": _circo(42.2),
+    "bge-vl-mllm-s2": _MEGAPAIRS,
+    "bge-vl-v1.5-zs": _MEGAPAIRS,
+    "bge-vl-v1.5-mmeb": _MEGAPAIRS,
+    "e5-v": _umrb(42.52),
+    "dse-qwen2-2b": Instead("ViDoRe(v1)", "the nDCG@5 of ViDoRe's leaderboard"),
+}
+"""What to compare, by the catalog's names, of the models that are not in ``PUBLISHED``."""
 
 
 def fetch_images(scores: Sequence[Score]) -> dict[str, Any]:

@@ -386,7 +386,8 @@ def test_verify_without_network_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     ("name", "code", "words"),
     [
         ("tiny", 1, "no published scores"),
-        ("vlm2vec-v2", 1, "no published scores"),
+        ("e5-v", 1, "no published scores"),
+        ("bge-vl-base", 1, 'Compare `st-modules evaluate bge-vl-base --benchmark "circo"` with'),
         ("gme", 2, "Unknown model 'gme'"),
     ],
 )

@@ -12,8 +12,17 @@ import mteb
 import pytest
 from typer.testing import CliRunner, Result
 
-from st_modules import cli
-from st_modules.evaluate import UMRB, BenchmarkDataError, Report, Suite, UnknownBenchmarkError, open_benchmark
+from st_modules import cli, list_models
+from st_modules.evaluate import (
+    BENCHMARKS,
+    UMRB,
+    BenchmarkDataError,
+    Report,
+    Suite,
+    UnknownBenchmarkError,
+    open_benchmark,
+    published,
+)
 from st_modules.evaluate.umrb import AUTHOR, PUBLISHED, SETTINGS, missing, umrb_benchmark
 from tests.helpers.paths import GOLDEN, ROOT
 
@@ -325,3 +334,16 @@ def test_the_scores_in_the_manual_are_those_that_the_command_prints(tmp_path: Pa
     ]
     assert len(printed) == 8
     assert [line for line in printed if line not in MANUAL] == []
+
+
+# ------------------------------------------------------------------------------------- scores to compare
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in list_models() if spec.repo_id])
+def test_every_model_has_similarities_to_check_or_a_benchmark_to_compare(name: str) -> None:
+    assert (name in published.PUBLISHED) != (name in published.INSTEAD)
+
+
+@pytest.mark.parametrize("suite", sorted({instead.benchmark for instead in published.INSTEAD.values()}))
+def test_there_is_every_benchmark_that_is_named(suite: str) -> None:
+    assert suite in BENCHMARKS or mteb.get_benchmark(suite).name == suite
