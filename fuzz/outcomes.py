@@ -17,6 +17,7 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 
 CHECKPOINTS = {
     "gme-2b": ("gme/checkpoint", None),
+    "qwen3-vl-embedding-2b": ("qwen3_vl_embedding/checkpoint", None),
     "vlm2vec-qwen2vl-2b": ("vlm2vec/checkpoint", "vlm2vec/base"),
     "bge-vl-base": ("bge_vl_clip/checkpoint", None),
     "bge-vl-mllm-s1": ("bge_vl_mllm/checkpoint", None),

@@ -151,6 +151,8 @@ def keep_last_tokens(layer: Any, args: tuple[Tensor], kwargs: dict[str, Any]) ->
     key, value = (
         split_heads(projection(normed), attention.head_dim) for projection in (attention.k_proj, attention.v_proj)
     )
+    if (norm := getattr(attention, "k_norm", None)) is not None:
+        key = norm(key)
     cos, sin = kwargs["position_embeddings"]
     key = rotate(key, cos.unsqueeze(1), sin.unsqueeze(1))
     last = packed.last

@@ -200,9 +200,12 @@ class Qwen2VL(DecoderBackbone):
         """Return the arguments by which the model gets a batch's images."""
         if "patches" not in features:
             return super().visual_inputs(features)
-        tokens = embed_images(self.model.visual, self.image_processor, features["patches"], features["image_grid_thw"])
+        tokens, on_the_way = embed_images(
+            self.model.visual, self.image_processor, features["patches"], features["image_grid_thw"]
+        )
         output = BaseModelOutputWithPooling()
         output["pooler_output"] = (tokens,)
+        output["deepstack_features"] = [(layer,) for layer in on_the_way]
         return {"mm_encoder_outputs": {"image": output}}
 
     def position_ids(self, features: dict[str, Any]) -> torch.Tensor:
@@ -259,12 +262,14 @@ class Qwen2VL(DecoderBackbone):
     def _sizes(self, image: ImageSource) -> tuple[tuple[int, int], tuple[int, int]]:
         """Height and width of an image after the first resize, and after the processor's."""
         width, height = image.size
-        first_resize = FIRST_RESIZES[self.first_resize] if self.first_resize else _keep_size
         try:
-            first = first_resize(height, width)
-            return first, smart_resize(*first, self._token_side, *self._pixel_bounds)
+            return self._resize(height, width)
         except ValueError as error:
             raise ImageError(f"{width}x{height} pixels: {error}. Crop or resize it.", image.place) from error
+
+    def _resize(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        first = FIRST_RESIZES[self.first_resize](height, width) if self.first_resize else (height, width)
+        return first, smart_resize(*first, self._token_side, *self._pixel_bounds)
 
 
 def _called(name: str, kind: Kind) -> Kind:
@@ -288,7 +293,7 @@ def gme_first_resize(height: int, width: int) -> tuple[int, int]:
     Raises:
         ValueError: The image is too elongated for a side to be left.
     """
-    height, width = _multiples_of_28(height, width)
+    height, width = _round_to_tokens(height, width)
     if not height or not width:
         raise ValueError("too elongated")
     return min(height, width * MAX_ASPECT_RATIO), min(width, height * MAX_ASPECT_RATIO)
@@ -300,14 +305,36 @@ def qwen_vl_utils_first_resize(height: int, width: int) -> tuple[int, int]:
     Raises:
         ValueError: The aspect ratio is above 200.
     """
+    return fit_into_tokens(height, width)
+
+
+def fit_into_tokens(height: int, width: int, side: int = 28, fewest: int = 4, most: int = 16384) -> tuple[int, int]:
+    """Return the size that qwen-vl-utils gives an image whose tokens are squares of some pixels.
+
+    Args:
+        height: Height in pixels.
+        width: Width in pixels.
+        side: Side of a token in pixels.
+        fewest: Fewest tokens of an image.
+        most: Most tokens of an image.
+
+    Returns:
+        Height and width in pixels.
+
+    Raises:
+        ValueError: The aspect ratio is above 200, or too large for a side to be left.
+    """
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ValueError(f"the aspect ratio is above {MAX_ASPECT_RATIO}")
-    return _multiples_of_28(height, width)
+    height, width = _round_to_tokens(height, width, side, fewest, most)
+    if not height or not width:
+        raise ValueError(f"too elongated for {most} tokens")
+    return height, width
 
 
-def _multiples_of_28(height: int, width: int) -> tuple[int, int]:
-    """Both sides as the nearest multiples of 28 pixels, at least 28; the area within 4 to 16384 tokens of 28x28."""
-    side, min_pixels, max_pixels = 28, 4 * 28**2, 16384 * 28**2
+def _round_to_tokens(height: int, width: int, side: int = 28, fewest: int = 4, most: int = 16384) -> tuple[int, int]:
+    """Both sides as the nearest multiples of a token's, at least one; the area within some bounds of tokens."""
+    min_pixels, max_pixels = fewest * side**2, most * side**2
     new_height, new_width = (max(side, round(length / side) * side) for length in (height, width))
     if new_height * new_width > max_pixels:
         scale = math.sqrt(height * width / max_pixels)
@@ -321,10 +348,6 @@ def _multiples_of_28(height: int, width: int) -> tuple[int, int]:
 def vlm2vec_first_resize(height: int, width: int) -> tuple[int, int]:
     """Return the size that VLM2Vec's evaluation gives an image: 56x56 where a side is under 28 pixels, else its own."""
     return (56, 56) if min(height, width) < 28 else (height, width)
-
-
-def _keep_size(height: int, width: int) -> tuple[int, int]:
-    return height, width
 
 
 FIRST_RESIZES: dict[str, Callable[[int, int], tuple[int, int]]] = {

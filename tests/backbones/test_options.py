@@ -20,6 +20,7 @@ SAVED: dict[str, dict[str, Any]] = {
     "clip": {"template": "clip", "max_length": None},
     "llava_next": {"template": "e5_v", "max_length": 99, "first_resize": 512},
     "qwen2_vl": {"template": "gme", "max_length": 99, "first_resize": "gme", "multimodal_positions": True},
+    "qwen3_vl": {"template": "qwen3_vl_embedding", "max_length": 99, "min_image_tokens": 4, "max_image_tokens": 9},
     "visualized_bge": {"template": "visualized_bge", "max_length": 99, "text_model": "bert", "head_dim": 64},
 }
 NO_LENGTHS = [0, -1, 1.5, True, "512", [], {}]
@@ -35,6 +36,7 @@ WRONG["qwen2_vl"] |= {
     "image_limits": [{}, None],
     "device": ["cpu"],
 }
+WRONG["qwen3_vl"] |= dict.fromkeys(("min_image_tokens", "max_image_tokens"), [*NO_LENGTHS, None])
 WRONG["visualized_bge"] |= {"text_model": ["gpt", None], "head_dim": [*NO_LENGTHS, None]}
 
 

@@ -21,7 +21,15 @@ from tests.helpers.references import TOLERANCE, reference
 
 PUBLISHED = [spec for spec in list_models() if spec.repo_id]
 ONE_A_REPOSITORY = [spec for spec in PUBLISHED if not spec.weights_file]
-FAMILIES = ["gme-2b", "vlm2vec-qwen2vl-2b", "bge-vl-mllm-s1", "bge-vl-base", "bge-visualized-base", "bge-visualized-m3"]
+FAMILIES = [
+    "gme-2b",
+    "qwen3-vl-embedding-2b",
+    "vlm2vec-qwen2vl-2b",
+    "bge-vl-mllm-s1",
+    "bge-vl-base",
+    "bge-visualized-base",
+    "bge-visualized-m3",
+]
 
 
 def repository(name: str) -> str:
@@ -99,7 +107,9 @@ def test_a_folder_of_several_models_is_refused_with_their_names(present: list[st
         SentenceTransformer(str(folder), device="cpu")
 
 
-@pytest.mark.parametrize("name", ["gme-2b", "bge-vl-mllm-s1", "bge-vl-base", "e5-v", "dse-qwen2-2b"])
+@pytest.mark.parametrize(
+    "name", ["gme-2b", "qwen3-vl-embedding-2b", "bge-vl-mllm-s1", "bge-vl-base", "e5-v", "dse-qwen2-2b"]
+)
 def test_a_folder_of_another_name_is_refused_with_what_to_pass(name: str, tmp_path: Path) -> None:
     folder = copy_to(name, tmp_path / "mine")
     with pytest.raises(CheckpointError) as error:

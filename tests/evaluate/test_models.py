@@ -41,6 +41,7 @@ QUERY, DOCUMENT = PromptType("query"), PromptType("document")
 CHECKPOINT = GOLDEN / "gme" / "checkpoint"
 FAMILIES = (
     "gme-2b",
+    "qwen3-vl-embedding-2b",
     "vlm2vec-qwen2vl-2b",
     "vlm2vec-llava-next",
     "bge-vl-base",
@@ -50,7 +51,7 @@ FAMILIES = (
     "dse-qwen2-2b",
 )
 QUIET: dict[str, Any] = {"show_progress_bar": False, "co2_tracker": False}
-INSTRUCTED = {"gme-2b", "vlm2vec-qwen2vl-2b", "vlm2vec-llava-next", "bge-vl-mllm-s1"}
+INSTRUCTED = {"gme-2b", "qwen3-vl-embedding-2b", "vlm2vec-qwen2vl-2b", "vlm2vec-llava-next", "bge-vl-mllm-s1"}
 
 
 def entry(task: type[Drawings], scenes: int = 4, metrics: tuple[str, ...] = ("ndcg_at_10", "recall_at_1")) -> Entry:

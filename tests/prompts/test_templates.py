@@ -20,6 +20,7 @@ from st_modules.prompts.templates import (
     render_vlm2vec_qwen2vl,
 )
 from tests.helpers.paths import GOLDEN
+from tests.helpers.references import SEVERAL_IMAGES
 
 PAD = "<|vision_start|><|image_pad|><|vision_end|>"
 TAIL = "<|im_end|>\n<|im_start|>assistant\n<|endoftext|>"
@@ -74,7 +75,7 @@ def test_the_last_segment_is_the_pooled_token() -> None:
     assert render_gme(item("hello", 1), None, None)[-1] == Special("<|endoftext|>")
 
 
-@pytest.mark.parametrize("name", [name for name in TEMPLATES if name != "gme"])
+@pytest.mark.parametrize("name", sorted(TEMPLATES.keys() - SEVERAL_IMAGES))
 def test_more_images_than_the_model_takes_are_refused_by_position(name: str) -> None:
     images = tuple(ImageSource(b"") for _ in range(2))
     with pytest.raises(InputError, match="item 3: 2 images"):
