@@ -119,14 +119,20 @@ class Qwen3VL(Qwen2VL):
                 and all(before < after for before, after in pairwise(value))
             ),
         )
-        square = Kind("the square of a whole number", lambda value: math.isqrt(value) ** 2 == value)
+        square = Kind("the square of a whole number", lambda value: value > 0 and math.isqrt(value) ** 2 == value)
+        even = Kind("an even number", lambda value: value % 2 == 0)
         kinds: dict[str, tuple[Any, Kind]] = {
             "mrope_section of rope_scaling or rope_parameters": (rope.get("mrope_section"), section),
             "mrope_interleaved of rope_scaling or rope_parameters": (
                 rope.get("mrope_interleaved"),
                 optional(exactly(True)),
             ),
+            "text_config.head_dim": (text.head_dim, even),
             "vision_config.num_heads": (vision.num_heads, heads),
+            "vision_config.head_dim": (
+                getattr(vision, "head_dim", None),
+                optional(exactly(vision.hidden_size // vision.num_heads, ", that of its num_heads,")),
+            ),
             "vision_config.in_channels": (vision.in_channels, exactly(3)),
             "vision_config.num_position_embeddings": (vision.num_position_embeddings, square),
             "vision_config.deepstack_visual_indexes": (vision.deepstack_visual_indexes, layers),

@@ -13,7 +13,15 @@ import pytest
 import sentence_transformers
 from transformers import BertConfig, BertModel
 
-from st_modules import CheckpointError, SentenceTransformer, UnknownModelError, list_models, register, unregister
+from st_modules import (
+    CheckpointError,
+    SentenceTransformer,
+    UnknownModelError,
+    get_model,
+    list_models,
+    register,
+    unregister,
+)
 from st_modules.catalog import find_model, find_published
 from st_modules.checkpoints.recognise import recognise
 from tests.helpers.paths import GOLDEN
@@ -213,6 +221,26 @@ def test_a_folder_with_modules_of_sentence_transformers_and_a_repositorys_name_i
     with pytest.raises(CheckpointError, match=r"modules\.json.*Rename the folder.*weights="):
         SentenceTransformer(str(folder), device="cpu")
     assert find_model("bge-vl-base") == recognise(copy_to("bge-vl-base", tmp_path / "other" / "BGE-VL-base"))
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_a_repository_that_has_modules_of_sentence_transformers_itself_is_the_model(
+    naming: str, tmp_path: Path
+) -> None:
+    name = "qwen3-vl-embedding-2b"
+    folder = copy_to(name, tmp_path / NAMINGS[naming](name))
+    types = {"": "base.modules.transformer.Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.{kind}"}
+        for number, (path, kind) in enumerate(types.items())
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    settings = {"prompts": {"x": "no prompt of ours: "}, "default_prompt_name": "x", "similarity_fn_name": "dot"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    model = SentenceTransformer(str(folder), device="cpu")
+    assert differences(model, name) <= TOLERANCE
+    assert model.prompts == {"query": "", "document": "", **get_model(name).prompts}
+    assert model.default_prompt_name is None
 
 
 @pytest.mark.parametrize("folder", ["models--me--BGE-VL-base/snapshots/0", "me--BGE-VL-base", "BGE-VL-base-mine"])

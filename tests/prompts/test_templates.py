@@ -10,12 +10,14 @@ from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
 from st_modules.prompts.templates import (
     TEMPLATES,
+    End,
     Segment,
     Side,
     Special,
     Text,
     render_bge_vl_mllm,
     render_gme,
+    render_qwen3_vl_embedding,
     render_vlm2vec_llava_next,
     render_vlm2vec_qwen2vl,
 )
@@ -51,6 +53,32 @@ def test_no_instruction_is_the_authors_default(instruction: str | None, side: Si
 )
 def test_an_instruction_counts_on_the_query_side_only(side: Side | None, system: str) -> None:
     assert written(render_gme(item("hello"), "Find it.", side)).startswith(f"<|im_start|>system\n{system}<|im_end|>")
+
+
+@pytest.mark.parametrize(
+    ("instruction", "system"),
+    [
+        (None, "Represent the user's input."),
+        ("", "Represent the user's input."),
+        (" \n ", "Represent the user's input."),
+        ("  Find the document ", "Find the document."),
+        ("What is it?", "What is it?"),
+        ("检索相关图片。", "检索相关图片。"),
+        ("cost in $", "cost in $."),
+        ("(in brackets)", "(in brackets)"),
+        ("a b_", "a b_"),
+        ("an emoji 😀", "an emoji 😀."),
+    ],
+)
+@pytest.mark.parametrize("side", [None, "query", "document"])
+def test_qwen3_vl_embedding_ends_an_instruction_in_punctuation(
+    instruction: str | None, system: str, side: Side | None
+) -> None:
+    segments = render_qwen3_vl_embedding(item("hello", 2), instruction, side)
+    assert written(segments) == (
+        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{PAD}{PAD}hello<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert segments[-1] == End()
 
 
 @pytest.mark.parametrize("images", [1, 2, 3])
