@@ -127,6 +127,7 @@ class Qwen3VL(Qwen2VL):
                 rope.get("mrope_interleaved"),
                 optional(exactly(True)),
             ),
+            "video_token_id": (config.video_token_id, whole(0, text.vocab_size - 1)),
             "text_config.head_dim": (text.head_dim, even),
             "vision_config.num_heads": (vision.num_heads, heads),
             "vision_config.head_dim": (

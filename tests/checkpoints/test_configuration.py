@@ -65,6 +65,7 @@ WRONG: list[tuple[str, str, Any]] = [
         for value in (None, 8, [8], [2, 3, 3], [2, 2, 2], [6, 3, -1], [True, 4, 3], [4.0, 2, 2], "abc", [[4], 2, 2])
     ),
     *(("qwen3_vl", "text_config.rope_scaling.mrope_interleaved", value) for value in (False, 0, 1, "x")),
+    *(("qwen3_vl", "video_token_id", value) for value in (None, -1, 496, 10**40, "x")),
     *(("qwen3_vl", "text_config.head_dim", value) for value in (None, 0, 15, "x")),
     *(("qwen3_vl", f"{part}.model_type", value) for part in ("text_config", "vision_config") for value in ("bert", 5)),
     *(("qwen3_vl", "vision_config.num_heads", value) for value in (0, 3, 16)),
