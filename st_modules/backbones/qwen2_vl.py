@@ -299,17 +299,10 @@ def gme_first_resize(height: int, width: int) -> tuple[int, int]:
     return min(height, width * MAX_ASPECT_RATIO), min(width, height * MAX_ASPECT_RATIO)
 
 
-def qwen_vl_utils_first_resize(height: int, width: int) -> tuple[int, int]:
+def qwen_vl_utils_first_resize(
+    height: int, width: int, side: int = 28, fewest: int = 4, most: int = 16384
+) -> tuple[int, int]:
     """Return the size that the package qwen-vl-utils gives an image before the processor sees it.
-
-    Raises:
-        ValueError: The aspect ratio is above 200.
-    """
-    return fit_into_tokens(height, width)
-
-
-def fit_into_tokens(height: int, width: int, side: int = 28, fewest: int = 4, most: int = 16384) -> tuple[int, int]:
-    """Return the size that qwen-vl-utils gives an image whose tokens are squares of some pixels.
 
     Args:
         height: Height in pixels.

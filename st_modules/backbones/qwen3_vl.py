@@ -25,7 +25,7 @@ from transformers import (
 from st_modules.arguments import check_integer
 from st_modules.backbones.base import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
-from st_modules.backbones.qwen2_vl import Qwen2VL, fit_into_tokens
+from st_modules.backbones.qwen2_vl import Qwen2VL, qwen_vl_utils_first_resize
 from st_modules.checkpoints.configuration import CONFIG
 from st_modules.checkpoints.fields import Kind, each, exactly, optional, whole
 from st_modules.inputs.images import ImageSource, flatten_on_white
@@ -164,5 +164,5 @@ class Qwen3VL(Qwen2VL):
 
     def _resize(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
         fewest, most = (bound // self._token_side**2 for bound in self._pixel_bounds)
-        size = fit_into_tokens(height, width, self._token_side, fewest, most)
+        size = qwen_vl_utils_first_resize(height, width, self._token_side, fewest, most)
         return size, size
