@@ -38,8 +38,8 @@ class ModelSpec:
         options: Keyword arguments of the backbone that make it this model.
         prompts: The authors' task instructions by name.
         path: Folder of a model that ships with the package.
-        own_modules: Whether its repository has a ``modules.json`` of sentence-transformers' own modules, which is no
-            sign of another model then.
+        own_modules: Whether its repository may have a ``modules.json`` of sentence-transformers' own modules, which is
+            no sign of another model then.
     """
 
     name: str
