@@ -17,7 +17,8 @@ from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenize
 from st_modules.errors import CheckpointError, InputError, Place
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
-from st_modules.prompts.long_texts import TextCutter
+from st_modules.prompts.charsmap import take_charsmap
+from st_modules.prompts.long_texts import TextCutter, most_characters, untold
 from st_modules.prompts.templates import End, Image, Render, Segment, Side, Special, Start, Text
 from st_modules.prompts.tokenizer_files import TOKENIZER_FILE, check_tokenizer_files
 
@@ -77,6 +78,9 @@ class SegmentTokenizer:
                 f"{folder}: the tokenizer's files cannot be read ({error}). Where {TOKENIZER_FILE} is there, no other "
                 "vocabulary is read."
             ) from error
+        self._charsmap = take_charsmap(self._plain)
+        if self._inner is not self._plain:
+            take_charsmap(self._inner)
         self.pad_id: int = self.tokenizer.pad_token_id or 0
         self.start_ids, self.end_ids = _edges(folder, self.tokenizer)
         samples = _render_samples(render)
@@ -190,9 +194,21 @@ class SegmentTokenizer:
         """Leave out of the texts of a row what is too far behind to be among its tokens."""
         first = _first_text(row)
         return [
-            self._cutters[number == first](segment, max_length, place) if isinstance(segment, Text) else segment
+            self._cutters[number == first](self._normalise(segment, max_length, place), max_length, place)
+            if isinstance(segment, Text)
+            else segment
             for number, segment in enumerate(row)
         ]
+
+    def _normalise(self, segment: Text, max_length: int, place: Place | str) -> Text:
+        """Do what the tokenizers of texts do not, as far as a text is read."""
+        if self._charsmap is None:
+            return segment
+        most = most_characters(max_length)
+        read = self._charsmap(segment.user[: 2 * most])
+        if len(read) <= most and len(segment.user) > 2 * most:
+            raise untold(len(segment.user), 2 * most, max_length, place)
+        return Text(self._charsmap(segment.before), read, self._charsmap(segment.after))
 
     def _parts(
         self, row: Sequence[Segment], image_tokens: Sequence[int], ids: Mapping[Piece, list[int]]
