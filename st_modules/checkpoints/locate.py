@@ -94,8 +94,8 @@ def locate(
         raise CheckpointError(f"{path}: a file. Pass the folder that holds the files of {spec.repo_id or spec.name}.")
     if path.is_dir():
         check_folder(path)
-    if path.is_dir() and spec.weights_file and (path / spec.weights_file).is_file():
-        path = path / spec.weights_file
+    if path.is_dir():
+        path = spec.find_weights_file(path) or path
     # A model that this package saved is complete: adapters of it lie beside their base.
     adapter = (path / ADAPTER_CONFIG).is_file() and not (path / SAVED_OPTIONS).is_file()
     if path.is_file() or (adapter and spec.base_repo_id):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from st_modules import SentenceTransformer, get_model
+from st_modules import SentenceTransformer
 from tests.helpers import stock_models
 from tests.helpers.paths import GOLDEN
 
@@ -84,6 +84,7 @@ _FAMILIES = {
     "bge-vl-mllm-s2": "bge_vl_mllm",
     "bge-vl-v1.5-zs": "bge_vl_mllm",
     "bge-vl-v1.5-mmeb": "bge_vl_mllm",
+    "clip-sf-large": "clip_sf",
     "bge-visualized-base": "bge_visualized_base",
     "bge-visualized-m3": "bge_visualized_m3",
 }
@@ -152,7 +153,7 @@ def _golden_reference(name: str) -> Reference:
     folder = GOLDEN / _FAMILIES[name]
     expected = load_file(folder / "expected.safetensors")
     cases = {case["id"]: _case(folder, case, expected[case["id"]]) for case in _stated(name)}
-    if get_model(name).weights_file:
+    if (folder / "bge").is_dir():
         return Reference(folder, cases, folder / "bge", folder / "images")
     base = folder / "base"
     return Reference(folder / "checkpoint", cases, base if base.is_dir() else None, folder / "images")
@@ -163,10 +164,12 @@ def _case(folder: Path, case: dict[str, Any], expected: np.ndarray) -> Case:
         text = case["rendered"].removeprefix("<|image_pad|> ")
         case = {**case, "items": [{"text": text, **({"image": case["image"]} if "image" in case else {})}]}
     items = [
-        {key: folder / value if key == "image" else value for key, value in item.items()} for item in case["items"]
+        {key: folder / value if key == "image" else value for key, value in item.items() if key != "rendered"}
+        for item in case["items"]
     ]
-    document = case.get("kind") == "document" or case.get("is_query") is False
-    side = "encode_document" if document else "encode_query" if case.get("kind") else "encode"
+    document = case.get("kind") == "document" or case.get("is_query") is False or case.get("side") == "candidate"
+    query = case.get("kind") or case.get("side") == "query"
+    side = "encode_document" if document else "encode_query" if query else "encode"
     return Case(items, expected, side, case.get("instruction"))
 
 
