@@ -328,10 +328,14 @@ class Backbone(InputModule):
         config = load_config(classes.config, folder, config_kwargs, classes.parts, quantised=quantised)
         check_fields(folder / CONFIG, *cls.config_fields(config))
         model = cls._load_model(checkpoint, optional=UNUSED_WEIGHTS, config=config, **model_kwargs)
+        template = TEMPLATES[options["template"]]
         return cls(
             model.base_model,
             SegmentTokenizer(
-                checkpoint.folder_of("tokenizer_config.json"), classes.tokenizer, TEMPLATES[options["template"]].render
+                checkpoint.folder_of("tokenizer_config.json"),
+                classes.tokenizer,
+                template.render,
+                normalised=template.normalises,
             ),
             cls._load_image_processor(checkpoint, config),
             **options,

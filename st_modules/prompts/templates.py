@@ -46,11 +46,14 @@ class Text:
         before: What the template writes before the user's text; truncation keeps it.
         user: What the user wrote; truncation trims its end.
         after: What the template writes after the user's text; truncation keeps it.
+        keeps_tokens: Whether truncation keeps the first tokens as they are in the whole text, half a word's among them.
+            Otherwise what is kept is read as a text by itself.
     """
 
     before: str
     user: str = ""
     after: str = ""
+    keeps_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,15 @@ class Template:
         needs_text: Whether it reads one only beside a text.
         task_instructions: Whether the model's authors use it with an instruction for each task. The others get one
             only where a user names it.
+        normalises: Whether its texts are in the form in which they are split into words, so that the tokenizer has
+            nothing to normalise in them.
     """
 
     render: Render
     instructed_sides: frozenset[Side | None]
     needs_text: bool = False
     task_instructions: bool = False
+    normalises: bool = False
 
     def reads_instruction(self, side: Side | None, has_text: bool = True) -> bool:
         """Whether an instruction changes the layout of an item on a side."""
@@ -234,7 +240,8 @@ def render_uniir_clip(item: Item, instruction: str | None, side: Side | None) ->
     text = write_sentence(f"{asked} {item.text or ''}" if asked else item.text or "")
     if not text and image is None:
         raise InputError(
-            "a text of spaces and quotes alone, for which this model has no vector. Leave it out.", item.place
+            "a text that is empty without spaces and quotes around it, for which this model has no vector. Leave it out.",
+            item.place,
         )
     if not text:
         return images
@@ -242,7 +249,7 @@ def render_uniir_clip(item: Item, instruction: str | None, side: Side | None) ->
     if whole != before:
         # ftfy may have mended what is on both sides of the place where they meet.
         before = f"{before} " if before and whole.startswith(f"{before} ") else ""
-    return [*images, Start(), Text(before, whole.removeprefix(before)), End()]
+    return [*images, Start(), Text(before, whole.removeprefix(before), keeps_tokens=True), End()]
 
 
 def render_visualized_bge(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -297,6 +304,6 @@ TEMPLATES: dict[str, Template] = {
     "bge_vl_mllm": Template(render_bge_vl_mllm, _NOT_DOCUMENTS, task_instructions=True),
     "e5_v": Template(render_e5_v, _NO_SIDE),
     "clip": Template(render_clip, _EVERY_SIDE, needs_text=True),
-    "uniir_clip": Template(render_uniir_clip, _NOT_DOCUMENTS, task_instructions=True),
+    "uniir_clip": Template(render_uniir_clip, _NOT_DOCUMENTS, task_instructions=True, normalises=True),
     "visualized_bge": Template(render_visualized_bge, _EVERY_SIDE, needs_text=True),
 }

@@ -16,10 +16,10 @@ from st_modules.errors import InputError, Place
 
 _LINE = 1024
 """Longest stretch that ftfy is given: its time grows with the square of the length for some texts (70 ms for these)."""
-_MOST_READ = 2**16
+_MOST_READ = 2**15
 """Characters of a text that are cleaned at most, which takes five seconds for the worst."""
-_ENOUGH = 2**14
-"""Characters of clean text that are more than CLIP's 77 tokens: 212 a token, and its longest have less than that."""
+_ENOUGH = 2**11
+"""Characters of clean text that are more than CLIP's 77 tokens, the longest of which have 24 and a space."""
 _LONG_SPACE = re.compile(r"\s{129,}")
 _KEPT = 64
 _SPACE = re.compile(r"\s+")
