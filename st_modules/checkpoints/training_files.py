@@ -125,6 +125,8 @@ def _follow(pickle: bytes) -> Any:
         if name in ("BINPUT", "LONG_BINPUT"):
             memo[argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
+            if argument not in memo:
+                raise ValueError("its pickle is damaged")
             stack.append(memo[argument])
         elif name in _STEPS:
             _STEPS[name](stack, argument)
@@ -215,7 +217,9 @@ def _map_weights(
     # A private mapping: what is written to the tensors stays out of the file.
     mapped: Any = torch.UntypedStorage.from_file(str(path), False, size)
     with path.open("rb") as file:
-        return {name: layout.map(mapped, file, parts[folder + layout.key], name) for name, layout in layouts.items()}
+        return {
+            name: layout.map(mapped, file, parts.get(folder + layout.key), name) for name, layout in layouts.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -265,19 +269,22 @@ class _Layout:
         """How much memory the numbers take."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def map(self, mapped: torch.UntypedStorage, file: BinaryIO, part: zipfile.ZipInfo, name: str) -> Tensor:
+    def map(self, mapped: torch.UntypedStorage, file: BinaryIO, part: zipfile.ZipInfo | None, name: str) -> Tensor:
         """Return the tensor, whose numbers are in a part of a file that is mapped into memory.
 
         Raises:
-            ValueError: The part has fewer numbers.
+            ValueError: There is no such part, or it has fewer numbers, or they do not begin where numbers can.
         """
+        if part is None:
+            raise ValueError(f"the numbers of the tensor {name[:100]} are missing")
         file.seek(part.header_offset)
         name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
         start = part.header_offset + _LOCAL_HEADER.size + name_length + extra_length
         last = self.offset + sum((length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True))
+        if start % self.dtype.itemsize:
+            raise ValueError(f"the numbers of the tensor {name[:100]} are not aligned, as torch.save has them")
         if (
             start + part.file_size > mapped.nbytes()
-            or start % self.dtype.itemsize
             or self.bytes > part.file_size
             or (last + 1) * self.dtype.itemsize > part.file_size
         ):

@@ -240,7 +240,7 @@ def render_uniir_clip(item: Item, instruction: str | None, side: Side | None) ->
     text = write_sentence(f"{asked} {item.text or ''}" if asked else item.text or "")
     if not text and image is None:
         raise InputError(
-            "a text that is empty without spaces and quotes around it, for which this model has no vector. Leave it out.",
+            "a text that is empty without spaces and quotes around it has no vector by this model. Leave it out.",
             item.place,
         )
     if not text:
