@@ -34,7 +34,7 @@ class ModelSpec:
         revision: Commit that parity was established for; ``None`` follows the repository's default branch.
         modelscope_id: The same model's identifier on ModelScope, an alias for look-ups.
         base_repo_id: What an adapter or a tower is built on.
-        weights_file: The one file of the repository that holds the weights, where it holds several models.
+        weights_file: The one file of the repository that holds the weights, where it holds several models; a path.
         options: Keyword arguments of the backbone that make it this model.
         prompts: The authors' task instructions by name.
         path: Folder of a model that ships with the package.
@@ -61,6 +61,12 @@ class ModelSpec:
         ids = [each for each in (self.repo_id, self.modelscope_id) if each]
         return [*ids, *(each.rpartition("/")[2] for each in ids)]
 
+    def find_weights_file(self, folder: Path) -> Path | None:
+        """Find the one file of weights in a folder that has the repository's layout, or the end of its path."""
+        parts = Path(self.weights_file).parts if self.weights_file else ()
+        paths = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
+        return next((path for path in paths if path.is_file()), None)
+
 
 _GME = {
     "template": "gme",
@@ -77,6 +83,11 @@ _VLM2VEC_PROMPTS = {
     "image": "Represent the given image.",
     "vqa": "Represent the given image with the following question:",
     "t2i": "Find me an everyday image that matches the given caption:",
+}
+_MBEIR_PROMPTS = {
+    "t2i": "Find me an everyday image that matches the given caption.",
+    "i2t": "Find an image caption describing the following everyday image.",
+    "cir": "Retrieve a day-to-day image that aligns with the modification instructions of the provided image.",
 }
 _BGE_VL_MLLM_PROMPTS = {
     "cir": "Retrieve the target image that best meets the combined criteria by using both the provided image and the "
@@ -190,6 +201,19 @@ _MODELS = (
         parity="authors' code",
         revision="40fb48217f521df22a2a5bf15edd52ed1146ef05",
         options={"template": "clip"},
+    ),
+    ModelSpec(
+        name="clip-sf-large",
+        repo_id="TIGER-Lab/UniIR",
+        backbone="clip",
+        dimension=768,
+        licence="mit",
+        languages="English",
+        parity="authors' code",
+        base_repo_id="openai/clip-vit-large-patch14",
+        weights_file="checkpoint/CLIP_SF/clip_sf_large.pth",
+        options={"template": "uniir_clip", "rounded_crop": True},
+        prompts=_MBEIR_PROMPTS,
     ),
     ModelSpec(
         name="bge-vl-mllm-s1",

@@ -78,9 +78,10 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
     Args:
         model_name_or_path: Name of a model, or anything that sentence-transformers loads.
         weights: Local folder with the files of the model's repository, or a model saved by ``save_pretrained``:
-            used in the repository's place, without network. For Visualized-BGE the ``.pth`` file itself will do.
-        base_weights: Local folder of the model that an adapter (VLM2Vec) or a tower (Visualized-BGE) is built on,
-            in the place of its repository.
+            used in the repository's place, without network. For Visualized-BGE and CLIP-SF the ``.pth`` file itself
+            will do.
+        base_weights: Local folder of the model that an adapter (VLM2Vec), a tower (Visualized-BGE) or bare weights
+            (CLIP-SF) are built on, in the place of its repository.
         min_image_tokens: Fewest tokens that an image becomes; smaller images are scaled up. Models on Qwen2-VL only;
             256 for GME.
         max_image_tokens: Most tokens that an image becomes; larger images are scaled down. Models on Qwen2-VL only;
@@ -570,10 +571,11 @@ def _find_spec(name: str) -> ModelSpec | None:
 
 
 def _list_architectures() -> dict[str, list[str]]:
-    """Return the published models by the ``model_type`` that their ``config.json`` states."""
+    """Return the published models by the ``model_type`` that their ``config.json`` states, where they have one."""
     names: dict[str, list[str]] = {}
     for spec in list_models():
-        if spec.repo_id and (architecture := getattr(BACKBONES[spec.backbone], "architecture", None)):
+        own_config = spec.repo_id and not spec.weights_file
+        if own_config and (architecture := getattr(BACKBONES[spec.backbone], "architecture", None)):
             names.setdefault(architecture.model_type, []).append(spec.name)
     return names
 

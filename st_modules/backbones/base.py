@@ -327,20 +327,32 @@ class Backbone(InputModule):
         quantised = "quantization_config" in model_kwargs
         config = load_config(classes.config, folder, config_kwargs, classes.parts, quantised=quantised)
         check_fields(folder / CONFIG, *cls.config_fields(config))
-        kwargs = {"optional": UNUSED_WEIGHTS, "config": config, **model_kwargs}
-        if checkpoint.base:
-            model = load_adapted(classes.published, checkpoint.base, checkpoint.path, **kwargs)
-        else:
-            model = load_pretrained(classes.model if checkpoint.saved else classes.published, folder, **kwargs)
+        model = cls._load_model(checkpoint, optional=UNUSED_WEIGHTS, config=config, **model_kwargs)
+        template = TEMPLATES[options["template"]]
         return cls(
             model.base_model,
             SegmentTokenizer(
-                checkpoint.folder_of("tokenizer_config.json"), classes.tokenizer, TEMPLATES[options["template"]].render
+                checkpoint.folder_of("tokenizer_config.json"),
+                classes.tokenizer,
+                template.render,
+                normalised=template.normalises,
             ),
-            load_image_processor(
-                classes.image_processor, checkpoint.folder_of(PREPROCESSOR_CONFIG), cls.image_settings(config)
-            ),
+            cls._load_image_processor(checkpoint, config),
             **options,
+        )
+
+    @classmethod
+    def _load_model(cls, checkpoint: Checkpoint, **kwargs: Any) -> PreTrainedModel:
+        """Load what runs; ``kwargs`` are those of :func:`load_pretrained`."""
+        classes = cls.architecture
+        if checkpoint.base:
+            return load_adapted(classes.published, checkpoint.base, checkpoint.path, **kwargs)
+        return load_pretrained(classes.model if checkpoint.saved else classes.published, checkpoint.path, **kwargs)
+
+    @classmethod
+    def _load_image_processor(cls, checkpoint: Checkpoint, config: Any) -> BaseImageProcessor:
+        return load_image_processor(
+            cls.architecture.image_processor, checkpoint.folder_of(PREPROCESSOR_CONFIG), cls.image_settings(config)
         )
 
     def plan(

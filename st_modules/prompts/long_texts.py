@@ -170,16 +170,16 @@ class TextCutter:
         """
         before, user, after = segment.before, segment.user, segment.after
         if end <= len(before):
-            return Text(before[:end])
+            return dataclasses.replace(segment, before=before[:end], user="", after="")
         head, first = before + user[: end - len(before)], len(user) - _TAIL
         if not after:
-            return Text(before, head[len(before) :])
+            return dataclasses.replace(segment, user=head[len(before) :])
         if end - len(before) >= first:
             return segment
         for start in range(first, len(user) - _WINDOW):
             joint = head + user[start:]
             if self._is_free(joint + after, end):
-                return Text(before, joint[len(before) :], after)
+                return dataclasses.replace(segment, user=joint[len(before) :])
         return None
 
     def __getstate__(self) -> dict[str, Any]:

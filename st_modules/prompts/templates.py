@@ -15,6 +15,7 @@ from PIL import Image as PILImage
 from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
+from st_modules.prompts.uniir_texts import clean, write_sentence
 
 Side: TypeAlias = Literal["query", "document"]
 """The two sides of a search; what is on neither has ``None``."""
@@ -45,11 +46,14 @@ class Text:
         before: What the template writes before the user's text; truncation keeps it.
         user: What the user wrote; truncation trims its end.
         after: What the template writes after the user's text; truncation keeps it.
+        keeps_tokens: Whether truncation keeps the first tokens as they are in the whole text, half a word's among them.
+            Otherwise what is kept is read as a text by itself.
     """
 
     before: str
     user: str = ""
     after: str = ""
+    keeps_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,15 @@ class Template:
         needs_text: Whether it reads one only beside a text.
         task_instructions: Whether the model's authors use it with an instruction for each task. The others get one
             only where a user names it.
+        normalises: Whether its texts are in the form in which they are split into words, so that the tokenizer has
+            nothing to normalise in them.
     """
 
     render: Render
     instructed_sides: frozenset[Side | None]
     needs_text: bool = False
     task_instructions: bool = False
+    normalises: bool = False
 
     def reads_instruction(self, side: Side | None, has_text: bool = True) -> bool:
         """Whether an instruction changes the layout of an item on a side."""
@@ -221,6 +228,30 @@ def render_clip(item: Item, instruction: str | None, side: Side | None) -> list[
     return [*images, Start(), Text(instruction or "", item.text), End()]
 
 
+def render_uniir_clip(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """UniIR's CLIP-SF: instruction and text as one cleaned text, which CLIP embeds apart from the image.
+
+    ``format_string`` and the data sets of the authors' code. A query's instruction is the text of a picture that has
+    none; a document has no instruction. An item without a picture needs a text that is more than spaces and quotes.
+    """
+    image = _take_only_image(item)
+    images: list[Segment] = [] if image is None else [Image(None, image)]
+    asked = "" if side == "document" else write_sentence(instruction or "")
+    text = write_sentence(f"{asked} {item.text or ''}" if asked else item.text or "")
+    if not text and image is None:
+        raise InputError(
+            "a text that is empty without spaces and quotes around it has no vector by this model. Leave it out.",
+            item.place,
+        )
+    if not text:
+        return images
+    whole, before = clean(text, item.place), clean(asked, item.place)
+    if whole != before:
+        # ftfy may have mended what is on both sides of the place where they meet.
+        before = f"{before} " if before and whole.startswith(f"{before} ") else ""
+    return [*images, Start(), Text(before, whole.removeprefix(before), keeps_tokens=True), End()]
+
+
 def render_visualized_bge(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """Visualized-BGE: image tokens between the first token and the text; a prompt goes before the text."""
     image = _take_only_image(item)
@@ -273,5 +304,6 @@ TEMPLATES: dict[str, Template] = {
     "bge_vl_mllm": Template(render_bge_vl_mllm, _NOT_DOCUMENTS, task_instructions=True),
     "e5_v": Template(render_e5_v, _NO_SIDE),
     "clip": Template(render_clip, _EVERY_SIDE, needs_text=True),
+    "uniir_clip": Template(render_uniir_clip, _NOT_DOCUMENTS, task_instructions=True, normalises=True),
     "visualized_bge": Template(render_visualized_bge, _EVERY_SIDE, needs_text=True),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast, get_args
 
 from tokenizers.models import Unigram
+from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Metaspace
 from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -58,18 +60,24 @@ class SegmentTokenizer:
             it is: a named class would rebuild its pre-tokenizer from the class's own defaults.
         render: Layout of the rows; the tokenizer must have each of its control tokens, and must read a row piece by
             piece as it reads the whole string.
+        normalised: Whether the layout's texts are normalised, so that the tokenizer does no more than lower-case them,
+            which concerns tokens that are added to it.
 
     Raises:
         CheckpointError: The files are missing, or do not fit the template.
     """
 
-    def __init__(self, folder: Path, fallback: type[PreTrainedTokenizerBase], render: Render) -> None:
+    def __init__(
+        self, folder: Path, fallback: type[PreTrainedTokenizerBase], render: Render, *, normalised: bool = False
+    ) -> None:
         tokenizer_class = _tokenizer_class(folder, fallback)
         check_tokenizer_files(folder)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder)
             self._plain = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
             self._inner = self._plain
+            if normalised:
+                self._plain.backend_tokenizer.normalizer = Lowercase()
             if _opens_words_once(self._plain):
                 self._inner = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
                 self._inner.backend_tokenizer.pre_tokenizer.prepend_scheme = "never"
@@ -208,7 +216,8 @@ class SegmentTokenizer:
         read = self._charsmap(segment.user[: 2 * most])
         if len(read) <= most and len(segment.user) > 2 * most:
             raise untold(len(segment.user), 2 * most, max_length, place)
-        return Text(self._charsmap(segment.before), read, self._charsmap(segment.after))
+        before, after = self._charsmap(segment.before), self._charsmap(segment.after)
+        return dataclasses.replace(segment, before=before, user=read, after=after)
 
     def _parts(
         self, row: Sequence[Segment], image_tokens: Sequence[int], ids: Mapping[Piece, list[int]]
@@ -243,7 +252,8 @@ class SegmentTokenizer:
                 tokenizer = self._tokenizer(first)
                 fixed = tokenizer(segment.before + segment.after, add_special_tokens=False)["input_ids"]
                 if len(fixed) <= budget:
-                    parts[number] = self._renumber(first, _shorten(tokenizer, segment, budget))
+                    kept = parts[number][:budget] if segment.keeps_tokens else None
+                    parts[number] = kept or self._renumber(first, _shorten(tokenizer, segment, budget))
                     return
         images = sum(len(part) for part, segment in zip(parts, row, strict=True) if isinstance(segment, Image))
         what = f"its {images} image tokens and its instruction are" if images else "its instruction is"

@@ -1,4 +1,4 @@
-"""SentencePiece's normalisation, beside a brute force over the table of BGE-M3's tokenizer, and what it makes of texts."""
+"""SentencePiece's normalisation, beside a brute force over the table of BGE-M3's tokenizer."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def by_brute_force(text: str) -> str:
 
     made = b""
     while text:
-        found = [(length, value) for length in range(6, 0, -1) if (value := look_up(text[:length].encode())) is not None]
-        length, value = found[0] if found else (1, text[0].encode())
+        matches = ((length, look_up(text[:length].encode())) for length in range(6, 0, -1))
+        length, value = next(((length, value) for length, value in matches if value is not None), (1, text[0].encode()))
         made, text = made + value, text[length:]
     return made.decode()
 
@@ -84,13 +84,13 @@ def test_random_characters_are_normalised_as_by_brute_force(charsmap: Charsmap) 
         assert charsmap(text) == by_brute_force(text)
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(
+    "text", ["두 마리의 개가 눈 속에", "Những con chó trong tuyết", "naïve Ünïcödé", "ﬁne ½ １２３"]
+)
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_accents_and_syllables_in_parts_have_the_vector_of_whole_ones(text: str, form: Any) -> None:
     """The table is of a composing form (NFKC): by SentencePiece's own longest match both forms become the same."""
     model = load_once("bge-visualized-m3", "sdpa")
-    if by_brute_force(unicodedata.normalize(form, text)) != by_brute_force(text):
-        pytest.skip("the table does not compose it")
     vectors = model.encode([{"text": unicodedata.normalize(form, text)}, {"text": text}])
     assert np.abs(vectors[0] - vectors[1]).max() <= TOLERANCE
 

@@ -86,6 +86,9 @@ def _build_visualized(spec: ModelSpec, text_model: Any, config: Any, tower: EVA0
 _QWEN2_VL_2B = partial(_qwen2_vl, text=_sizes(1536, 28, 12, 8960, num_key_value_heads=2, vocab_size=151936))
 _QWEN2_VL_7B = partial(_qwen2_vl, text=_sizes(3584, 28, 28, 18944, num_key_value_heads=4, vocab_size=152064))
 _MISTRAL = partial(_llava_next, model_type="mistral", max_position_embeddings=32768)
+_CLIP_L14 = partial(
+    _clip, text=_sizes(768, 12, 12, 3072), vision=_sizes(1024, 24, 16, 4096, patch_size=14), dimension=768
+)
 _B16 = EVA02Shape(width=768, layers=12, heads=12, hidden=int(768 * 2.6667), patch=16, grid=14)
 _L14 = EVA02Shape(width=1024, layers=24, heads=16, hidden=int(1024 * 2.6667), patch=14, grid=16)
 _BERT = hf.BertConfig(**_sizes(768, 12, 12, 3072, vocab_size=30522, max_position_embeddings=512))
@@ -103,9 +106,8 @@ ARCHITECTURES: dict[str, Callable[[ModelSpec], Backbone]] = {
     "bge-vl-base": partial(
         _clip, text=_sizes(512, 12, 8, 2048), vision=_sizes(768, 12, 12, 3072, patch_size=16), dimension=512
     ),
-    "bge-vl-large": partial(
-        _clip, text=_sizes(768, 12, 12, 3072), vision=_sizes(1024, 24, 16, 4096, patch_size=14), dimension=768
-    ),
+    "bge-vl-large": _CLIP_L14,
+    "clip-sf-large": _CLIP_L14,
     "bge-vl-mllm-s1": partial(_MISTRAL, vocab_size=32005),
     "bge-vl-mllm-s2": partial(_MISTRAL, vocab_size=32005),
     "bge-vl-v1.5-zs": partial(_MISTRAL, vocab_size=32064),
