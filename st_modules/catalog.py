@@ -76,6 +76,8 @@ _GME = {
     "max_length": 1800,
 }
 _VLM2VEC_QWEN2VL = {"template": "vlm2vec_qwen2vl", "first_resize": "vlm2vec"}
+_VLM2VEC_PHI3V = {"template": "vlm2vec_phi3v", "num_crops": 4}
+_DSE_PHI3 = {"template": "dse_phi3", "num_crops": 16, "first_resize": 1344, "text_max_length": 128}
 _BGE_VL_MLLM = {"template": "bge_vl_mllm", "first_resize": 512}
 
 _GME_PROMPTS = {"t2i": "Find an image that matches the given text."}
@@ -178,6 +180,29 @@ _MODELS = (
         languages="English",
         parity="authors' code",
         options={"template": "vlm2vec_llava_next", "tile_layout": "transformers-4.46"},
+        prompts=_VLM2VEC_PROMPTS,
+    ),
+    ModelSpec(
+        name="vlm2vec-phi3.5-v",
+        repo_id="TIGER-Lab/VLM2Vec-Full",
+        backbone="phi3_v",
+        dimension=3072,
+        licence="apache-2.0",
+        languages="English",
+        parity="authors' code",
+        options=_VLM2VEC_PHI3V,
+        prompts=_VLM2VEC_PROMPTS,
+    ),
+    ModelSpec(
+        name="vlm2vec-phi3.5-v-lora",
+        repo_id="TIGER-Lab/VLM2Vec-LoRA",
+        backbone="phi3_v",
+        dimension=3072,
+        licence="apache-2.0",
+        languages="English",
+        parity="authors' code",
+        base_repo_id="microsoft/Phi-3.5-vision-instruct",
+        options=_VLM2VEC_PHI3V,
         prompts=_VLM2VEC_PROMPTS,
     ),
     ModelSpec(
@@ -316,6 +341,26 @@ _MODELS = (
             "min_image_tokens": 1,
             "max_image_tokens": 2560,
         },
+    ),
+    ModelSpec(
+        name="dse-phi3",
+        repo_id="Tevatron/dse-phi3-v1.0",
+        backbone="phi3_v",
+        dimension=3072,
+        licence="mit",
+        languages="English",
+        parity="authors' code",
+        options=_DSE_PHI3,
+    ),
+    ModelSpec(
+        name="dse-phi3-docmatix",
+        repo_id="Tevatron/dse-phi3-docmatix-v2",
+        backbone="phi3_v",
+        dimension=3072,
+        licence="mit",
+        languages="English",
+        parity="authors' code",
+        options=_DSE_PHI3,
     ),
 )
 

@@ -86,6 +86,8 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             256 for GME.
         max_image_tokens: Most tokens that an image becomes; larger images are scaled down. Models on Qwen2-VL only;
             1280 for GME. A lower bound is faster and less exact on detailed pictures.
+        num_crops: Most tiles that an image is cut into, 1 to 16. Models on Phi-3-V only; 4 for VLM2Vec and 16 for DSE.
+            Fewer are faster and less exact on detailed pictures.
         max_length: Longest input in tokens, image tokens included; the end of longer texts is cut, which is logged.
             1800 for GME, and as many as the model has positions for elsewhere.
         image_limits: What reading an image may cost; see :class:`st_modules.ImageLimits`.
@@ -123,6 +125,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         base_weights: str | Path | None = None,
         min_image_tokens: int | None = None,
         max_image_tokens: int | None = None,
+        num_crops: int | None = None,
         max_length: int | None = None,
         image_limits: ImageLimits | None = None,
         remote_images: bool | None = None,
@@ -136,6 +139,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         self._options = _given(
             min_image_tokens=check_optional_integer("min_image_tokens", min_image_tokens),
             max_image_tokens=check_optional_integer("max_image_tokens", max_image_tokens),
+            num_crops=check_optional_integer("num_crops", num_crops),
             max_length=check_optional_integer("max_length", max_length),
             image_limits=_limits(image_limits, remote_images, allow_private_hosts),
         )
@@ -207,7 +211,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         """Whether ``encode`` keeps what items begin with in common, the instruction above all, for the next calls.
 
         It says that the weights are fixed. By default nothing that was computed from weights outlives a call. It
-        is for models on Qwen2-VL and LLaVA-NeXT; on others, which share nothing, it stays ``False``.
+        is for models on Qwen2-VL, LLaVA-NeXT and Phi-3-V; on others, which share nothing, it stays ``False``.
 
         Training takes it back: it is ``False`` after ``train()``, and after a forward pass that records gradients. New
         and other weights (``load_state_dict``, casts, moves) and autocast begin anew; with adapters or hooks nothing is

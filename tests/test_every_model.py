@@ -225,7 +225,13 @@ def middle_then_rgb(image: Image.Image) -> Image.Image:
     return resized.crop((left, top, left + 224, top + 224)).convert("RGB")
 
 
+def page_then_rgb(image: Image.Image) -> Image.Image:
+    return image.resize((1344, 1344)).convert("RGB")
+
+
 def originals_first_steps(row: str) -> Callable[[Image.Image], Image.Image]:
+    if row.startswith("dse-phi3"):
+        return page_then_rgb
     if row.startswith("bge-vl-") and get_model(row).backbone == "llava_next":
         return square_then_rgb
     return middle_then_rgb if row.startswith("bge-visualized") else rgb
@@ -339,6 +345,7 @@ Weights = dict[str, torch.Tensor]
 WEIGHTS_IN_USE = {
     "qwen2_vl": ["visual.blocks.1.mlp.fc1.weight", "layers.0.self_attn.q_proj.bias", "model.norm.weight"],
     "llava_next": ["multi_modal_projector.linear_1.weight", "image_newline", "layers.1.input_layernorm.weight"],
+    "phi3_v": ["sub_GN", "img_projection.0.weight", "layers.1.self_attn.qkv_proj.weight", "model.norm.weight"],
     "clip": ["visual_projection.weight", "text_model.final_layer_norm.bias"],
     "clip-sf-large": ["visual.proj", "visual.transformer.resblocks.1.attn.in_proj_bias", "ln_final.bias"],
     "visualized_bge": [

@@ -57,7 +57,8 @@ class Row:
         images: The images, not opened beyond their headers.
         trimmed: Whether the end of the item's text was cut to fit ``max_length``.
         length: Tokens that the row costs, with those of images that are read apart from the text.
-        constant: How many of the first ids are the same for every item that has the same instruction.
+        constant: How many of the first ids are the same for every item that has the same instruction, and mean the
+            same to the model before whatever comes next.
         prefix: Ids before those of the row, which are run once for every row that has them.
     """
 
@@ -93,6 +94,8 @@ class Architecture:
         tokenizer: Class for a folder without ``tokenizer.json``.
         image_processor: The class that runs on Pillow, named so that no other installed backend is picked.
         parts: What a part of ``config.json`` may state as its ``model_type``, where transformers would take any.
+        names: Names of weights in published files, as expressions, and what stands in their place in ``model``, where
+            transformers does not know it.
     """
 
     model_type: str
@@ -102,6 +105,7 @@ class Architecture:
     tokenizer: type[PreTrainedTokenizerBase]
     image_processor: type[BaseImageProcessor]
     parts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 class Backbone(InputModule):
@@ -324,10 +328,11 @@ class Backbone(InputModule):
         classes = cls.architecture
         folder = checkpoint.base or checkpoint.path
         check_model_type(folder, classes.model_type)
-        quantised = "quantization_config" in model_kwargs
-        config = load_config(classes.config, folder, config_kwargs, classes.parts, quantised=quantised)
-        check_fields(folder / CONFIG, *cls.config_fields(config))
-        model = cls._load_model(checkpoint, optional=UNUSED_WEIGHTS, config=config, **model_kwargs)
+        config = cls.read_config(folder, config_kwargs, quantised="quantization_config" in model_kwargs)
+        kwargs = {"optional": UNUSED_WEIGHTS, "config": config, **model_kwargs}
+        if classes.names:
+            kwargs["key_mapping"] = {**classes.names, **(kwargs.get("key_mapping") or {})}
+        model = cls._load_model(checkpoint, **kwargs)
         template = TEMPLATES[options["template"]]
         return cls(
             model.base_model,
@@ -354,6 +359,14 @@ class Backbone(InputModule):
         return load_image_processor(
             cls.architecture.image_processor, checkpoint.folder_of(PREPROCESSOR_CONFIG), cls.image_settings(config)
         )
+
+    @classmethod
+    def read_config(cls, folder: Path, changes: Mapping[str, Any], *, quantised: bool) -> Any:
+        """Read the configuration of a model from its folder; see :func:`load_config`."""
+        classes = cls.architecture
+        config = load_config(classes.config, folder, changes, classes.parts, quantised=quantised)
+        check_fields(folder / CONFIG, *cls.config_fields(config))
+        return config
 
     def plan(
         self, items: Sequence[Item], prompt: str | None = None, side: Side | None = None, max_length: int | None = None

@@ -46,7 +46,7 @@ def refuse_options(options: Mapping[str, Any]) -> None:
     if given := [name for name, value in options.items() if value]:
         raise ValueError(
             f"{', '.join(given)}: these models do not have this option. How images and long texts are prepared is "
-            "decided by min_image_tokens, max_image_tokens and max_length of SentenceTransformer."
+            "decided by min_image_tokens, max_image_tokens, num_crops and max_length of SentenceTransformer."
         )
 
 

@@ -105,6 +105,8 @@ _NO_SIDE: frozenset[Side | None] = frozenset()
 
 QWEN2_DEFAULT_SYSTEM = "You are a helpful assistant."
 VLM2VEC_IMAGE_INSTRUCTION = "Represent the given image."
+# Phi-3-V has no token for a picture's place. That of padding is none of any string.
+_PHI3_V_IMAGE = "<|endoftext|>"
 
 
 def render_gme(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -146,6 +148,20 @@ def render_dse_qwen2(item: Item, instruction: str | None, side: Side | None) -> 
     return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, [Text("user\n"), *_wrap_qwen2_image(image or stand_in), text])
 
 
+def render_dse_phi3(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """DSE on Phi-3-V: a query, or a question about a picture of a page; what is pooled is ``</s>``.
+
+    The strings of the authors' code, where every text is a query, on any side, and no page has a text: that one takes
+    the question's place. There is no place for an instruction.
+    """
+    _refuse_instruction(item, instruction, "DSE-Phi3")
+    image, text = _take_only_image(item), item.text or ""
+    if image is None:
+        return [Start(), Text("query: ", text), Special("</s>")]
+    asked = Text("\n", text) if text else Text("\nWhat is shown in this image?")
+    return [Start(), Image(_PHI3_V_IMAGE, image), Start(), asked, Special("</s>")]
+
+
 def render_vlm2vec_qwen2vl(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """VLM2Vec on Qwen2-VL: ``<|image_pad|> instruction text``, without a chat layout or a closing token.
 
@@ -158,6 +174,12 @@ def render_vlm2vec_qwen2vl(item: Item, instruction: str | None, side: Side | Non
 def render_vlm2vec_llava_next(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """VLM2Vec on LLaVA-NeXT: as on Qwen2-VL, with this backbone's image token and the tokenizer's ``<s>``."""
     return [Start(), *_render_vlm2vec(item, instruction, "<image>")]
+
+
+def render_vlm2vec_phi3v(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """VLM2Vec on Phi-3-V: as on Qwen2-VL; what is before and after a picture are strings of their own, with ``<s>``."""
+    *images, text = _render_vlm2vec(item, instruction, _PHI3_V_IMAGE)
+    return [Start(), *images, *([Start()] if images else []), text]
 
 
 def _render_vlm2vec(item: Item, instruction: str | None, image_token: str) -> list[Segment]:
@@ -299,8 +321,10 @@ def _refuse_instruction(item: Item, instruction: str | None, model: str) -> None
 TEMPLATES: dict[str, Template] = {
     "gme": Template(render_gme, _NOT_DOCUMENTS, task_instructions=True),
     "dse_qwen2": Template(render_dse_qwen2, _NO_SIDE),
+    "dse_phi3": Template(render_dse_phi3, _NO_SIDE),
     "vlm2vec_qwen2vl": Template(render_vlm2vec_qwen2vl, _EVERY_SIDE, task_instructions=True),
     "vlm2vec_llava_next": Template(render_vlm2vec_llava_next, _EVERY_SIDE, task_instructions=True),
+    "vlm2vec_phi3v": Template(render_vlm2vec_phi3v, _EVERY_SIDE, task_instructions=True),
     "bge_vl_mllm": Template(render_bge_vl_mllm, _NOT_DOCUMENTS, task_instructions=True),
     "e5_v": Template(render_e5_v, _NO_SIDE),
     "clip": Template(render_clip, _EVERY_SIDE, needs_text=True),

@@ -29,6 +29,9 @@ _CHANGED = (
     "of a text's: add them as plain ones. For another tokenizer change the files of a saved model, and load it again."
 )
 
+_END_OF_TEXT = "</s>"
+"""Phi-3-V's tokenizer does not mark it as special, and not every layout of that model has it."""
+
 Piece: TypeAlias = tuple[bool, str]
 
 
@@ -361,8 +364,13 @@ def _constant(row: Sequence[Segment], parts: Sequence[list[int]], ids: Mapping[P
 
 
 def _first_text(row: Sequence[Segment]) -> int | None:
-    """Where the text is that begins the row's string, if a text begins it."""
-    written = (number for number, segment in enumerate(row) if isinstance(segment, Text) or _control_token(segment))
+    """Where the text is that begins a string, if a text does: that of the row, or the last of several in it."""
+    start = max((number for number, segment in enumerate(row) if isinstance(segment, Start)), default=0)
+    written = (
+        number
+        for number, segment in enumerate(row)
+        if number >= start and (isinstance(segment, Text) or _control_token(segment))
+    )
     first = next(written, None)
     return first if first is not None and isinstance(row[first], Text) else None
 
@@ -398,11 +406,11 @@ def _shorten(tokenizer: PreTrainedTokenizerBase, segment: Text, budget: int) -> 
 
 def _read_as_text(tokenizer: PreTrainedTokenizerBase, control_tokens: Sequence[str]) -> None:
     # split_special_tokens spares only tokens that are marked as special, and some published tokenizers do not mark
-    # their image token.
+    # their image token, or the end of a text.
     unmarked = [
         AddedToken(token.content, normalized=token.normalized, special=True)
         for token in cast("dict[int, Any]", tokenizer.added_tokens_decoder).values()
-        if token.content in control_tokens and not token.special
+        if token.content in {*control_tokens, _END_OF_TEXT} and not token.special
     ]
     if unmarked:
         tokenizer.add_tokens(unmarked, special_tokens=True)

@@ -19,6 +19,7 @@ OPTIONS, CONFIG = "st_modules_config.json", "config_sentence_transformers.json"
 SAVED: dict[str, dict[str, Any]] = {
     "clip": {"template": "clip", "max_length": None},
     "llava_next": {"template": "e5_v", "max_length": 99, "first_resize": 512},
+    "phi3_v": {"template": "dse_phi3", "max_length": 99, "num_crops": 16, "first_resize": 1344, "text_max_length": 128},
     "qwen2_vl": {"template": "gme", "max_length": 99, "first_resize": "gme", "multimodal_positions": True},
     "visualized_bge": {"template": "visualized_bge", "max_length": 99, "text_model": "bert", "head_dim": 64},
 }
@@ -27,6 +28,11 @@ WRONG: dict[str, dict[str, list[Any]]] = {
     **{name: {"template": ["foo", None, 5, []], "max_length": NO_LENGTHS, "unknown": [1]} for name in SAVED},
 }
 WRONG["llava_next"]["first_resize"] = [*NO_LENGTHS, "gme"]
+WRONG["phi3_v"] |= {
+    "num_crops": [*NO_LENGTHS, None, 17],
+    "first_resize": [*NO_LENGTHS, "gme", 10**9],
+    "text_max_length": NO_LENGTHS,
+}
 WRONG["qwen2_vl"] |= {
     "first_resize": ["foo", 5],
     "multimodal_positions": ["no", 1, None],

@@ -13,10 +13,13 @@ from st_modules.prompts.templates import (
     Segment,
     Side,
     Special,
+    Start,
     Text,
     render_bge_vl_mllm,
+    render_dse_phi3,
     render_gme,
     render_vlm2vec_llava_next,
+    render_vlm2vec_phi3v,
     render_vlm2vec_qwen2vl,
 )
 from tests.helpers.paths import GOLDEN
@@ -81,7 +84,7 @@ def test_more_images_than_the_model_takes_are_refused_by_position(name: str) -> 
         TEMPLATES[name].render(Item("hello", images, None, 3), None, None)
 
 
-@pytest.mark.parametrize("name", ["e5_v", "dse_qwen2"])
+@pytest.mark.parametrize("name", ["e5_v", "dse_qwen2", "dse_phi3"])
 def test_an_instruction_that_a_layout_has_no_place_for_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="^the prompt: .*no instruction"):
         TEMPLATES[name].render(item("hello"), "Find it.", "query")
@@ -142,6 +145,26 @@ def test_vlm2vec_joins_image_instruction_and_text_by_single_spaces(
 ) -> None:
     assert written(render_vlm2vec_qwen2vl(thing, instruction, side)) == expected
     assert written(render_vlm2vec_llava_next(thing, instruction, side)) == expected.replace("<|image_pad|>", "<image>")
+    segments = render_vlm2vec_phi3v(thing, instruction, side)
+    assert written(segments) == expected.replace("<|image_pad|>", "<|endoftext|>")
+    starts = [number for number, segment in enumerate(segments) if isinstance(segment, Start)]
+    assert starts == ([0, 2] if thing.images else [0])
+
+
+@pytest.mark.parametrize("side", [None, "query", "document"])
+@pytest.mark.parametrize(
+    ("thing", "expected"),
+    [
+        (item("a cat"), "query: a cat</s>"),
+        (item(""), "query: </s>"),
+        (item(None, 1), "<|endoftext|>\nWhat is shown in this image?</s>"),
+        (item("a cat", 1), "<|endoftext|>\na cat</s>"),
+    ],
+)
+def test_dse_phi3_asks_about_a_picture_and_takes_every_text_for_a_query(
+    thing: Item, expected: str, side: Side | None
+) -> None:
+    assert written(render_dse_phi3(thing, None, side)) == expected
 
 
 SIDES: tuple[Side | None, ...] = ("query", "document", None)

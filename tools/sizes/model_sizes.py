@@ -26,6 +26,9 @@ from st_modules.backbones.base import Backbone
 from st_modules.backbones.clip import CLIP
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
 from st_modules.backbones.llava_next import LlavaNext
+from st_modules.backbones.phi3_v import Phi3V
+from st_modules.backbones.phi3_v_model import Phi3VConfig, Phi3VModel
+from st_modules.backbones.phi3_v_vision import read_vision_shape
 from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.backbones.visualized_bge import FusedModel, VisualizedBGE
 from st_modules.catalog import ModelSpec, list_models
@@ -70,6 +73,17 @@ def _llava_next(spec: ModelSpec, **text: Any) -> Backbone:
     return LlavaNext(hf.LlavaNextModel(config), encoder, LlavaNextImageProcessorPil(), **spec.options)
 
 
+def _phi3_v(spec: ModelSpec) -> Backbone:
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 48, "long_factor": [1.0] * 48}
+    text = _sizes(3072, 32, 32, 8192, vocab_size=32064, max_position_embeddings=131072)
+    config = Phi3VConfig(
+        text_config={**text, "rope_scaling": {**rope, "original_max_position_embeddings": 4096, "factor": 32.0}},
+        vision_config=read_vision_shape({}),
+    )
+    encoder = _segment_tokenizer(config.image_token_id)
+    return Phi3V(Phi3VModel(config), encoder, CLIPImageProcessorPil(), **spec.options)
+
+
 def _clip(spec: ModelSpec, text: dict[str, Any], vision: dict[str, Any], dimension: int) -> Backbone:
     config = hf.CLIPConfig(text_config=text, vision_config={**vision, "image_size": 224}, projection_dim=dimension)
     return CLIP(hf.CLIPModel(config), _segment_tokenizer(), CLIPImageProcessorPil(), **spec.options)
@@ -103,6 +117,8 @@ ARCHITECTURES: dict[str, Callable[[ModelSpec], Backbone]] = {
     "vlm2vec-qwen2vl-7b": _QWEN2_VL_7B,
     "vlm2vec-v2": _QWEN2_VL_2B,
     "vlm2vec-llava-next": partial(_MISTRAL, vocab_size=32064),
+    "vlm2vec-phi3.5-v": _phi3_v,
+    "vlm2vec-phi3.5-v-lora": _phi3_v,
     "bge-vl-base": partial(
         _clip, text=_sizes(512, 12, 8, 2048), vision=_sizes(768, 12, 12, 3072, patch_size=16), dimension=512
     ),
@@ -116,6 +132,8 @@ ARCHITECTURES: dict[str, Callable[[ModelSpec], Backbone]] = {
     "bge-visualized-m3": partial(_build_visualized, text_model=hf.XLMRobertaModel, config=_XLM_ROBERTA, tower=_L14),
     "e5-v": partial(_llava_next, model_type="llama", max_position_embeddings=8192, vocab_size=128320),
     "dse-qwen2-2b": _QWEN2_VL_2B,
+    "dse-phi3": _phi3_v,
+    "dse-phi3-docmatix": _phi3_v,
 }
 
 
