@@ -17,7 +17,7 @@ from tests.helpers.paths import GOLDEN
 
 OPTIONS, CONFIG = "st_modules_config.json", "config_sentence_transformers.json"
 SAVED: dict[str, dict[str, Any]] = {
-    "clip": {"template": "clip", "max_length": None},
+    "clip": {"template": "clip", "max_length": None, "rounded_crop": True},
     "llava_next": {"template": "e5_v", "max_length": 99, "first_resize": 512},
     "qwen2_vl": {"template": "gme", "max_length": 99, "first_resize": "gme", "multimodal_positions": True},
     "visualized_bge": {"template": "visualized_bge", "max_length": 99, "text_model": "bert", "head_dim": 64},
@@ -26,6 +26,7 @@ NO_LENGTHS = [0, -1, 1.5, True, "512", [], {}]
 WRONG: dict[str, dict[str, list[Any]]] = {
     **{name: {"template": ["foo", None, 5, []], "max_length": NO_LENGTHS, "unknown": [1]} for name in SAVED},
 }
+WRONG["clip"]["rounded_crop"] = ["yes", 1, None]
 WRONG["llava_next"]["first_resize"] = [*NO_LENGTHS, "gme"]
 WRONG["qwen2_vl"] |= {
     "first_resize": ["foo", 5],
