@@ -14,6 +14,7 @@ from transformers import CLIPConfig
 from st_modules.checkpoints.configuration import CONFIG
 from st_modules.checkpoints.fields import check_fields, exactly
 from st_modules.checkpoints.training_files import load_training_weights
+from st_modules.checkpoints.weights import refuse_misfits
 
 _HEAD_DIM = 64
 """Size of an attention head in OpenAI's code, which the weights do not tell."""
@@ -53,14 +54,15 @@ def openai_weights(path: Path) -> dict[str, Tensor]:
         path: The ``.pth`` file.
 
     Returns:
-        The weights under the names of transformers' ``CLIPModel``, in the mapped file. One that has no name there keeps
-        its own, so that it is refused as superfluous.
+        The weights under the names of transformers' ``CLIPModel``, in the mapped file.
 
     Raises:
-        CheckpointError: The file is not that of a training run.
+        CheckpointError: The file is not that of a training run, or has weights that OpenAI's CLIP does not.
     """
-    weights = load_training_weights(path, "model")
-    return {new: tensor for name, weight in weights.items() for new, tensor in _convert(name, weight)}
+    converted = {name: dict(_convert(name, weight)) for name, weight in load_training_weights(path, "model").items()}
+    superfluous = {name for name, weights in converted.items() if not weights}
+    refuse_misfits(path, missing=set(), unexpected=superfluous, misshapen=set())
+    return {name: weight for weights in converted.values() for name, weight in weights.items()}
 
 
 def check_openai_config(config: CLIPConfig, folder: Path) -> None:
@@ -83,8 +85,8 @@ def _convert(name: str, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Yield a weight under its new name; the three of an attention, which OpenAI's code has in one, each by itself."""
     own = name.removeprefix(_PREFIX)
     if not name.startswith(_PREFIX):
-        yield name, weight
-    elif own in _NAMES:
+        return
+    if own in _NAMES:
         yield _NAMES[own], weight.t() if own in _TRANSPOSED and weight.ndim == 2 else weight
     elif match := _JOINED.fullmatch(own):
         tower, number, kind = match.groups()
@@ -94,8 +96,6 @@ def _convert(name: str, weight: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield f"{_layer(match[1], match[2])}.{_BLOCK_PARTS[match[3]]}.{match[4]}", weight
     elif (parts := own.rpartition("."))[0] in _NORMS and parts[2] in ("weight", "bias"):
         yield f"{_NORMS[parts[0]]}.{parts[2]}", weight
-    else:
-        yield name, weight
 
 
 def _layer(tower: str | None, number: str) -> str:

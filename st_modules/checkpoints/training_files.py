@@ -137,7 +137,7 @@ def _follow(pickle: bytes) -> Any:
 
 def _take(stack: list[Any], count: int) -> list[Any]:
     taken = stack[-count:]
-    if len(taken) < count or any(value is _MARK for value in taken):
+    if len(taken) < count or _MARK in taken:
         raise ValueError("its pickle is damaged")
     del stack[-count:]
     return taken

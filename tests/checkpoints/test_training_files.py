@@ -242,9 +242,8 @@ def test_the_file_is_found_in_every_folder_that_it_may_be_in(form: str, tmp_path
     shutil.copy(CLIP_SF, folder)
     weights = folder / CLIP_SF.name if form == "file" else tmp_path
     base = reference("clip-sf-large").base_weights
-    loaded = SentenceTransformer("clip-sf-large", weights=weights, base_weights=base, device="cpu")
-    backbone: Any = loaded[0]
-    assert torch.equal(backbone.model.text_projection.weight, clip_sf_weights()["clip_model.text_projection"].T)
+    loaded: Any = SentenceTransformer("clip-sf-large", weights=weights, base_weights=base, device="cpu")[0]
+    assert torch.equal(loaded.model.text_projection.weight, clip_sf_weights()["clip_model.text_projection"].T)
 
 
 def test_the_file_alone_names_the_model() -> None:
