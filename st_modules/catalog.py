@@ -70,6 +70,13 @@ _GME = {
     "max_length": 1800,
 }
 _VLM2VEC_QWEN2VL = {"template": "vlm2vec_qwen2vl", "first_resize": "vlm2vec"}
+_VLM2VEC_V2 = {
+    "template": "vlm2vec_v2",
+    "first_resize": "vlm2vec",
+    "resize": "vlm2vec_v2",
+    "min_image_tokens": 4,
+    "max_image_tokens": 1280,
+}
 _BGE_VL_MLLM = {"template": "bge_vl_mllm", "first_resize": 512}
 
 _GME_PROMPTS = {"t2i": "Find an image that matches the given text."}
@@ -77,6 +84,11 @@ _VLM2VEC_PROMPTS = {
     "image": "Represent the given image.",
     "vqa": "Represent the given image with the following question:",
     "t2i": "Find me an everyday image that matches the given caption:",
+}
+_VLM2VEC_V2_PROMPTS = {
+    **_VLM2VEC_PROMPTS,
+    "video": "Understand the content of the provided video.",
+    "t2v": "Find a video that contains the following visual content:",
 }
 _BGE_VL_MLLM_PROMPTS = {
     "cir": "Retrieve the target image that best meets the combined criteria by using both the provided image and the "
@@ -152,11 +164,11 @@ _MODELS = (
         dimension=1536,
         licence="apache-2.0",
         languages="English",
-        parity="authors' usage",
+        parity="authors' code",
         revision="e39ff079b8275ef876d3656da8c0bddbff3c4dde",
         base_repo_id="Qwen/Qwen2-VL-2B-Instruct",
-        options=_VLM2VEC_QWEN2VL,
-        prompts=_VLM2VEC_PROMPTS,
+        options=_VLM2VEC_V2,
+        prompts=_VLM2VEC_V2_PROMPTS,
     ),
     ModelSpec(
         name="vlm2vec-llava-next",

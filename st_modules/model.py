@@ -85,6 +85,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             256 for GME.
         max_image_tokens: Most tokens that an image becomes; larger images are scaled down. Models on Qwen2-VL only;
             1280 for GME. A lower bound is faster and less exact on detailed pictures.
+        num_frames: How many frames of a video are embedded, where the model takes videos; 8 for VLM2Vec-V2.
         max_length: Longest input in tokens, image tokens included; the end of longer texts is cut, which is logged.
             1800 for GME, and as many as the model has positions for elsewhere.
         image_limits: What reading an image may cost; see :class:`st_modules.ImageLimits`.
@@ -122,6 +123,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         base_weights: str | Path | None = None,
         min_image_tokens: int | None = None,
         max_image_tokens: int | None = None,
+        num_frames: int | None = None,
         max_length: int | None = None,
         image_limits: ImageLimits | None = None,
         remote_images: bool | None = None,
@@ -135,6 +137,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         self._options = _given(
             min_image_tokens=check_optional_integer("min_image_tokens", min_image_tokens),
             max_image_tokens=check_optional_integer("max_image_tokens", max_image_tokens),
+            num_frames=check_optional_integer("num_frames", num_frames),
             max_length=check_optional_integer("max_length", max_length),
             image_limits=_limits(image_limits, remote_images, allow_private_hosts),
         )

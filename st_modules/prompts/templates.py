@@ -15,6 +15,7 @@ from PIL import Image as PILImage
 from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
+from st_modules.inputs.videos import VideoSource
 
 Side: TypeAlias = Literal["query", "document"]
 """The two sides of a search; what is on neither has ``None``."""
@@ -66,7 +67,20 @@ class Image:
     source: ImageSource
 
 
-Segment: TypeAlias = Start | End | Special | Text | Image
+@dataclass(frozen=True)
+class Video:
+    """The place of a video.
+
+    Attributes:
+        token: Repeated once for each of the video's tokens.
+        source: The video.
+    """
+
+    token: str
+    source: VideoSource
+
+
+Segment: TypeAlias = Start | End | Special | Text | Image | Video
 Render: TypeAlias = Callable[[Item, str | None, Side | None], list[Segment]]
 
 
@@ -80,12 +94,14 @@ class Template:
         needs_text: Whether it reads one only beside a text.
         task_instructions: Whether the model's authors use it with an instruction for each task. The others get one
             only where a user names it.
+        takes_video: Whether it has a place for a video.
     """
 
     render: Render
     instructed_sides: frozenset[Side | None]
     needs_text: bool = False
     task_instructions: bool = False
+    takes_video: bool = False
 
     def reads_instruction(self, side: Side | None, has_text: bool = True) -> bool:
         """Whether an instruction changes the layout of an item on a side."""
@@ -98,6 +114,7 @@ _NO_SIDE: frozenset[Side | None] = frozenset()
 
 QWEN2_DEFAULT_SYSTEM = "You are a helpful assistant."
 VLM2VEC_IMAGE_INSTRUCTION = "Represent the given image."
+VLM2VEC_VIDEO_INSTRUCTION = "Represent the given video."
 
 
 def render_gme(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -148,6 +165,19 @@ def render_vlm2vec_qwen2vl(item: Item, instruction: str | None, side: Side | Non
     return _render_vlm2vec(item, instruction, "<|image_pad|>")
 
 
+def render_vlm2vec_v2(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """VLM2Vec-V2: as its predecessor on Qwen2-VL, and ``<|video_pad|> instruction text`` for a video.
+
+    ``process_input_text`` of the authors' code, which has no layout for a video beside an image. A video with neither
+    text nor instruction gets their ``Represent the given video.``
+    """
+    if item.video is None:
+        return _render_vlm2vec(item, instruction, "<|image_pad|>")
+    if item.images:
+        raise InputError("a video and an image, and this model takes one of them. Embed each by itself.", item.place)
+    return [Video("<|video_pad|>", item.video), *_follow_vlm2vec(item.text, instruction, VLM2VEC_VIDEO_INSTRUCTION)]
+
+
 def render_vlm2vec_llava_next(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """VLM2Vec on LLaVA-NeXT: as on Qwen2-VL, with this backbone's image token and the tokenizer's ``<s>``."""
     return [Start(), *_render_vlm2vec(item, instruction, "<image>")]
@@ -157,9 +187,14 @@ def _render_vlm2vec(item: Item, instruction: str | None, image_token: str) -> li
     image = _take_only_image(item)
     if image is None:
         return [Text(f"{instruction} " if instruction and item.text else instruction or "", item.text or "")]
-    if not item.text:
-        return [Image(image_token, image), Text(f" {instruction or VLM2VEC_IMAGE_INSTRUCTION}")]
-    return [Image(image_token, image), Text(f" {instruction} " if instruction else " ", item.text)]
+    return [Image(image_token, image), *_follow_vlm2vec(item.text, instruction, VLM2VEC_IMAGE_INSTRUCTION)]
+
+
+def _follow_vlm2vec(text: str | None, instruction: str | None, default: str) -> list[Segment]:
+    """What VLM2Vec writes after an image or a video: the instruction and the text, each after one space."""
+    if not text:
+        return [Text(f" {instruction or default}")]
+    return [Text(f" {instruction} " if instruction else " ", text)]
 
 
 def render_bge_vl_mllm(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -269,6 +304,7 @@ TEMPLATES: dict[str, Template] = {
     "gme": Template(render_gme, _NOT_DOCUMENTS, task_instructions=True),
     "dse_qwen2": Template(render_dse_qwen2, _NO_SIDE),
     "vlm2vec_qwen2vl": Template(render_vlm2vec_qwen2vl, _EVERY_SIDE, task_instructions=True),
+    "vlm2vec_v2": Template(render_vlm2vec_v2, _EVERY_SIDE, task_instructions=True, takes_video=True),
     "vlm2vec_llava_next": Template(render_vlm2vec_llava_next, _EVERY_SIDE, task_instructions=True),
     "bge_vl_mllm": Template(render_bge_vl_mllm, _NOT_DOCUMENTS, task_instructions=True),
     "e5_v": Template(render_e5_v, _NO_SIDE),

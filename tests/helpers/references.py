@@ -77,7 +77,7 @@ _FAMILIES = {
     "gme-7b": "gme",
     "vlm2vec-qwen2vl-2b": "vlm2vec",
     "vlm2vec-qwen2vl-7b": "vlm2vec",
-    "vlm2vec-v2": "vlm2vec",
+    "vlm2vec-v2": "vlm2vec_v2_video",
     "bge-vl-base": "bge_vl_clip",
     "bge-vl-large": "bge_vl_clip",
     "bge-vl-mllm-s1": "bge_vl_mllm",
@@ -155,19 +155,31 @@ def _golden_reference(name: str) -> Reference:
     if get_model(name).weights_file:
         return Reference(folder, cases, folder / "bge", folder / "images")
     base = folder / "base"
-    return Reference(folder / "checkpoint", cases, base if base.is_dir() else None, folder / "images")
+    images = folder / "images"
+    if not (images / "gray.png").is_file():  # the pictures of the cases alone
+        images = Reference.images
+    return Reference(folder / "checkpoint", cases, base if base.is_dir() else None, images)
 
 
 def _case(folder: Path, case: dict[str, Any], expected: np.ndarray) -> Case:
-    if "items" not in case:  # VLM2Vec's cases are the strings that its processor was handed
-        text = case["rendered"].removeprefix("<|image_pad|> ")
-        case = {**case, "items": [{"text": text, **({"image": case["image"]} if "image" in case else {})}]}
-    items = [
-        {key: folder / value if key == "image" else value for key, value in item.items()} for item in case["items"]
-    ]
+    # VLM2Vec's cases are the strings that its processor was handed.
+    items = [_item(folder, _unrendered(item)) for item in case.get("items", [case])]
     document = case.get("kind") == "document" or case.get("is_query") is False
     side = "encode_document" if document else "encode_query" if case.get("kind") else "encode"
     return Case(items, expected, side, case.get("instruction"))
+
+
+def _unrendered(item: dict[str, Any]) -> dict[str, Any]:
+    if "rendered" not in item:
+        return item
+    text = item["rendered"].removeprefix("<|image_pad|> ").removeprefix("<|video_pad|> ")
+    names = {"image": "image", "frames": "video"}
+    return {"text": text, **{name: item[key] for key, name in names.items() if key in item}}
+
+
+def _item(folder: Path, item: dict[str, Any]) -> dict[str, Any]:
+    paths = {"image": lambda value: folder / value, "video": lambda value: [folder / frame for frame in value]}
+    return {key: paths[key](value) if key in paths else value for key, value in item.items()}
 
 
 def mixed(cases: list[Case]) -> list[Case]:

@@ -8,6 +8,7 @@ import pytest
 from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
+from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.templates import (
     TEMPLATES,
     Segment,
@@ -18,6 +19,7 @@ from st_modules.prompts.templates import (
     render_gme,
     render_vlm2vec_llava_next,
     render_vlm2vec_qwen2vl,
+    render_vlm2vec_v2,
 )
 from tests.helpers.paths import GOLDEN
 
@@ -142,6 +144,30 @@ def test_vlm2vec_joins_image_instruction_and_text_by_single_spaces(
 ) -> None:
     assert written(render_vlm2vec_qwen2vl(thing, instruction, side)) == expected
     assert written(render_vlm2vec_llava_next(thing, instruction, side)) == expected.replace("<|image_pad|>", "<image>")
+    assert written(render_vlm2vec_v2(thing, instruction, side)) == expected
+
+
+@pytest.mark.parametrize("side", [None, "query", "document"])
+@pytest.mark.parametrize(
+    ("text", "instruction", "expected"),
+    [
+        (None, None, "<|video_pad|> Represent the given video."),
+        (None, "Find:", "<|video_pad|> Find:"),
+        ("a cat", None, "<|video_pad|> a cat"),
+        ("a cat\n", "Find:", "<|video_pad|> Find: a cat\n"),
+    ],
+)
+def test_vlm2vec_v2_has_a_video_in_the_place_of_an_image(
+    text: str | None, instruction: str | None, expected: str, side: Side | None
+) -> None:
+    video = VideoSource([b""])
+    assert written(render_vlm2vec_v2(Item(text, (), None, 0, video), instruction, side)) == expected
+
+
+def test_vlm2vec_v2_refuses_a_video_beside_an_image() -> None:
+    thing = Item(None, item(None, 1).images, None, 3, VideoSource([b""]))
+    with pytest.raises(InputError, match="^item 3: a video and an image, and this model takes one of them"):
+        render_vlm2vec_v2(thing, None, None)
 
 
 SIDES: tuple[Side | None, ...] = ("query", "document", None)
