@@ -210,6 +210,17 @@ class ImageSource:
             kind = _COMMON.get(_open_as(_find_format(io.BytesIO(data)), io.BytesIO(data), self.limits).format or "")
             return (data, kind) if kind else (_to_png(image), _COMMON["PNG"])
 
+    def open(self) -> BinaryIO:
+        """Open the encoded image; a URL is fetched once and its bytes are kept.
+
+        Raises:
+            ImageError: It is missing, over a limit, not allowed to be opened or fetched, or in memory and not encoded.
+        """
+        with self._name_errors():
+            if not isinstance(self._source, _ENCODED):
+                raise ImageError("an image in memory, which is not encoded")
+            return self._stream()
+
     def _stream(self) -> BinaryIO:
         source, max_bytes = self._source, self.limits.max_bytes
         if isinstance(source, bytes):
