@@ -414,7 +414,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             return list(inputs)
         values = list_inputs(inputs)
         refuse_left_out_images(values)
-        return parse_items(values, backbone.image_limits)
+        return parse_items(values, backbone.image_limits, takes_video=backbone.takes_video)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Turn inputs into the features of one batch; see :meth:`Backbone.preprocess`."""

@@ -529,7 +529,8 @@ class Backbone(InputModule):
             ValueError: An option that this module does not have was passed, or one has no value that it can have.
         """
         refuse_options(kwargs)
-        rows = self.plan(parse_items(inputs, self.image_limits), prompt, task, max_length)
+        items = parse_items(inputs, self.image_limits, takes_video=self.takes_video)
+        rows = self.plan(items, prompt, task, max_length)
         self.report_trimmed(rows, max_length)
         return self.collate(rows)
 

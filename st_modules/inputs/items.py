@@ -17,7 +17,7 @@ from st_modules.errors import InputError, Place, shorten
 from st_modules.inputs.batches import list_inputs
 from st_modules.inputs.images import ImageSource, is_image_like
 from st_modules.inputs.limits import ImageLimits
-from st_modules.inputs.strings import names_image, report_lookalikes
+from st_modules.inputs.strings import names_image, names_video, report_lookalikes
 from st_modules.inputs.videos import VideoSource
 
 _ITEM_KEYS = frozenset({"text", "image", "video"})
@@ -60,7 +60,9 @@ class _Parts:
     videos: list[object] = field(default_factory=list[object])
 
 
-def parse_items(inputs: Iterable[object], limits: ImageLimits | None = None) -> list[Item]:
+def parse_items(
+    inputs: Iterable[object], limits: ImageLimits | None = None, *, takes_video: bool = False
+) -> list[Item]:
     """Return one ``Item`` for each input. Images and videos are neither read nor fetched yet.
 
     An input is one of
@@ -79,6 +81,11 @@ def parse_items(inputs: Iterable[object], limits: ImageLimits | None = None) -> 
       not kept,
     - an ``Item``, which is returned as it is.
 
+    Args:
+        inputs: The inputs.
+        limits: What images and videos may cost, and where they may come from.
+        takes_video: Whether a string may name a video, as one that is handed to a model of videos does.
+
     Raises:
         InputError: An input is none of these or has nothing in it: the message names its index. Or ``inputs`` is a
             single input, or has no order (``list_inputs``).
@@ -86,7 +93,7 @@ def parse_items(inputs: Iterable[object], limits: ImageLimits | None = None) -> 
     """
     limits = limits or ImageLimits()
     values = list_inputs(inputs)
-    items = [_parse(value, Place(index), limits) for index, value in enumerate(values)]
+    items = [_parse(value, Place(index), limits, takes_video) for index, value in enumerate(values)]
     report_lookalikes(
         [value for value, item in zip(values, items, strict=True) if isinstance(value, str) and item.text is not None],
         limits,
@@ -95,7 +102,7 @@ def parse_items(inputs: Iterable[object], limits: ImageLimits | None = None) -> 
 
 
 def parse_valid(
-    inputs: Sequence[object], limits: ImageLimits | None = None
+    inputs: Sequence[object], limits: ImageLimits | None = None, *, takes_video: bool = False
 ) -> tuple[list[Item | None], list[InputError]]:
     """Parse inputs as ``parse_items`` does, and go on where one is bad.
 
@@ -107,7 +114,7 @@ def parse_valid(
     errors: list[InputError] = []
     for index, value in enumerate(inputs):
         try:
-            items.append(_parse(value, Place(index), limits))
+            items.append(_parse(value, Place(index), limits, takes_video))
         except InputError as error:
             items.append(None)
             errors.append(error)
@@ -134,12 +141,14 @@ def check_texts(texts: Sequence[object]) -> None:
         check_text(_require_string(text, Place(index, '"text"')), Place(index))
 
 
-def _parse(value: Any, place: Place, limits: ImageLimits) -> Item:
+def _parse(value: Any, place: Place, limits: ImageLimits, takes_video: bool) -> Item:
     if isinstance(value, Item):
         return value
     if isinstance(value, str):
-        parts = _Parts(images=[value]) if names_image(value, limits) else _Parts(texts=[value])
-        return _make_item(parts, None, place, limits)
+        if names_image(value, limits):
+            return _make_item(_Parts(images=[value]), None, place, limits)
+        is_video = takes_video and names_video(value, limits)
+        return _make_item(_Parts(videos=[value]) if is_video else _Parts(texts=[value]), None, place, limits)
     if isinstance(value, VideoSource):
         return _make_item(_Parts(videos=[value]), None, place, limits)
     if _is_undecoded(value):

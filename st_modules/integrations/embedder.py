@@ -275,7 +275,7 @@ class Embedder:
         backbone = find_backbone(self.model)
         if backbone is None or not isinstance(self.model, SentenceTransformer):
             return Remaining(self.parse(items), {}, exact=False)
-        parsed, found = parse_valid(items, self.image_limits)
+        parsed, found = parse_valid(items, self.image_limits, takes_video=backbone.takes_video)
         errors = {error.index: error for error in found if error.index is not None}
         for place, item in enumerate(parsed):
             try:

@@ -18,11 +18,12 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
-from st_modules import CheckpointError, EncodeOptions, InputError, SentenceTransformer
+from st_modules import CheckpointError, EncodeOptions, InputError, SentenceTransformer, VideoError
 from st_modules.backbones.qwen2_vl import Qwen2VL, vlm2vec_v2_resize
 from st_modules.backbones.sampling import select_frames
 from st_modules.errors import ArgumentError
 from tests.helpers.references import TOLERANCE, load_once, reference
+from tests.helpers.videos import random_frames, write_video
 
 NAME = "vlm2vec-v2"
 SOURCE = reference(NAME)
@@ -76,6 +77,31 @@ def test_the_number_of_frames_is_an_option_that_is_saved(model: SentenceTransfor
 def test_a_model_without_videos_has_no_number_of_frames() -> None:
     with pytest.raises(ArgumentError, match="num_frames: this model takes no video"):
         SentenceTransformer("tiny", num_frames=8)
+
+
+@pytest.mark.parametrize("container", ["matroska", "mov", "avi"])
+def test_a_file_is_embedded_as_its_frames(model: SentenceTransformer, container: str, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    clip = random_frames(70)
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(write_video(clip, container))
+    expected = model.encode({"video": clip})
+    assert close(expected, model.encode({"video": [clip[number] for number in select_frames(70, 8)]}))
+    items = [
+        {"video": path},
+        str(path),
+        {"video": path.read_bytes()},
+        {"video": np.stack(clip)},
+        {"video": path, "text": "a"},
+    ]
+    found = model.encode(items)
+    assert [close(vector, expected) for vector in found] == [True, True, True, True, False]
+
+
+def test_a_file_that_cannot_be_read_is_named(model: SentenceTransformer, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    with pytest.raises(VideoError, match=r"^item 1: .*absent\.mp4: no such file"):
+        model.encode(["a", {"video": tmp_path / "absent.mp4"}])
 
 
 def test_the_order_of_frames_counts(model: SentenceTransformer) -> None:
