@@ -78,6 +78,13 @@ _GME = {
 _VLM2VEC_QWEN2VL = {"template": "vlm2vec_qwen2vl", "first_resize": "vlm2vec"}
 _VLM2VEC_PHI3V = {"template": "vlm2vec_phi3v", "num_crops": 4}
 _DSE_PHI3 = {"template": "dse_phi3", "num_crops": 16, "first_resize": 1344, "text_max_length": 128}
+_VLM2VEC_V2 = {
+    "template": "vlm2vec_v2",
+    "first_resize": "vlm2vec",
+    "resize": "vlm2vec_v2",
+    "min_image_tokens": 4,
+    "max_image_tokens": 1280,
+}
 _BGE_VL_MLLM = {"template": "bge_vl_mllm", "first_resize": 512}
 
 _GME_PROMPTS = {"t2i": "Find an image that matches the given text."}
@@ -90,6 +97,11 @@ _MBEIR_PROMPTS = {
     "t2i": "Find me an everyday image that matches the given caption.",
     "i2t": "Find an image caption describing the following everyday image.",
     "cir": "Retrieve a day-to-day image that aligns with the modification instructions of the provided image.",
+}
+_VLM2VEC_V2_PROMPTS = {
+    **_VLM2VEC_PROMPTS,
+    "video": "Understand the content of the provided video.",
+    "t2v": "Find a video that contains the following visual content:",
 }
 _BGE_VL_MLLM_PROMPTS = {
     "cir": "Retrieve the target image that best meets the combined criteria by using both the provided image and the "
@@ -165,11 +177,11 @@ _MODELS = (
         dimension=1536,
         licence="apache-2.0",
         languages="English",
-        parity="authors' usage",
+        parity="authors' code",
         revision="e39ff079b8275ef876d3656da8c0bddbff3c4dde",
         base_repo_id="Qwen/Qwen2-VL-2B-Instruct",
-        options=_VLM2VEC_QWEN2VL,
-        prompts=_VLM2VEC_PROMPTS,
+        options=_VLM2VEC_V2,
+        prompts=_VLM2VEC_V2_PROMPTS,
     ),
     ModelSpec(
         name="vlm2vec-llava-next",

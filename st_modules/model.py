@@ -88,6 +88,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             1280 for GME. A lower bound is faster and less exact on detailed pictures.
         num_crops: Most tiles that an image is cut into, 1 to 16. Models on Phi-3-V only; 4 for VLM2Vec and 16 for DSE.
             Fewer are faster and less exact on detailed pictures.
+        num_frames: How many frames of a video are embedded, where the model takes videos; 8 for VLM2Vec-V2.
         max_length: Longest input in tokens, image tokens included; the end of longer texts is cut, which is logged.
             1800 for GME, and as many as the model has positions for elsewhere.
         image_limits: What reading an image may cost; see :class:`st_modules.ImageLimits`.
@@ -126,6 +127,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         min_image_tokens: int | None = None,
         max_image_tokens: int | None = None,
         num_crops: int | None = None,
+        num_frames: int | None = None,
         max_length: int | None = None,
         image_limits: ImageLimits | None = None,
         remote_images: bool | None = None,
@@ -140,6 +142,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             min_image_tokens=check_optional_integer("min_image_tokens", min_image_tokens),
             max_image_tokens=check_optional_integer("max_image_tokens", max_image_tokens),
             num_crops=check_optional_integer("num_crops", num_crops),
+            num_frames=check_optional_integer("num_frames", num_frames),
             max_length=check_optional_integer("max_length", max_length),
             image_limits=_limits(image_limits, remote_images, allow_private_hosts),
         )
@@ -416,7 +419,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             return list(inputs)
         values = list_inputs(inputs)
         refuse_left_out_images(values)
-        return parse_items(values, backbone.image_limits)
+        return parse_items(values, backbone.image_limits, takes_video=backbone.takes_video)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Turn inputs into the features of one batch; see :meth:`Backbone.preprocess`."""

@@ -167,7 +167,7 @@ class Phi3V(DecoderBackbone):
         most = self._most_of_text(max_length)
         rows = [
             replace(row, ids=row.ids[:most], length=most, trimmed=True, constant=min(row.constant, most))
-            if most and not row.images and len(row.ids) > most
+            if most and not row.visuals and len(row.ids) > most
             else row
             for row in super().plan(items, prompt, side, max_length)
         ]
@@ -178,8 +178,8 @@ class Phi3V(DecoderBackbone):
     def report_trimmed(self, rows: Sequence[Row], max_length: int | None = None) -> None:
         """Log how many rows lost the end of their text, where any did."""
         if most := self._most_of_text(max_length):
-            super().report_trimmed([row for row in rows if not row.images], most)
-            rows = [row for row in rows if row.images]
+            super().report_trimmed([row for row in rows if not row.visuals], most)
+            rows = [row for row in rows if row.visuals]
         super().report_trimmed(rows, max_length)
 
     def image_tokens(self, image: ImageSource) -> int:

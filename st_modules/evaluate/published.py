@@ -193,6 +193,7 @@ INSTEAD: Mapping[str, Instead] = {
     "bge-vl-mllm-s2": _MEGAPAIRS,
     "bge-vl-v1.5-zs": _MEGAPAIRS,
     "bge-vl-v1.5-mmeb": _MEGAPAIRS,
+    "clip-sf-large": _umrb(43.66),
     "e5-v": _umrb(42.52),
     "vlm2vec-phi3.5-v-lora": Instead("mmeb", "the tables in the README of VLM2Vec"),
     **dict.fromkeys(

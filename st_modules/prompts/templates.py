@@ -15,6 +15,7 @@ from PIL import Image as PILImage
 from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
+from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.uniir_texts import clean, write_sentence
 
 Side: TypeAlias = Literal["query", "document"]
@@ -70,7 +71,20 @@ class Image:
     source: ImageSource
 
 
-Segment: TypeAlias = Start | End | Special | Text | Image
+@dataclass(frozen=True)
+class Video:
+    """The place of a video.
+
+    Attributes:
+        token: Repeated once for each of the video's tokens.
+        source: The video.
+    """
+
+    token: str
+    source: VideoSource
+
+
+Segment: TypeAlias = Start | End | Special | Text | Image | Video
 Render: TypeAlias = Callable[[Item, str | None, Side | None], list[Segment]]
 
 
@@ -86,6 +100,7 @@ class Template:
             only where a user names it.
         normalises: Whether its texts are in the form in which they are split into words, so that the tokenizer has
             nothing to normalise in them.
+        takes_video: Whether it has a place for a video.
     """
 
     render: Render
@@ -93,6 +108,7 @@ class Template:
     needs_text: bool = False
     task_instructions: bool = False
     normalises: bool = False
+    takes_video: bool = False
 
     def reads_instruction(self, side: Side | None, has_text: bool = True) -> bool:
         """Whether an instruction changes the layout of an item on a side."""
@@ -107,6 +123,7 @@ QWEN2_DEFAULT_SYSTEM = "You are a helpful assistant."
 VLM2VEC_IMAGE_INSTRUCTION = "Represent the given image."
 # Phi-3-V has no token for a picture's place. That of padding is none of any string.
 _PHI3_V_IMAGE = "<|endoftext|>"
+VLM2VEC_VIDEO_INSTRUCTION = "Represent the given video."
 
 
 def render_gme(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -171,6 +188,19 @@ def render_vlm2vec_qwen2vl(item: Item, instruction: str | None, side: Side | Non
     return _render_vlm2vec(item, instruction, "<|image_pad|>")
 
 
+def render_vlm2vec_v2(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """VLM2Vec-V2: as its predecessor on Qwen2-VL, and ``<|video_pad|> instruction text`` for a video.
+
+    ``process_input_text`` of the authors' code, which has no layout for a video beside an image. A video with neither
+    text nor instruction gets their ``Represent the given video.``
+    """
+    if item.video is None:
+        return _render_vlm2vec(item, instruction, "<|image_pad|>")
+    if item.images:
+        raise InputError("a video and an image, and this model takes one of them. Embed each by itself.", item.place)
+    return [Video("<|video_pad|>", item.video), *_follow_vlm2vec(item.text, instruction, VLM2VEC_VIDEO_INSTRUCTION)]
+
+
 def render_vlm2vec_llava_next(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """VLM2Vec on LLaVA-NeXT: as on Qwen2-VL, with this backbone's image token and the tokenizer's ``<s>``."""
     return [Start(), *_render_vlm2vec(item, instruction, "<image>")]
@@ -186,9 +216,14 @@ def _render_vlm2vec(item: Item, instruction: str | None, image_token: str) -> li
     image = _take_only_image(item)
     if image is None:
         return [Text(f"{instruction} " if instruction and item.text else instruction or "", item.text or "")]
-    if not item.text:
-        return [Image(image_token, image), Text(f" {instruction or VLM2VEC_IMAGE_INSTRUCTION}")]
-    return [Image(image_token, image), Text(f" {instruction} " if instruction else " ", item.text)]
+    return [Image(image_token, image), *_follow_vlm2vec(item.text, instruction, VLM2VEC_IMAGE_INSTRUCTION)]
+
+
+def _follow_vlm2vec(text: str | None, instruction: str | None, default: str) -> list[Segment]:
+    """What VLM2Vec writes after an image or a video: the instruction and the text, each after one space."""
+    if not text:
+        return [Text(f" {instruction or default}")]
+    return [Text(f" {instruction} " if instruction else " ", text)]
 
 
 def render_bge_vl_mllm(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -323,6 +358,7 @@ TEMPLATES: dict[str, Template] = {
     "dse_qwen2": Template(render_dse_qwen2, _NO_SIDE),
     "dse_phi3": Template(render_dse_phi3, _NO_SIDE),
     "vlm2vec_qwen2vl": Template(render_vlm2vec_qwen2vl, _EVERY_SIDE, task_instructions=True),
+    "vlm2vec_v2": Template(render_vlm2vec_v2, _EVERY_SIDE, task_instructions=True, takes_video=True),
     "vlm2vec_llava_next": Template(render_vlm2vec_llava_next, _EVERY_SIDE, task_instructions=True),
     "vlm2vec_phi3v": Template(render_vlm2vec_phi3v, _EVERY_SIDE, task_instructions=True),
     "bge_vl_mllm": Template(render_bge_vl_mllm, _NOT_DOCUMENTS, task_instructions=True),

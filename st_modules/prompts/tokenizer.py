@@ -19,9 +19,10 @@ from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenize
 from st_modules.errors import CheckpointError, InputError, Place
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
+from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.charsmap import take_charsmap
 from st_modules.prompts.long_texts import TextCutter, most_characters, untold
-from st_modules.prompts.templates import End, Image, Render, Segment, Side, Special, Start, Text
+from st_modules.prompts.templates import End, Image, Render, Segment, Side, Special, Start, Text, Video
 from st_modules.prompts.tokenizer_files import TOKENIZER_FILE, check_tokenizer_files
 
 _CHANGED = (
@@ -65,13 +66,20 @@ class SegmentTokenizer:
             piece as it reads the whole string.
         normalised: Whether the layout's texts are normalised, so that the tokenizer does no more than lower-case them,
             which concerns tokens that are added to it.
+        takes_video: Whether the layout has a place for a video.
 
     Raises:
         CheckpointError: The files are missing, or do not fit the template.
     """
 
     def __init__(
-        self, folder: Path, fallback: type[PreTrainedTokenizerBase], render: Render, *, normalised: bool = False
+        self,
+        folder: Path,
+        fallback: type[PreTrainedTokenizerBase],
+        render: Render,
+        *,
+        normalised: bool = False,
+        takes_video: bool = False,
     ) -> None:
         tokenizer_class = _tokenizer_class(folder, fallback)
         check_tokenizer_files(folder)
@@ -94,7 +102,7 @@ class SegmentTokenizer:
             take_charsmap(self._inner)
         self.pad_id: int = self.tokenizer.pad_token_id or 0
         self.start_ids, self.end_ids = _edges(folder, self.tokenizer)
-        samples = _render_samples(render)
+        samples = _render_samples(render, takes_video)
         vocabulary = self.tokenizer.get_vocab()
         tokens = list(dict.fromkeys(token for row in samples for token in map(_control_token, row) if token))
         if missing := [token for token in tokens if token not in vocabulary]:
@@ -102,6 +110,9 @@ class SegmentTokenizer:
         self.control_ids: dict[str, int] = {token: vocabulary[token] for token in tokens}
         self.image_ids: set[int] = {
             vocabulary[part.token] for row in samples for part in row if isinstance(part, Image) and part.token
+        }
+        self.video_ids: set[int] = {
+            vocabulary[part.token] for row in samples for part in row if isinstance(part, Video)
         }
         structure = [*tokens, *self.tokenizer.convert_ids_to_tokens([*self.start_ids, *self.end_ids])]
         for tokenizer in (self._plain, self._inner):
@@ -133,7 +144,7 @@ class SegmentTokenizer:
     def __call__(
         self,
         rows: Sequence[Sequence[Segment]],
-        image_tokens: Sequence[Sequence[int]],
+        visual_tokens: Sequence[Sequence[int]],
         places: Sequence[Place | str],
         max_lengths: Sequence[int],
     ) -> list[TokenizedRow]:
@@ -141,7 +152,7 @@ class SegmentTokenizer:
 
         Args:
             rows: One list of segments an item.
-            image_tokens: For each item, the number of tokens of each of its images.
+            visual_tokens: For each item, the number of tokens of each of its images, or of its video.
             places: Where each item stands, for errors.
             max_lengths: Most tokens of each row; a longer row loses the end of its user text.
 
@@ -156,7 +167,7 @@ class SegmentTokenizer:
         pieces = {piece for row in rows for piece in [*_pieces(row), *_openings(row)]}
         ids = dict(zip(pieces, self._tokenise(pieces), strict=True))
         tokenized: list[TokenizedRow] = []
-        for row, counts, place, max_length in zip(rows, image_tokens, places, max_lengths, strict=True):
+        for row, counts, place, max_length in zip(rows, visual_tokens, places, max_lengths, strict=True):
             parts = self._parts(row, counts, ids)
             excess = sum(map(len, parts)) - max_length
             if excess > 0:
@@ -223,9 +234,9 @@ class SegmentTokenizer:
         return dataclasses.replace(segment, before=before, user=read, after=after)
 
     def _parts(
-        self, row: Sequence[Segment], image_tokens: Sequence[int], ids: Mapping[Piece, list[int]]
+        self, row: Sequence[Segment], visual_tokens: Sequence[int], ids: Mapping[Piece, list[int]]
     ) -> list[list[int]]:
-        texts, counts = iter(_pieces(row)), iter(image_tokens)
+        texts, counts = iter(_pieces(row)), iter(visual_tokens)
         parts: list[list[int]] = []
         for segment in row:
             match segment:
@@ -238,7 +249,7 @@ class SegmentTokenizer:
                 case Image(None):
                     parts.append([])
                     next(counts)
-                case Image(token):
+                case Image(token) | Video(token):
                     parts.append([self.control_ids[token] if token else self.pad_id] * next(counts))
                 case Text():
                     parts.append(ids[next(texts)])
@@ -258,9 +269,17 @@ class SegmentTokenizer:
                     kept = parts[number][:budget] if segment.keeps_tokens else None
                     parts[number] = kept or self._renumber(first, _shorten(tokenizer, segment, budget))
                     return
-        images = sum(len(part) for part, segment in zip(parts, row, strict=True) if isinstance(segment, Image))
-        what = f"its {images} image tokens and its instruction are" if images else "its instruction is"
-        advice = "Pass fewer or smaller images, shorten" if images else "Shorten"
+        images, frames = (
+            sum(len(part) for part, segment in zip(parts, row, strict=True) if isinstance(segment, kind))
+            for kind in (Image, Video)
+        )
+        what, advice = "its instruction is", "Shorten"
+        if images:
+            what = f"its {images} image tokens and its instruction are"
+            advice = "Pass fewer or smaller images, shorten"
+        elif frames:
+            what = f"its {frames} video tokens and its instruction are"
+            advice = "Pass a video of smaller or fewer frames, shorten"
         raise InputError(
             f"{what} over max_length={max_length} without any text. {advice} the instruction, or raise max_length "
             "where the model allows it.",
@@ -291,7 +310,7 @@ class SegmentTokenizer:
                 raise CheckpointError(f"{folder}: the tokenizer turns the text {token!r} into a control token.")
         for row in samples:
             written = [segment for segment in row if isinstance(segment, Text) or _control_token(segment)]
-            counts = [1 for segment in written if isinstance(segment, Image)]
+            counts = [1 for segment in written if isinstance(segment, (Image, Video))]
             string = _string(written)
             (row_alone,) = self([written], [counts], ["sample"], [sys.maxsize])
             if row_alone.ids != _ids(self.tokenizer, [string])[0]:
@@ -312,10 +331,13 @@ def _tokenizer_class(folder: Path, fallback: type[PreTrainedTokenizerBase]) -> A
     return fallback
 
 
-def _render_samples(render: Render) -> list[list[Segment]]:
+def _render_samples(render: Render, takes_video: bool) -> list[list[Segment]]:
     """Rows that have every control token of a layout between them."""
     image = (ImageSource(b"", "sample"),)
     items = [Item("a b", (), None, 0), Item(None, image, None, 0), Item("a b", image, None, 0)]
+    if takes_video:
+        video = VideoSource(image, "sample")
+        items += [Item(None, (), None, 0, video), Item("a b", (), None, 0, video)]
     return [render(item, None, side) for item in items for side in get_args(Side)]
 
 
@@ -330,7 +352,7 @@ def _edges(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int],
 
 
 def _control_token(segment: Segment) -> str | None:
-    return segment.token if isinstance(segment, (Special, Image)) else None
+    return segment.token if isinstance(segment, (Special, Image, Video)) else None
 
 
 def _pieces(row: Sequence[Segment]) -> list[Piece]:
@@ -353,7 +375,7 @@ def _constant(row: Sequence[Segment], parts: Sequence[list[int]], ids: Mapping[P
     """How many of a row's first tokens come before anything of the item's own."""
     count = 0
     for segment, part in zip(row, parts, strict=True):
-        if isinstance(segment, Image):
+        if isinstance(segment, (Image, Video)):
             break
         if isinstance(segment, Text) and segment.user:
             # The last token before the user's text may be one with its beginning.

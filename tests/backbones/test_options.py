@@ -36,6 +36,8 @@ WRONG["phi3_v"] |= {
 }
 WRONG["qwen2_vl"] |= {
     "first_resize": ["foo", 5],
+    "resize": ["foo", 5, "vlm2vec"],
+    "num_frames": [*NO_LENGTHS, 8],
     "multimodal_positions": ["no", 1, None],
     "min_image_tokens": NO_LENGTHS,
     "max_image_tokens": NO_LENGTHS,

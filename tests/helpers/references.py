@@ -76,7 +76,7 @@ _FAMILIES = {
     "gme-7b": "gme",
     "vlm2vec-qwen2vl-2b": "vlm2vec",
     "vlm2vec-qwen2vl-7b": "vlm2vec",
-    "vlm2vec-v2": "vlm2vec",
+    "vlm2vec-v2": "vlm2vec_v2_video",
     "vlm2vec-llava-next": "vlm2vec_llava_next",
     "vlm2vec-phi3.5-v": "vlm2vec_phi3v_full",
     "vlm2vec-phi3.5-v-lora": "vlm2vec_phi3v_lora",
@@ -96,6 +96,7 @@ _FAMILIES = {
 # Their cases are the strings that a processor was handed: what comes after the image is the text.
 _IMAGE_TOKENS = {
     "vlm2vec": "<|image_pad|> ",
+    "vlm2vec_v2_video": "<|image_pad|> ",
     "vlm2vec_llava_next": "<image> ",
     "vlm2vec_phi3v_full": "<|image_1|> ",
     "vlm2vec_phi3v_lora": "<|image_1|> ",
@@ -164,7 +165,9 @@ def _golden_reference(name: str) -> Reference:
     if (folder / "bge").is_dir():
         return Reference(folder, cases, folder / "bge", folder / "images")
     base = folder / "base"
-    images = folder / "images" if (folder / "images" / "small.png").is_file() else GOLDEN / "gme" / "images"
+    images = folder / "images"
+    if not ((images / "small.png").is_file() and (images / "gray.png").is_file()):  # the pictures of the cases alone
+        images = Reference.images
     return Reference(folder / "checkpoint", cases, base if base.is_dir() else None, images)
 
 
@@ -178,8 +181,10 @@ def _case(folder: Path, case: dict[str, Any], expected: np.ndarray) -> Case:
 
 def read_item(folder: Path, stated: dict[str, Any]) -> dict[str, Any]:
     item: dict[str, Any] = {"image": folder / stated["image"]} if "image" in stated else {}
+    if "frames" in stated:
+        item["video"] = [folder / frame for frame in stated["frames"]]
     if token := _IMAGE_TOKENS.get(folder.name):
-        item["text"] = stated["rendered"].removeprefix(token)
+        item["text"] = stated["rendered"].removeprefix(token).removeprefix("<|video_pad|> ")
     elif "text" in stated:
         item["text"] = stated["text"]
     return item

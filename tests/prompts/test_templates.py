@@ -8,6 +8,7 @@ import pytest
 from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
+from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.templates import (
     TEMPLATES,
     Segment,
@@ -21,6 +22,7 @@ from st_modules.prompts.templates import (
     render_vlm2vec_llava_next,
     render_vlm2vec_phi3v,
     render_vlm2vec_qwen2vl,
+    render_vlm2vec_v2,
 )
 from tests.helpers.paths import GOLDEN
 
@@ -149,6 +151,7 @@ def test_vlm2vec_joins_image_instruction_and_text_by_single_spaces(
     assert written(segments) == expected.replace("<|image_pad|>", "<|endoftext|>")
     starts = [number for number, segment in enumerate(segments) if isinstance(segment, Start)]
     assert starts == ([0, 2] if thing.images else [0])
+    assert written(render_vlm2vec_v2(thing, instruction, side)) == expected
 
 
 @pytest.mark.parametrize("side", [None, "query", "document"])
@@ -165,6 +168,29 @@ def test_dse_phi3_asks_about_a_picture_and_takes_every_text_for_a_query(
     thing: Item, expected: str, side: Side | None
 ) -> None:
     assert written(render_dse_phi3(thing, None, side)) == expected
+
+
+@pytest.mark.parametrize("side", [None, "query", "document"])
+@pytest.mark.parametrize(
+    ("text", "instruction", "expected"),
+    [
+        (None, None, "<|video_pad|> Represent the given video."),
+        (None, "Find:", "<|video_pad|> Find:"),
+        ("a cat", None, "<|video_pad|> a cat"),
+        ("a cat\n", "Find:", "<|video_pad|> Find: a cat\n"),
+    ],
+)
+def test_vlm2vec_v2_has_a_video_in_the_place_of_an_image(
+    text: str | None, instruction: str | None, expected: str, side: Side | None
+) -> None:
+    video = VideoSource([b""])
+    assert written(render_vlm2vec_v2(Item(text, (), None, 0, video), instruction, side)) == expected
+
+
+def test_vlm2vec_v2_refuses_a_video_beside_an_image() -> None:
+    thing = Item(None, item(None, 1).images, None, 3, VideoSource([b""]))
+    with pytest.raises(InputError, match="^item 3: a video and an image, and this model takes one of them"):
+        render_vlm2vec_v2(thing, None, None)
 
 
 SIDES: tuple[Side | None, ...] = ("query", "document", None)

@@ -47,9 +47,9 @@ def _sizes(hidden: int, layers: int, heads: int, intermediate: int, **others: An
     return {**dict(zip(names, (hidden, layers, heads, intermediate), strict=True)), **others}
 
 
-def _segment_tokenizer(image_token_id: int | None = None) -> Any:
+def _segment_tokenizer(image_token_id: int | None = None, video_token_id: int | None = None) -> Any:
     """What a module asks of its tokenizer before it encodes anything."""
-    return SimpleNamespace(tokenizer=None, image_ids={image_token_id}, end_ids=[0])
+    return SimpleNamespace(tokenizer=None, image_ids={image_token_id}, video_ids={video_token_id}, end_ids=[0])
 
 
 def _qwen2_vl(spec: ModelSpec, text: dict[str, Any]) -> Backbone:
@@ -59,7 +59,12 @@ def _qwen2_vl(spec: ModelSpec, text: dict[str, Any]) -> Backbone:
         vision_config={**vision, "hidden_size": text["hidden_size"]},
     )
     processor = Qwen2VLImageProcessorPil(size=_QWEN2_BOUNDS)
-    return Qwen2VL(hf.Qwen2VLModel(config), _segment_tokenizer(config.image_token_id), processor, **spec.options)
+    return Qwen2VL(
+        hf.Qwen2VLModel(config),
+        _segment_tokenizer(config.image_token_id, config.video_token_id),
+        processor,
+        **spec.options,
+    )
 
 
 def _llava_next(spec: ModelSpec, **text: Any) -> Backbone:
