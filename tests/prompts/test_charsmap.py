@@ -1,4 +1,4 @@
-"""SentencePiece's normalisation, beside a brute force over the table of BGE-M3's tokenizer, and what it makes of texts."""
+"""SentencePiece's normalisation, beside a brute force over the table of BGE-M3's tokenizer; what it makes of texts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def by_brute_force(text: str) -> str:
 
     made = b""
     while text:
-        found = [(length, value) for length in range(6, 0, -1) if (value := look_up(text[:length].encode())) is not None]
+        looked_up = ((length, look_up(text[:length].encode())) for length in range(6, 0, -1))
+        found = [(length, value) for length, value in looked_up if value is not None]
         length, value = found[0] if found else (1, text[0].encode())
         made, text = made + value, text[length:]
     return made.decode()
