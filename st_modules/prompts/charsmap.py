@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-from tokenizers import normalizers
+from tokenizers import Regex, normalizers
 from tokenizers.normalizers import Normalizer
 
 _PRINTABLE = [chr(number) for number in range(32, 127)]
@@ -105,6 +105,10 @@ def take_charsmap(tokenizer: Any) -> Charsmap | None:
 
 
 def _build(step: Mapping[str, Any]) -> Normalizer:
+    if step["type"] == "Strip":
+        # SentencePiece strips spaces alone, and the library what Rust takes for white space.
+        ends = [end for side, end in (("strip_left", r"\A +"), ("strip_right", r" +\z")) if step[side]]
+        return normalizers.Sequence([normalizers.Replace(Regex(end), "") for end in ends])
     sequence = normalizers.Sequence([])
     sequence.__setstate__(json.dumps({"type": "Sequence", "normalizers": [step]}).encode())
     return sequence

@@ -103,6 +103,15 @@ def test_the_library_alone_reads_some_texts_otherwise() -> None:
     assert found == tokenizer.encode(by_brute_force(text)).ids != tokenizer.encode(text).ids
 
 
+def test_spaces_alone_are_stripped_from_the_end_of_a_text() -> None:
+    """The library strips U+0085 too, of which SentencePiece makes an unknown token."""
+    unknown = Tokenizer.from_file(str(FOLDER / "tokenizer.json")).token_to_id("<unk>")
+    model = load_once("bge-visualized-m3", "sdpa")
+    ids = [model.preprocess([{"text": text}])["input_ids"][0].tolist() for text in ("cat  ", "cat\x85", "cat\x85  ")]
+    assert ids[1] == ids[2]
+    assert ids[1][-2] == unknown != ids[0][-2]
+
+
 def test_a_tokenizer_without_the_table_is_left_alone() -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(GOLDEN / "bge_vl_mllm" / "checkpoint")
     before = tokenizer.backend_tokenizer.to_str()
