@@ -52,4 +52,4 @@ bench: $(TOOLS)  ## Time our encode beside the authors' code and sentence-transf
 	$(BIN)/python benchmarks/concurrent_queries.py
 
 clean:  ## Remove the environment and what the other commands wrote
-	rm -rf $(VENV) bench-out demo-out dist .hypothesis .pytest_cache .ruff_cache .import_linter_cache .coverage
+	rm -rf $(VENV) .venv-transformers-* bench-out demo-out dist .hypothesis .pytest_cache .ruff_cache .import_linter_cache .coverage

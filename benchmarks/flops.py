@@ -36,7 +36,7 @@ def llava_next(reference: Any, rows: Sequence[Row]) -> int:
     layers = model.vision_tower.encoder.layers[: model.config.vision_feature_layer + 1]
     tower = _clip_tower(model.vision_tower.embeddings.patch_embedding, layers, vision.hidden_size, patches)
     image = 5 * (tower + 2 * patches * _weights(model.multi_modal_projector))
-    return sum(len(row.images) * image + _decoder(model.language_model, len(row.ids)) for row in rows)
+    return sum(len(row.visuals) * image + _decoder(model.language_model, len(row.ids)) for row in rows)
 
 
 def clip(reference: Any, rows: Sequence[Row]) -> int:
@@ -49,7 +49,7 @@ def clip(reference: Any, rows: Sequence[Row]) -> int:
     image += 2 * _weights(model.visual_projection)
     layers, width = text.encoder.layers, model.config.text_config.hidden_size
     return sum(
-        len(row.images) * image
+        len(row.visuals) * image
         + 2 * len(row.ids) * _weights(layers)
         + len(layers) * _causal_attention(width, len(row.ids))
         + 2 * bool(row.ids) * _weights(model.text_projection)
@@ -74,7 +74,7 @@ def visualized_bge(reference: Any, rows: Sequence[Row]) -> int:
     linear += (patches + 1) * sum(weight.numel() for weight in blocks.values() if weight.ndim > 1)
     image = 2 * linear + layers * _attention(width, patches + 1)
     return sum(
-        len(row.images) * image
+        len(row.visuals) * image
         + 2 * len(row.ids) * _weights(encoder)
         + len(encoder.layer) * _attention(reference.model.config.hidden_size, len(row.ids))
         for row in rows

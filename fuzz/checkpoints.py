@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, TypeAlias
+from zipfile import ZipFile, ZipInfo
 
 from hypothesis import strategies as st
 
@@ -133,6 +134,17 @@ def _index(target: str, folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
+def _with_pickle(content: bytes, path: Path) -> None:
+    """Write a file of torch.save with another pickle, and its numbers where they can be."""
+    with ZipFile(_source_of(path)) as source, ZipFile(path, "w") as archive, path.open("rb") as written:
+        for part in source.infolist():
+            start = written.seek(0, os.SEEK_END) + 30 + len(part.filename) + 4
+            info = ZipInfo(part.filename)
+            padding = -start % 64
+            info.extra = b"FB" + struct.pack("<H", padding) + bytes(padding)
+            archive.writestr(info, content if part.filename.endswith("data.pkl") else source.read(part))
+
+
 def _header(path: Path) -> tuple[int, bytes]:
     data = path.read_bytes()
     length = struct.unpack("<Q", data[:8])[0]
@@ -154,7 +166,7 @@ def _set_first_shape(shape: list[int], content: dict[str, Any]) -> None:
     content[name]["shape"] = shape
 
 
-_WEIGHTS, _ADAPTER = "model.safetensors", "adapter_config.json"
+_WEIGHTS, _ADAPTER, _RUN = "model.safetensors", "adapter_config.json", "clip_sf_large.pth"
 _SIZES = {
     "num_hidden_layers": 100_000,
     "vocab_size": 10_000_000,
@@ -282,13 +294,28 @@ def _saved_files() -> Iterator[_Attack]:
         yield _SAVED, f"modules.json of {content!r}", partial(_replace, "modules.json", partial(_write, content))
 
 
+def _runs() -> Iterator[tuple[str, str, Callable[[Path], object]]]:
+    """Pickles of a training run of which nothing may be made."""
+    pickles = {
+        "a call of the system": b"cos\nsystem\nX\x04\x00\x00\x00exit\x85R",
+        "dictionaries without end": b"}" * (2**20 - 8),
+        "tuples within tuples": b"N" + b"\x85" * (2**20 - 8),
+        "tuples of twice the same tuple": b"N\x85q\x00" + b"h\x00h\x00\x86q\x00" * 100_000,
+        "a model of itself": b"}q\x00X\x05\x00\x00\x00modelh\x00s",
+        "marks without end": b"(" * (2**20 - 8),
+    }
+    for words, content in pickles.items():
+        build = partial(_with_pickle, b"\x80\x02" + content + b".")
+        yield "clip-sf-large", words, partial(_replace, _RUN, build)
+
+
 def _damage(model: str, change: Callable[[Path], object], words: str, scale: float) -> Damage:
     return Damage(model, change, words)
 
 
 ATTACKS: Mapping[str, Callable[[float], object]] = {
     f"{model}: {words}": partial(_damage, model, change, words)
-    for model, words, change in chain(_weights(), _settings(), _saved_files())
+    for model, words, change in chain(_weights(), _runs(), _settings(), _saved_files())
 }
 """Models by what is wrong with their files; there is one size of each."""
 
@@ -299,7 +326,7 @@ def _files(model: str) -> list[str]:
     source, _ = _folders(model)
     ignored = ("images", "cases.json", "expected.safetensors", "README.md", ".pth")
     found = [str(path.relative_to(source)) for path in sorted(source.rglob("*")) if path.is_file()]
-    return [name for name in found if not name.startswith(ignored) and not name.endswith(ignored)]
+    return [name for name in found if name == _RUN or not (name.startswith(ignored) or name.endswith(ignored))]
 
 
 def _paths(value: Any, depth: int = 3) -> list[tuple[Any, ...]]:
@@ -320,6 +347,12 @@ def _damages(draw: st.DrawFn) -> Damage:
         where = draw(st.sampled_from(_paths(json.loads(source.read_text(encoding="utf-8")))))
         value = draw(st.sampled_from([..., *_VALUES]))
         return Damage(model, partial(_set, name, where, value), f"{model}: {name} {where} = {value!r}")
+    if kind == "field" and name == _RUN:
+        with ZipFile(source) as archive:
+            pickle = next(part for part in archive.infolist() if part.filename.endswith("data.pkl"))
+            content = draw(mutations(archive.read(pickle)))
+        build = partial(_with_pickle, content)
+        return Damage(model, partial(_replace, name, build), f"{model}: the pickle of {name} is damaged")
     if kind == "missing":
         return Damage(model, lambda folder: (folder / name).unlink(), f"{model}: {name} is missing")
     data = source.read_bytes()

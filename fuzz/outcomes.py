@@ -20,6 +20,7 @@ CHECKPOINTS = {
     "qwen3-vl-embedding-2b": ("qwen3_vl_embedding/checkpoint", None),
     "vlm2vec-qwen2vl-2b": ("vlm2vec/checkpoint", "vlm2vec/base"),
     "bge-vl-base": ("bge_vl_clip/checkpoint", None),
+    "clip-sf-large": ("clip_sf/checkpoint", "clip_sf/base"),
     "bge-vl-mllm-s1": ("bge_vl_mllm/checkpoint", None),
     "bge-visualized-base": ("bge_visualized_base", "bge_visualized_base/bge"),
     "bge-visualized-m3": ("bge_visualized_m3", "bge_visualized_m3/bge"),

@@ -44,6 +44,9 @@ ATTACKS: Mapping[str, Callable[[float], object]] = {
         "characters of no vocabulary": "\U0003fffd",
         "brackets": "[",
         "ligatures": "\ufdfa",
+        "references to characters": "&hellip;",
+        "references within references": "&#5&#5&#4&#5",
+        "lines that were decoded wrongly again and again": "\u00c3" + "\u0192" * 1023,
     }.items()
 }
 """Texts by what they are made of."""

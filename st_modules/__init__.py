@@ -18,6 +18,7 @@ from st_modules.errors import (
     Place,
     STModulesError,
     UnknownModelError,
+    VideoError,
     list_errors,
 )
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from st_modules.inputs.formats import image_suffixes
     from st_modules.inputs.images import ImageSource
     from st_modules.inputs.limits import ImageLimits
+    from st_modules.inputs.videos import VideoSource
     from st_modules.integrations.embedder import Embedder
     from st_modules.model import SentenceTransformer, register, unregister
     from st_modules.prompts.templates import Side
@@ -47,6 +49,8 @@ __all__ = [
     "SentenceTransformer",
     "Side",
     "UnknownModelError",
+    "VideoError",
+    "VideoSource",
     "get_model",
     "image_suffixes",
     "list_errors",
@@ -63,6 +67,7 @@ __getattr__, __dir__ = lazy_names(
         "EncodeOptions": "encode.options",
         "ImageLimits": "inputs.limits",
         "ImageSource": "inputs.images",
+        "VideoSource": "inputs.videos",
         "SentenceTransformer": "model",
         "Side": "prompts.templates",
         "image_suffixes": "inputs.formats",

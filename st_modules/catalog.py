@@ -34,7 +34,7 @@ class ModelSpec:
         revision: Commit that parity was established for; ``None`` follows the repository's default branch.
         modelscope_id: The same model's identifier on ModelScope, an alias for look-ups.
         base_repo_id: What an adapter or a tower is built on.
-        weights_file: The one file of the repository that holds the weights, where it holds several models.
+        weights_file: The one file of the repository that holds the weights, where it holds several models; a path.
         options: Keyword arguments of the backbone that make it this model.
         prompts: The authors' task instructions by name.
         path: Folder of a model that ships with the package.
@@ -64,6 +64,12 @@ class ModelSpec:
         ids = [each for each in (self.repo_id, self.modelscope_id) if each]
         return [*ids, *(each.rpartition("/")[2] for each in ids)]
 
+    def find_weights_file(self, folder: Path) -> Path | None:
+        """Find the one file of weights in a folder that has the repository's layout, or the end of its path."""
+        parts = Path(self.weights_file).parts if self.weights_file else ()
+        paths = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
+        return next((path for path in paths if path.is_file()), None)
+
 
 _GME = {
     "template": "gme",
@@ -79,6 +85,15 @@ _QWEN3_VL_EMBEDDING = {
     "max_image_tokens": 1800,
     "max_length": 8192,
 }
+_VLM2VEC_PHI3V = {"template": "vlm2vec_phi3v", "num_crops": 4}
+_DSE_PHI3 = {"template": "dse_phi3", "num_crops": 16, "first_resize": 1344, "text_max_length": 128}
+_VLM2VEC_V2 = {
+    "template": "vlm2vec_v2",
+    "first_resize": "vlm2vec",
+    "resize": "vlm2vec_v2",
+    "min_image_tokens": 4,
+    "max_image_tokens": 1280,
+}
 _BGE_VL_MLLM = {"template": "bge_vl_mllm", "first_resize": 512}
 
 _GME_PROMPTS = {"t2i": "Find an image that matches the given text."}
@@ -87,6 +102,16 @@ _VLM2VEC_PROMPTS = {
     "image": "Represent the given image.",
     "vqa": "Represent the given image with the following question:",
     "t2i": "Find me an everyday image that matches the given caption:",
+}
+_MBEIR_PROMPTS = {
+    "t2i": "Find me an everyday image that matches the given caption.",
+    "i2t": "Find an image caption describing the following everyday image.",
+    "cir": "Retrieve a day-to-day image that aligns with the modification instructions of the provided image.",
+}
+_VLM2VEC_V2_PROMPTS = {
+    **_VLM2VEC_PROMPTS,
+    "video": "Understand the content of the provided video.",
+    "t2v": "Find a video that contains the following visual content:",
 }
 _BGE_VL_MLLM_PROMPTS = {
     "cir": "Retrieve the target image that best meets the combined criteria by using both the provided image and the "
@@ -186,11 +211,11 @@ _MODELS = (
         dimension=1536,
         licence="apache-2.0",
         languages="English",
-        parity="authors' usage",
+        parity="authors' code",
         revision="e39ff079b8275ef876d3656da8c0bddbff3c4dde",
         base_repo_id="Qwen/Qwen2-VL-2B-Instruct",
-        options=_VLM2VEC_QWEN2VL,
-        prompts=_VLM2VEC_PROMPTS,
+        options=_VLM2VEC_V2,
+        prompts=_VLM2VEC_V2_PROMPTS,
     ),
     ModelSpec(
         name="vlm2vec-llava-next",
@@ -201,6 +226,29 @@ _MODELS = (
         languages="English",
         parity="authors' code",
         options={"template": "vlm2vec_llava_next", "tile_layout": "transformers-4.46"},
+        prompts=_VLM2VEC_PROMPTS,
+    ),
+    ModelSpec(
+        name="vlm2vec-phi3.5-v",
+        repo_id="TIGER-Lab/VLM2Vec-Full",
+        backbone="phi3_v",
+        dimension=3072,
+        licence="apache-2.0",
+        languages="English",
+        parity="authors' code",
+        options=_VLM2VEC_PHI3V,
+        prompts=_VLM2VEC_PROMPTS,
+    ),
+    ModelSpec(
+        name="vlm2vec-phi3.5-v-lora",
+        repo_id="TIGER-Lab/VLM2Vec-LoRA",
+        backbone="phi3_v",
+        dimension=3072,
+        licence="apache-2.0",
+        languages="English",
+        parity="authors' code",
+        base_repo_id="microsoft/Phi-3.5-vision-instruct",
+        options=_VLM2VEC_PHI3V,
         prompts=_VLM2VEC_PROMPTS,
     ),
     ModelSpec(
@@ -224,6 +272,19 @@ _MODELS = (
         parity="authors' code",
         revision="40fb48217f521df22a2a5bf15edd52ed1146ef05",
         options={"template": "clip"},
+    ),
+    ModelSpec(
+        name="clip-sf-large",
+        repo_id="TIGER-Lab/UniIR",
+        backbone="clip",
+        dimension=768,
+        licence="mit",
+        languages="English",
+        parity="authors' code",
+        base_repo_id="openai/clip-vit-large-patch14",
+        weights_file="checkpoint/CLIP_SF/clip_sf_large.pth",
+        options={"template": "uniir_clip", "rounded_crop": True},
+        prompts=_MBEIR_PROMPTS,
     ),
     ModelSpec(
         name="bge-vl-mllm-s1",
@@ -326,6 +387,26 @@ _MODELS = (
             "min_image_tokens": 1,
             "max_image_tokens": 2560,
         },
+    ),
+    ModelSpec(
+        name="dse-phi3",
+        repo_id="Tevatron/dse-phi3-v1.0",
+        backbone="phi3_v",
+        dimension=3072,
+        licence="mit",
+        languages="English",
+        parity="authors' code",
+        options=_DSE_PHI3,
+    ),
+    ModelSpec(
+        name="dse-phi3-docmatix",
+        repo_id="Tevatron/dse-phi3-docmatix-v2",
+        backbone="phi3_v",
+        dimension=3072,
+        licence="mit",
+        languages="English",
+        parity="authors' code",
+        options=_DSE_PHI3,
     ),
 )
 

@@ -149,6 +149,10 @@ class ImageError(InputError):
     """An image is missing, unreadable, over a limit, or not allowed to be fetched."""
 
 
+class VideoError(InputError):
+    """A video is missing, unreadable, over a limit, or not allowed to be fetched."""
+
+
 class ArgumentError(STModulesError, ValueError):
     """An argument, or an option that was saved with a model, has a value that it cannot have."""
 

@@ -78,13 +78,17 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
     Args:
         model_name_or_path: Name of a model, or anything that sentence-transformers loads.
         weights: Local folder with the files of the model's repository, or a model saved by ``save_pretrained``:
-            used in the repository's place, without network. For Visualized-BGE the ``.pth`` file itself will do.
-        base_weights: Local folder of the model that an adapter (VLM2Vec) or a tower (Visualized-BGE) is built on,
-            in the place of its repository.
+            used in the repository's place, without network. For Visualized-BGE and CLIP-SF the ``.pth`` file itself
+            will do.
+        base_weights: Local folder of the model that an adapter (VLM2Vec), a tower (Visualized-BGE) or bare weights
+            (CLIP-SF) are built on, in the place of its repository.
         min_image_tokens: Fewest tokens that an image becomes; smaller images are scaled up. Models on Qwen2-VL and
             Qwen3-VL only; 256 for GME.
         max_image_tokens: Most tokens that an image becomes; larger images are scaled down. Models on Qwen2-VL
             and Qwen3-VL only; 1280 for GME. A lower bound is faster and less exact on detailed pictures.
+        num_crops: Most tiles that an image is cut into, 1 to 16. Models on Phi-3-V only; 4 for VLM2Vec and 16 for DSE.
+            Fewer are faster and less exact on detailed pictures.
+        num_frames: How many frames of a video are embedded, where the model takes videos; 8 for VLM2Vec-V2.
         max_length: Longest input in tokens, image tokens included; the end of longer texts is cut, which is logged.
             1800 for GME, 8192 for Qwen3-VL-Embedding, and as many as the model has positions for elsewhere.
         image_limits: What reading an image may cost; see :class:`st_modules.ImageLimits`.
@@ -122,6 +126,8 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         base_weights: str | Path | None = None,
         min_image_tokens: int | None = None,
         max_image_tokens: int | None = None,
+        num_crops: int | None = None,
+        num_frames: int | None = None,
         max_length: int | None = None,
         image_limits: ImageLimits | None = None,
         remote_images: bool | None = None,
@@ -135,6 +141,8 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         self._options = _given(
             min_image_tokens=check_optional_integer("min_image_tokens", min_image_tokens),
             max_image_tokens=check_optional_integer("max_image_tokens", max_image_tokens),
+            num_crops=check_optional_integer("num_crops", num_crops),
+            num_frames=check_optional_integer("num_frames", num_frames),
             max_length=check_optional_integer("max_length", max_length),
             image_limits=_limits(image_limits, remote_images, allow_private_hosts),
         )
@@ -206,7 +214,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         """Whether ``encode`` keeps what items begin with in common, the instruction above all, for the next calls.
 
         It says that the weights are fixed. By default nothing that was computed from weights outlives a call. It
-        is for models on Qwen2-VL, Qwen3-VL and LLaVA-NeXT; on others, which share nothing, it stays ``False``.
+        is for models on Qwen2-VL, Qwen3-VL, LLaVA-NeXT and Phi-3-V; on others, which share nothing, it stays ``False``.
 
         Training takes it back: it is ``False`` after ``train()``, and after a forward pass that records gradients. New
         and other weights (``load_state_dict``, casts, moves) and autocast begin anew; with adapters or hooks nothing is
@@ -411,7 +419,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             return list(inputs)
         values = list_inputs(inputs)
         refuse_left_out_images(values)
-        return parse_items(values, backbone.image_limits)
+        return parse_items(values, backbone.image_limits, takes_video=backbone.takes_video)
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Turn inputs into the features of one batch; see :meth:`Backbone.preprocess`."""
@@ -570,10 +578,11 @@ def _find_spec(name: str) -> ModelSpec | None:
 
 
 def _list_architectures() -> dict[str, list[str]]:
-    """Return the published models by the ``model_type`` that their ``config.json`` states."""
+    """Return the published models by the ``model_type`` that their ``config.json`` states, where they have one."""
     names: dict[str, list[str]] = {}
     for spec in list_models():
-        if spec.repo_id and (architecture := getattr(BACKBONES[spec.backbone], "architecture", None)):
+        own_config = spec.repo_id and not spec.weights_file
+        if own_config and (architecture := getattr(BACKBONES[spec.backbone], "architecture", None)):
             names.setdefault(architecture.model_type, []).append(spec.name)
     return names
 

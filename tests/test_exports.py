@@ -30,6 +30,8 @@ PUBLIC = {
         "SentenceTransformer",
         "Side",
         "UnknownModelError",
+        "VideoError",
+        "VideoSource",
         "get_model",
         "image_suffixes",
         "list_errors",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from sentence_transformers.base.modality_types import Modality
@@ -19,7 +19,14 @@ from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, 
 from typing_extensions import Self
 
 from st_modules.arguments import check_choice, check_integer, check_optional_integer
-from st_modules.backbones.checks import check_device, check_prompt, check_side, refuse_backend, refuse_options
+from st_modules.backbones.checks import (
+    check_device,
+    check_prompt,
+    check_side,
+    refuse_backend,
+    refuse_options,
+    refuse_videos,
+)
 from st_modules.backbones.precision import loading_kwargs
 from st_modules.backbones.prefixes import PrefixStates
 from st_modules.checkpoints.adapter_files import read_adapters, write_adapters
@@ -41,11 +48,15 @@ from st_modules.errors import ArgumentError, CheckpointError
 from st_modules.inputs.images import ImageSource, read_within_budget
 from st_modules.inputs.items import Item, parse_items
 from st_modules.inputs.limits import ImageLimits, check_image_limits
+from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.long_texts import most_characters
-from st_modules.prompts.templates import TEMPLATES, Image, Side
+from st_modules.prompts.templates import TEMPLATES, Image, Side, Video
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
 logger = logging.getLogger(__name__)
+
+Visual: TypeAlias = ImageSource | VideoSource
+"""What is seen of an item."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +64,17 @@ class Row:
     """One item, ready but for its pixels.
 
     Attributes:
-        ids: Token ids, with those of the images that are read among the text.
-        images: The images, not opened beyond their headers.
+        ids: Token ids, with those of the images and the video that are read among the text.
+        visuals: The images, or the video, not opened beyond their headers.
         trimmed: Whether the end of the item's text was cut to fit ``max_length``.
         length: Tokens that the row costs, with those of images that are read apart from the text.
-        constant: How many of the first ids are the same for every item that has the same instruction.
+        constant: How many of the first ids are the same for every item that has the same instruction, and mean the
+            same to the model before whatever comes next.
         prefix: Ids before those of the row, which are run once for every row that has them.
     """
 
     ids: list[int]
-    images: tuple[ImageSource, ...]
+    visuals: tuple[Visual, ...]
     trimmed: bool
     length: int
     constant: int
@@ -93,6 +105,8 @@ class Architecture:
         tokenizer: Class for a folder without ``tokenizer.json``.
         image_processor: The class that runs on Pillow, named so that no other installed backend is picked.
         parts: What a part of ``config.json`` may state as its ``model_type``, where transformers would take any.
+        names: Names of weights in published files, as expressions, and what stands in their place in ``model``, where
+            transformers does not know it.
     """
 
     model_type: str
@@ -102,6 +116,7 @@ class Architecture:
     tokenizer: type[PreTrainedTokenizerBase]
     image_processor: type[BaseImageProcessor]
     parts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 class Backbone(InputModule):
@@ -154,7 +169,13 @@ class Backbone(InputModule):
     @property
     def modalities(self) -> list[Modality]:
         """What the module embeds; "message" is what lets a batch mix the others."""
-        return ["text", "image", ("image", "text"), "message"]
+        videos: list[Modality] = ["video", ("text", "video")] if self.takes_video else []
+        return ["text", "image", ("image", "text"), *videos, "message"]
+
+    @property
+    def takes_video(self) -> bool:
+        """Whether the model embeds videos."""
+        return TEMPLATES[self.template].takes_video
 
     @property
     def processor(self) -> BaseImageProcessor:
@@ -254,13 +275,52 @@ class Backbone(InputModule):
             ImageError: The image cannot be read.
         """
 
+    def video_tokens(self, video: VideoSource) -> int:
+        """Return how many tokens a video becomes, from the number and the size of its frames alone.
+
+        Raises:
+            InputError: The video cannot be read, or its frames are not of one size.
+        """
+        raise NotImplementedError
+
+    def video_features(self, video: VideoSource, *, fast: bool) -> Mapping[str, torch.Tensor]:
+        """Read the frames of a video, and return the features that :meth:`forward` needs of them.
+
+        Args:
+            video: The video.
+            fast: Whether to read them in the way that costs least, as :meth:`fast_pixel_features` does.
+
+        Raises:
+            InputError: The video cannot be read.
+        """
+        raise NotImplementedError
+
+    def count_tokens(self, visual: Visual) -> int:
+        """Return how many tokens an image or a video becomes; see :meth:`image_tokens` and :meth:`video_tokens`."""
+        return self.video_tokens(visual) if isinstance(visual, VideoSource) else self.image_tokens(visual)
+
+    def read_visual(self, visual: Visual, *, fast: bool = False) -> Mapping[str, torch.Tensor]:
+        """Return the features of an image or a video, once the process's budget has room for their pixels.
+
+        Args:
+            visual: The image or the video.
+            fast: Whether they are for inference alone, and read in the way that costs least.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        if isinstance(visual, VideoSource):
+            return read_within_budget(partial(self.video_features, fast=fast), visual)
+        return read_within_budget(self.fast_pixel_features if fast else self.pixel_features, visual)
+
     def fast_pixel_features(self, image: ImageSource) -> Mapping[str, torch.Tensor]:
         """Read an image in the way that costs least, for inference alone; vectors are the same either way."""
         return self.pixel_features(image)
 
     def join_pixels(self, images: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """Join the features of a batch's images, one after the other."""
-        return {name: torch.cat([image[name] for image in images]) for name in images[0]}
+        """Join the features of a batch's images, one after the other, and likewise those of its videos."""
+        names = dict.fromkeys(name for image in images for name in image)
+        return {name: torch.cat([image[name] for image in images if name in image]) for name in names}
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
@@ -324,29 +384,51 @@ class Backbone(InputModule):
         classes = cls.architecture
         folder = checkpoint.base or checkpoint.path
         check_model_type(folder, classes.model_type)
-        quantised = "quantization_config" in model_kwargs
-        config = load_config(classes.config, folder, config_kwargs, classes.parts, quantised=quantised)
-        check_fields(folder / CONFIG, *cls.config_fields(config))
+        config = cls.read_config(folder, config_kwargs, quantised="quantization_config" in model_kwargs)
         kwargs = {"optional": UNUSED_WEIGHTS, "config": config, **model_kwargs}
-        if checkpoint.base:
-            model = load_adapted(classes.published, checkpoint.base, checkpoint.path, **kwargs)
-        else:
-            model = load_pretrained(classes.model if checkpoint.saved else classes.published, folder, **kwargs)
+        if classes.names:
+            kwargs["key_mapping"] = {**classes.names, **(kwargs.get("key_mapping") or {})}
+        model = cls._load_model(checkpoint, **kwargs)
+        template = TEMPLATES[options["template"]]
         return cls(
             model.base_model,
             SegmentTokenizer(
-                checkpoint.folder_of("tokenizer_config.json"), classes.tokenizer, TEMPLATES[options["template"]].render
+                checkpoint.folder_of("tokenizer_config.json"),
+                classes.tokenizer,
+                template.render,
+                normalised=template.normalises,
+                takes_video=template.takes_video,
             ),
-            load_image_processor(
-                classes.image_processor, checkpoint.folder_of(PREPROCESSOR_CONFIG), cls.image_settings(config)
-            ),
+            cls._load_image_processor(checkpoint, config),
             **options,
         )
+
+    @classmethod
+    def _load_model(cls, checkpoint: Checkpoint, **kwargs: Any) -> PreTrainedModel:
+        """Load what runs; ``kwargs`` are those of :func:`load_pretrained`."""
+        classes = cls.architecture
+        if checkpoint.base:
+            return load_adapted(classes.published, checkpoint.base, checkpoint.path, **kwargs)
+        return load_pretrained(classes.model if checkpoint.saved else classes.published, checkpoint.path, **kwargs)
+
+    @classmethod
+    def _load_image_processor(cls, checkpoint: Checkpoint, config: Any) -> BaseImageProcessor:
+        return load_image_processor(
+            cls.architecture.image_processor, checkpoint.folder_of(PREPROCESSOR_CONFIG), cls.image_settings(config)
+        )
+
+    @classmethod
+    def read_config(cls, folder: Path, changes: Mapping[str, Any], *, quantised: bool) -> Any:
+        """Read the configuration of a model from its folder; see :func:`load_config`."""
+        classes = cls.architecture
+        config = load_config(classes.config, folder, changes, classes.parts, quantised=quantised)
+        check_fields(folder / CONFIG, *cls.config_fields(config))
+        return config
 
     def plan(
         self, items: Sequence[Item], prompt: str | None = None, side: Side | None = None, max_length: int | None = None
     ) -> list[Row]:
-        """Render and tokenise items; images are opened no further than their headers.
+        """Render and tokenise items; images and videos are opened no further than their headers.
 
         Args:
             items: What to embed.
@@ -364,6 +446,8 @@ class Backbone(InputModule):
         """
         check_side(side)
         check_prompt(prompt)
+        if not self.takes_video:
+            refuse_videos(items)
         embeddings = self._follow_tokenizer()
         render = TEMPLATES[self.template].render
         # An instruction is never trimmed: a longer one is an error where it is read, and no row needs a copy of it.
@@ -371,13 +455,13 @@ class Backbone(InputModule):
         prompt = prompt[:longest] if prompt else prompt
         instructions = [item.instruction[:longest] if item.instruction else prompt for item in items]
         rendered = [render(item, instruction, side) for item, instruction in zip(items, instructions, strict=True)]
-        images = [[segment for segment in row if isinstance(segment, Image)] for row in rendered]
-        counts = [[self.image_tokens(image.source) for image in row] for row in images]
+        visuals = [[segment for segment in row if isinstance(segment, (Image, Video))] for row in rendered]
+        counts = [[self.count_tokens(visual.source) for visual in row] for row in visuals]
         tokenized = self.segment_tokenizer(
             rendered,
             counts,
             [item.place for item in items],
-            [self._limit(max_length, bool(row)) for row in images],
+            [self._limit(max_length, bool(row)) for row in visuals],
         )
         if (highest := max((max(row.ids, default=0) for row in tokenized), default=0)) >= embeddings:
             raise CheckpointError(
@@ -387,12 +471,12 @@ class Backbone(InputModule):
         return [
             Row(
                 ids=row.ids,
-                images=tuple(image.source for image in segments),
+                visuals=tuple(segment.source for segment in segments),
                 trimmed=row.trimmed,
-                length=len(row.ids) + sum(n for image, n in zip(segments, tokens, strict=True) if image.token is None),
+                length=len(row.ids) + sum(n for each, n in zip(segments, tokens, strict=True) if each.token is None),
                 constant=row.constant,
             )
-            for row, segments, tokens in zip(tokenized, images, counts, strict=True)
+            for row, segments, tokens in zip(tokenized, visuals, counts, strict=True)
         ]
 
     def _follow_tokenizer(self) -> int:
@@ -421,21 +505,24 @@ class Backbone(InputModule):
 
         Args:
             rows: What :meth:`plan` returned.
-            pixels: The features of their images, in order; what :meth:`pixel_features` reads where it is left out.
+            pixels: The features of their images and videos, in order; what :meth:`read_visual` returns where it is left
+                out.
 
         Returns:
             ``input_ids`` and ``attention_mask`` of shape (rows, longest row), int64; ``num_images_per_sample`` of
-            shape (rows,), int64; and where there are images what :meth:`join_pixels` returns. Every tensor is on the
-            CPU.
+            shape (rows,), int64, and ``num_videos_per_sample`` likewise where the model takes videos; and where there
+            are images or videos what :meth:`join_pixels` returns. Every tensor is on the CPU.
         """
         if pixels is None:
-            pixels = map(partial(read_within_budget, self.pixel_features), images_of(rows))
+            pixels = map(self.read_visual, visuals_of(rows))
         ids = [torch.tensor(row.ids, dtype=torch.long) for row in rows]
         features: dict[str, Any] = {
             "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.segment_tokenizer.pad_id),
             "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-            "num_images_per_sample": torch.tensor([len(row.images) for row in rows]),
+            "num_images_per_sample": _count_visuals(rows, ImageSource),
         }
+        if self.takes_video:
+            features["num_videos_per_sample"] = _count_visuals(rows, VideoSource)
         if found := list(pixels):
             features.update(self.join_pixels(found))
         return features
@@ -465,7 +552,8 @@ class Backbone(InputModule):
             ValueError: An option that this module does not have was passed, or one has no value that it can have.
         """
         refuse_options(kwargs)
-        rows = self.plan(parse_items(inputs, self.image_limits), prompt, task, max_length)
+        items = parse_items(inputs, self.image_limits, takes_video=self.takes_video)
+        rows = self.plan(items, prompt, task, max_length)
         self.report_trimmed(rows, max_length)
         return self.collate(rows)
 
@@ -605,9 +693,14 @@ class Backbone(InputModule):
         return module
 
 
-def images_of(rows: Sequence[Row]) -> list[ImageSource]:
-    """Return the images of rows, in order."""
-    return [image for row in rows for image in row.images]
+def visuals_of(rows: Sequence[Row]) -> list[Visual]:
+    """Return the images and videos of rows, in order."""
+    return [visual for row in rows for visual in row.visuals]
+
+
+def _count_visuals(rows: Sequence[Row], kind: type[Visual]) -> torch.Tensor:
+    """Return how many images, or videos, each row has."""
+    return torch.tensor([sum(isinstance(visual, kind) for visual in row.visuals) for row in rows])
 
 
 def find_backbone(model: Iterable[nn.Module]) -> Backbone | None:

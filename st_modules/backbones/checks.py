@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import torch
 
 from st_modules.arguments import check_choice
-from st_modules.errors import ArgumentError
-from st_modules.inputs.items import check_text
-from st_modules.prompts.templates import Side
+from st_modules.catalog import list_models
+from st_modules.errors import ArgumentError, InputError
+from st_modules.inputs.items import Item, check_text
+from st_modules.prompts.templates import TEMPLATES, Side
 
 
 def check_side(side: object) -> None:
@@ -33,6 +34,15 @@ def check_prompt(prompt: object) -> None:
     check_text(prompt, "the prompt")
 
 
+def refuse_videos(items: Sequence[Item]) -> None:
+    """Raise ``InputError`` where an item has a video; the error names it, and the models that take videos."""
+    for item in items:
+        if item.video is not None:
+            names = [spec.name for spec in list_models() if TEMPLATES[spec.options["template"]].takes_video]
+            verb = "do" if len(names) > 1 else "does"
+            raise InputError(f"this model takes no video; {' and '.join(names)} {verb}", item.place)
+
+
 def refuse_backend(backend: object) -> None:
     """Raise ``ArgumentError`` for any backend of sentence-transformers but torch."""
     if backend != "torch":
@@ -46,7 +56,7 @@ def refuse_options(options: Mapping[str, Any]) -> None:
     if given := [name for name, value in options.items() if value]:
         raise ValueError(
             f"{', '.join(given)}: these models do not have this option. How images and long texts are prepared is "
-            "decided by min_image_tokens, max_image_tokens and max_length of SentenceTransformer."
+            "decided by min_image_tokens, max_image_tokens, num_crops and max_length of SentenceTransformer."
         )
 
 

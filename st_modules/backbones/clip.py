@@ -7,31 +7,47 @@ from typing import Any
 
 import torch
 from PIL.Image import Image as PILImage
+from PIL.Image import Resampling
 from torch import Tensor
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+from transformers import (
+    BaseImageProcessor,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+    PreTrainedModel,
+)
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from st_modules.arguments import check_flag
 from st_modules.backbones.attention import KeysAndValues, split_heads
 from st_modules.backbones.base import Architecture, Backbone, Towers
+from st_modules.backbones.clip_weights import check_openai_config, openai_weights
 from st_modules.backbones.pruning import allow_pruning, pooling_arguments
 from st_modules.checkpoints.fields import Kind, exactly
 from st_modules.checkpoints.image_processors import square_settings
+from st_modules.checkpoints.locate import Checkpoint
+from st_modules.checkpoints.weights import load_pretrained
 from st_modules.inputs.images import ImageSource, scaled_size, to_rgb
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
 
 class CLIP(Backbone):
-    """CLIP with BGE-VL's fusion of an image and a text.
+    """CLIP with the fusion of an image and a text that BGE-VL and UniIR's CLIP-SF have.
 
     Args:
         model: Both towers.
         segment_tokenizer: Turns rendered items into token ids.
         image_processor: Resizes, crops and normalises images.
         template: Name of the layout in ``st_modules.prompts.templates``.
+        rounded_crop: Whether the square that is cut out of the middle of an image begins at the nearest whole pixel,
+            as in OpenAI's code, or at the one before, as in transformers.
         max_length: Most tokens of a text; a longer text loses its end, never the end token, which is pooled.
         image_limits: What an image may cost; see :class:`st_modules.ImageLimits`.
     """
 
+    config_keys: list[str] = [*Backbone.config_keys, "rounded_crop"]
     has_token_embeddings = False
     architecture = Architecture("clip", CLIPConfig, CLIPModel, CLIPModel, CLIPTokenizer, CLIPImageProcessorPil)
     towers = Towers("text_model", "vision_model")
@@ -45,11 +61,13 @@ class CLIP(Backbone):
         image_processor: CLIPImageProcessorPil,
         *,
         template: str,
+        rounded_crop: bool = False,
         max_length: int | None = None,
         image_limits: ImageLimits | None = None,
     ) -> None:
         positions = model.text_model.embeddings.position_embedding.num_embeddings
         super().__init__(model, segment_tokenizer, image_processor, template, positions, max_length, image_limits)
+        self.rounded_crop = rounded_crop
         # Some published configurations name another token, for which transformers pools the one with the highest id.
         model.text_model.eos_token_id = segment_tokenizer.end_ids[0]
         towers: list[Any] = [model.text_model, model.vision_model]
@@ -57,9 +75,36 @@ class CLIP(Backbone):
             allow_pruning(tower, tower.encoder.layers[-1], _keys_and_values)
 
     @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Check options that were saved with a model; see :meth:`Backbone.check_options`."""
+        super().check_options(options)
+        check_flag("rounded_crop", options.get("rounded_crop", False))
+
+    @classmethod
     def image_settings(cls, config: CLIPConfig) -> dict[str, Kind]:
         """Return what the model needs of its image processor; see :meth:`Backbone.image_settings`."""
         return {"do_center_crop": exactly(True), **square_settings(config)}
+
+    @classmethod
+    def _load_model(cls, checkpoint: Checkpoint, **kwargs: Any) -> PreTrainedModel:
+        if not checkpoint.base:
+            return super()._load_model(checkpoint, **kwargs)
+        check_openai_config(kwargs["config"], checkpoint.base)
+        return load_pretrained(CLIPModel, checkpoint.path, state_dict=openai_weights(checkpoint.path), **kwargs)
+
+    @classmethod
+    def _load_image_processor(cls, checkpoint: Checkpoint, config: Any) -> BaseImageProcessor:
+        if not checkpoint.base:
+            return super()._load_image_processor(checkpoint, config)
+        # OpenAI's code has these numbers in itself, and reads none of the files beside the weights.
+        side = config.vision_config.image_size
+        return CLIPImageProcessorPil(
+            size={"shortest_edge": side},
+            crop_size={"height": side, "width": side},
+            resample=Resampling.BICUBIC,
+            image_mean=OPENAI_CLIP_MEAN,
+            image_std=OPENAI_CLIP_STD,
+        )
 
     def get_embedding_dimension(self) -> int:
         """Return the length of an embedding, read from the weights."""
@@ -87,7 +132,8 @@ class CLIP(Backbone):
         """Scale and crop a picture as the processor does, which makes arrays of the whole picture for that."""
         side, crop = self.image_processor.size["shortest_edge"], self.image_processor.crop_size["height"]
         pixels = to_rgb(image.load()).resize(scaled_size(image, side), self.image_processor.resample)
-        left, top = ((length - crop) // 2 for length in pixels.size)
+        rests = [length - crop for length in pixels.size]
+        left, top = (round(rest / 2) if self.rounded_crop else rest // 2 for rest in rests)
         return pixels.crop((left, top, left + crop, top + crop))
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

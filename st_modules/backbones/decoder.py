@@ -67,6 +67,11 @@ class DecoderBackbone(Backbone):
                 f"config.json names token {model.config.image_token_id} as the image token, which is not the "
                 "tokenizer's control token for images. Use the tokenizer files of the model's repository."
             )
+        if self.takes_video and model.config.video_token_id not in segment_tokenizer.video_ids:
+            raise CheckpointError(
+                f"config.json names token {model.config.video_token_id} as the video token, which is not the "
+                "tokenizer's control token for videos. Use the tokenizer files of the model's repository."
+            )
 
     def get_embedding_dimension(self) -> int:
         """Return the length of an embedding, read from the weights."""

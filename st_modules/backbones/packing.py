@@ -147,20 +147,35 @@ def keep_last_tokens(layer: Any, args: tuple[Tensor], kwargs: dict[str, Any]) ->
     if packed is None or packed.last is None or packed.all_tokens is not None:
         return None
     (hidden,), attention = args, layer.self_attn
-    normed = layer.input_layernorm(hidden)
     key, value = (
-        split_heads(projection(normed), attention.head_dim) for projection in (attention.k_proj, attention.v_proj)
+        split_heads(projected, attention.head_dim)
+        for projected in _keys_and_values(attention, layer.input_layernorm(hidden))
     )
     if (norm := getattr(attention, "k_norm", None)) is not None:
         key = norm(key)
     cos, sin = kwargs["position_embeddings"]
-    key = rotate(key, cos.unsqueeze(1), sin.unsqueeze(1))
+    key = _rotate_first(key, cos.unsqueeze(1), sin.unsqueeze(1))
     last = packed.last
     return (hidden[:, last],), {
         **kwargs,
         "position_embeddings": (cos[:, last], sin[:, last]),
         "packed": replace(packed, all_tokens=(key, value)),
     }
+
+
+def _keys_and_values(attention: Any, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Project hidden states as a layer of attention does, by layers of their own or by one that has queries too."""
+    if not hasattr(attention, "qkv_proj"):
+        return attention.k_proj(hidden), attention.v_proj(hidden)
+    size = attention.num_key_value_heads * attention.head_dim
+    key, value = attention.qkv_proj(hidden)[..., -2 * size :].split(size, dim=-1)
+    return key, value
+
+
+def _rotate_first(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate as many of the first coordinates as there are angles for, which may be all."""
+    first, rest = vectors[..., : cos.shape[-1]], vectors[..., cos.shape[-1] :]
+    return torch.cat([rotate(first, cos, sin), rest], dim=-1) if rest.numel() else rotate(first, cos, sin)
 
 
 def allow_packing(model: Any) -> None:

@@ -26,19 +26,26 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from st_modules.arguments import check_choice, check_flag, check_optional_integer
 from st_modules.backbones.base import Architecture, Row, Towers
 from st_modules.backbones.decoder import DecoderBackbone
-from st_modules.backbones.qwen2_vl_vision import computes_the_same, cut_patches, embed_images
+from st_modules.backbones.qwen2_vl_vision import computes_the_same, cut_frames, cut_patches, embed_images, normalise
+from st_modules.backbones.sampling import select_frames
 from st_modules.checkpoints.configuration import CONFIG
 from st_modules.checkpoints.fields import Kind, each, exactly, whole
-from st_modules.errors import ArgumentError, ImageError
+from st_modules.errors import ArgumentError, ImageError, Place
 from st_modules.inputs.images import ImageSource, to_rgb
 from st_modules.inputs.items import Item
 from st_modules.inputs.limits import ImageLimits
-from st_modules.prompts.templates import Side
+from st_modules.inputs.videos import VideoSource
+from st_modules.prompts.templates import TEMPLATES, Side
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
 MAX_ASPECT_RATIO = 200
+DEFAULT_FRAMES = 8
+"""How many frames of a video are embedded where nobody says, as by VLM2Vec-V2's authors."""
 _MOST_TOKENS = 16384
 """The most tokens of an image in the published models, which the smallest image cannot be asked to exceed."""
+_SIDE = 28
+_QWEN2_BOUNDS = (4 * _SIDE**2, _MOST_TOKENS * _SIDE**2)
+"""Side of a token, fewest and most pixels of an image, as qwen-vl-utils has them for Qwen2-VL."""
 
 
 class Qwen2VL(DecoderBackbone):
@@ -50,11 +57,14 @@ class Qwen2VL(DecoderBackbone):
         image_processor: Cuts images into patches.
         template: Name of the layout in ``st_modules.prompts.templates``.
         first_resize: Name in ``FIRST_RESIZES`` of a resize that comes before the processor's own, as the model's
-            authors do it; ``None`` leaves it out.
+            authors do it; ``None`` leaves it out. Frames of videos do without.
+        resize: Name in ``RESIZES`` of a rule that takes the place of the processor's own; ``None`` is that.
         multimodal_positions: Whether image tokens have the rows and columns of Qwen2-VL's own rotary positions.
         min_image_tokens: Fewest tokens that an image becomes; smaller images are scaled up. ``None`` takes the bound
             of the checkpoint's image processor.
         max_image_tokens: Most tokens that an image becomes; larger images are scaled down. A token is 28x28 pixels.
+        num_frames: How many frames of a video are embedded, where the layout has a place for one. ``None`` is 8. Two
+            frames have the tokens of one image.
         max_length: Longest row in tokens; longer rows lose the end of their text, never the tokens after it.
         image_limits: What an image may cost; see :class:`st_modules.ImageLimits`.
     """
@@ -62,9 +72,11 @@ class Qwen2VL(DecoderBackbone):
     config_keys: list[str] = [
         *DecoderBackbone.config_keys,
         "first_resize",
+        "resize",
         "multimodal_positions",
         "min_image_tokens",
         "max_image_tokens",
+        "num_frames",
     ]
     model: Qwen2VLModel
     image_processor: Qwen2VLImageProcessorPil
@@ -78,7 +90,7 @@ class Qwen2VL(DecoderBackbone):
         Qwen2VLImageProcessorPil,
     )
     towers = Towers("language_model", "visual")
-    visual_features = ("pixel_values", "image_grid_thw")
+    visual_features = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
 
     def __init__(
         self,
@@ -88,9 +100,11 @@ class Qwen2VL(DecoderBackbone):
         *,
         template: str,
         first_resize: str | None = None,
+        resize: str | None = None,
         multimodal_positions: bool = False,
         min_image_tokens: int | None = None,
         max_image_tokens: int | None = None,
+        num_frames: int | None = None,
         max_length: int | None = None,
         image_limits: ImageLimits | None = None,
     ) -> None:
@@ -103,9 +117,11 @@ class Qwen2VL(DecoderBackbone):
             image_limits=image_limits,
         )
         self.first_resize = first_resize
+        self.resize = resize
         self.multimodal_positions = multimodal_positions
         self.min_image_tokens = min_image_tokens
         self.max_image_tokens = max_image_tokens
+        self.num_frames = num_frames
         self._check_bounds()
 
     @classmethod
@@ -113,9 +129,14 @@ class Qwen2VL(DecoderBackbone):
         """Check options that were saved with a model; see :meth:`Backbone.check_options`."""
         super().check_options(options)
         check_choice("first_resize", options.get("first_resize"), (*FIRST_RESIZES, None))
+        check_choice("resize", options.get("resize"), (*RESIZES, None))
         check_flag("multimodal_positions", options.get("multimodal_positions", False))
         for name in ("min_image_tokens", "max_image_tokens"):
             check_optional_integer(name, options.get(name))
+        if check_optional_integer("num_frames", options.get("num_frames")) is not None:
+            template: Any = options.get("template")
+            if not TEMPLATES[template].takes_video:
+                raise ArgumentError("num_frames: this model takes no video. Leave it out.")
 
     @classmethod
     def config_fields(cls, config: Qwen2VLConfig) -> tuple[dict[str, Any], dict[str, Kind]]:
@@ -169,13 +190,7 @@ class Qwen2VL(DecoderBackbone):
             ``pixel_values`` of shape (patches, patch dimension), float32, and ``image_grid_thw`` of shape (1, 3),
             int64.
         """
-        shortest, longest = self._pixel_bounds
-        return self.image_processor(
-            self._read(image),
-            size={"shortest_edge": shortest, "longest_edge": longest},
-            do_convert_rgb=False,
-            return_tensors="pt",
-        )
+        return self.image_processor(self._read(image), do_resize=False, do_convert_rgb=False, return_tensors="pt")
 
     def byte_features(self, image: ImageSource) -> Mapping[str, torch.Tensor]:
         """Read an image and cut it into patches that are not normalised.
@@ -183,30 +198,59 @@ class Qwen2VL(DecoderBackbone):
         Returns:
             ``patches`` of shape (patches, patch dimension), uint8, and ``image_grid_thw`` of shape (1, 3), int64.
         """
-        processor, (_, (height, width)) = self.image_processor, self._sizes(image)
-        pixels = self._read(image).resize((width, height), processor.resample)
-        grid = [1, height // processor.patch_size, width // processor.patch_size]
+        processor, pixels = self.image_processor, self._read(image)
         return {
             "patches": cut_patches(pixels, processor.patch_size, processor.merge_size),
-            "image_grid_thw": torch.tensor([grid]),
+            "image_grid_thw": torch.tensor([self._grid(1, *pixels.size)]),
         }
 
     def fast_pixel_features(self, image: ImageSource) -> Mapping[str, torch.Tensor]:
         """Read an image as bytes where the vision tower is one that takes them; see :meth:`byte_features`."""
-        takes_bytes = computes_the_same(self.model.visual, self.image_processor)
-        return self.byte_features(image) if takes_bytes else self.pixel_features(image)
+        return self.byte_features(image) if self._takes_bytes else self.pixel_features(image)
+
+    def video_tokens(self, video: VideoSource) -> int:
+        """Return how many tokens a video becomes, from the number and the size of its frames alone.
+
+        Raises:
+            InputError: The video cannot be read, or its frames are not of one size.
+        """
+        numbers, (height, width) = self._frames(video)
+        steps = math.ceil(len(numbers) / self.image_processor.temporal_patch_size)
+        return steps * (height // self._token_side) * (width // self._token_side)
+
+    def video_features(self, video: VideoSource, *, fast: bool) -> Mapping[str, torch.Tensor]:
+        """Read frames of a video and cut them into patches, of which each is of two frames.
+
+        Returns:
+            ``pixel_values_videos`` of shape (patches, patch dimension), float32, or their bytes ``video_patches``,
+            and ``video_grid_thw`` of shape (1, 3), int64.
+        """
+        processor, (numbers, (height, width)) = self.image_processor, self._frames(video)
+        length, steps, waiting = processor.temporal_patch_size, [], []
+        for number, frame in enumerate(video.read(numbers), start=1):
+            waiting.append(to_rgb(frame).resize((width, height), processor.resample))
+            if number == len(numbers):
+                waiting += waiting[-1:] * (-number % length)
+            if len(waiting) == length:
+                steps.append(cut_frames(waiting, processor.patch_size, processor.merge_size))
+                waiting = []
+        patches, grid = torch.cat(steps), torch.tensor([self._grid(len(steps), width, height)])
+        if fast and self._takes_bytes:
+            return {"video_patches": patches, "video_grid_thw": grid}
+        return {"pixel_values_videos": normalise(patches, processor), "video_grid_thw": grid}
 
     def visual_inputs(self, features: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments by which the model gets a batch's images."""
-        if "patches" not in features:
-            return super().visual_inputs(features)
-        tokens, on_the_way = embed_images(
-            self.model.visual, self.image_processor, features["patches"], features["image_grid_thw"]
-        )
-        output = BaseModelOutputWithPooling()
-        output["pooler_output"] = (tokens,)
-        output["deepstack_features"] = [(layer,) for layer in on_the_way]
-        return {"mm_encoder_outputs": {"image": output}}
+        """Return the arguments by which the model gets a batch's images and videos."""
+        outputs: dict[str, BaseModelOutputWithPooling] = {}
+        for kind, name in (("image", "patches"), ("video", "video_patches")):
+            if name in features:
+                tokens, on_the_way = embed_images(
+                    self.model.visual, self.image_processor, features[name], features[f"{kind}_grid_thw"]
+                )
+                outputs[kind] = BaseModelOutputWithPooling()
+                outputs[kind]["pooler_output"] = (tokens,)
+                outputs[kind]["deepstack_features"] = [(layer,) for layer in on_the_way]
+        return {"mm_encoder_outputs": outputs} if outputs else super().visual_inputs(features)
 
     def position_ids(self, features: dict[str, Any]) -> torch.Tensor:
         """Return the positions of a batch's tokens.
@@ -254,22 +298,43 @@ class Qwen2VL(DecoderBackbone):
             size["longest_edge"] if most is None else most * area,
         )
 
+    @property
+    def _takes_bytes(self) -> bool:
+        return computes_the_same(self.model.visual, self.image_processor)
+
+    def _grid(self, steps: int, width: int, height: int) -> list[int]:
+        side = self.image_processor.patch_size
+        return [steps, height // side, width // side]
+
     def _read(self, image: ImageSource) -> PILImage:
         pixels = to_rgb(image.load())
-        (height, width), _ = self._sizes(image)
-        return pixels if pixels.size == (width, height) else pixels.resize((width, height), Resampling.BICUBIC)
+        (height, width), (final_height, final_width) = self._sizes(image)
+        if pixels.size != (width, height):
+            pixels = pixels.resize((width, height), Resampling.BICUBIC)
+        return pixels.resize((final_width, final_height), self.image_processor.resample)
+
+    def _frames(self, video: VideoSource) -> tuple[list[int], tuple[int, int]]:
+        """Which frames of a video are embedded, and the height and width that they are resized to."""
+        numbers = select_frames(video.frame_count, self.num_frames or DEFAULT_FRAMES)
+        width, height = video.check_size(numbers)
+        return numbers, self._final_size(height, width, video.place)
 
     def _sizes(self, image: ImageSource) -> tuple[tuple[int, int], tuple[int, int]]:
         """Height and width of an image after the first resize, and after the processor's."""
         width, height = image.size
+        first_resize = FIRST_RESIZES[self.first_resize] if self.first_resize else _keep_size
         try:
-            return self._resize(height, width)
+            first = first_resize(height, width)
         except ValueError as error:
             raise ImageError(f"{width}x{height} pixels: {error}. Crop or resize it.", image.place) from error
+        return first, self._final_size(*first, image.place)
 
-    def _resize(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        first = FIRST_RESIZES[self.first_resize](height, width) if self.first_resize else (height, width)
-        return first, smart_resize(*first, self._token_side, *self._pixel_bounds)
+    def _final_size(self, height: int, width: int, place: Place | str) -> tuple[int, int]:
+        resize = RESIZES[self.resize] if self.resize else smart_resize
+        try:
+            return resize(height, width, self._token_side, *self._pixel_bounds)
+        except ValueError as error:
+            raise ImageError(f"{width}x{height} pixels: {error}. Crop or resize it.", place) from error
 
 
 def _called(name: str, kind: Kind) -> Kind:
@@ -293,23 +358,37 @@ def gme_first_resize(height: int, width: int) -> tuple[int, int]:
     Raises:
         ValueError: The image is too elongated for a side to be left.
     """
-    height, width = _round_to_tokens(height, width)
+    height, width = _round_to_factor(height, width, _SIDE, *_QWEN2_BOUNDS)
     if not height or not width:
         raise ValueError("too elongated")
     return min(height, width * MAX_ASPECT_RATIO), min(width, height * MAX_ASPECT_RATIO)
 
 
-def qwen_vl_utils_first_resize(
-    height: int, width: int, side: int = 28, fewest: int = 4, most: int = 16384
-) -> tuple[int, int]:
-    """Return the size that the package qwen-vl-utils gives an image before the processor sees it.
+def qwen_vl_utils_first_resize(height: int, width: int) -> tuple[int, int]:
+    """Return the size that the package qwen-vl-utils gives an image before Qwen2-VL's processor sees it.
 
     Args:
         height: Height in pixels.
         width: Width in pixels.
-        side: Side of a token in pixels.
-        fewest: Fewest tokens of an image.
-        most: Most tokens of an image.
+
+    Returns:
+        Height and width in pixels.
+
+    Raises:
+        ValueError: The aspect ratio is above 200, or too large for a side to be left.
+    """
+    return qwen_vl_utils_resize(height, width, _SIDE, *_QWEN2_BOUNDS)
+
+
+def qwen_vl_utils_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Return the size that the package qwen-vl-utils gives an image or a frame.
+
+    Args:
+        height: Height in pixels.
+        width: Width in pixels.
+        factor: What both sides become multiples of.
+        min_pixels: Fewest pixels.
+        max_pixels: Most pixels.
 
     Returns:
         Height and width in pixels.
@@ -319,22 +398,21 @@ def qwen_vl_utils_first_resize(
     """
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ValueError(f"the aspect ratio is above {MAX_ASPECT_RATIO}")
-    height, width = _round_to_tokens(height, width, side, fewest, most)
+    height, width = _round_to_factor(height, width, factor, min_pixels, max_pixels)
     if not height or not width:
-        raise ValueError(f"too elongated for {most} tokens")
+        raise ValueError(f"too elongated for {max_pixels // factor**2} tokens")
     return height, width
 
 
-def _round_to_tokens(height: int, width: int, side: int = 28, fewest: int = 4, most: int = 16384) -> tuple[int, int]:
-    """Both sides as the nearest multiples of a token's, at least one; the area within some bounds of tokens."""
-    min_pixels, max_pixels = fewest * side**2, most * side**2
-    new_height, new_width = (max(side, round(length / side) * side) for length in (height, width))
+def _round_to_factor(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Both sides as the nearest multiples of a factor, at least one; the area within some bounds."""
+    new_height, new_width = (max(factor, round(length / factor) * factor) for length in (height, width))
     if new_height * new_width > max_pixels:
         scale = math.sqrt(height * width / max_pixels)
-        return math.floor(height / scale / side) * side, math.floor(width / scale / side) * side
+        return math.floor(height / scale / factor) * factor, math.floor(width / scale / factor) * factor
     if new_height * new_width < min_pixels:
         scale = math.sqrt(min_pixels / (height * width))
-        return math.ceil(height * scale / side) * side, math.ceil(width * scale / side) * side
+        return math.ceil(height * scale / factor) * factor, math.ceil(width * scale / factor) * factor
     return new_height, new_width
 
 
@@ -343,8 +421,37 @@ def vlm2vec_first_resize(height: int, width: int) -> tuple[int, int]:
     return (56, 56) if min(height, width) < 28 else (height, width)
 
 
+def _keep_size(height: int, width: int) -> tuple[int, int]:
+    return height, width
+
+
+def vlm2vec_v2_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Return the size that VLM2Vec-V2's image processor gives an image or a frame.
+
+    The rule of Qwen2-VL's, but what is too small or too elongated for that becomes a square of its longer side.
+
+    Args:
+        height: Height in pixels.
+        width: Width in pixels.
+        factor: What both sides become multiples of.
+        min_pixels: Fewest pixels.
+        max_pixels: Most pixels.
+
+    Returns:
+        Height and width in pixels.
+    """
+    short, long = sorted((height, width))
+    if short < factor or long / short > MAX_ASPECT_RATIO:
+        height = width = max(factor, long)
+    return smart_resize(height, width, factor, min_pixels, max_pixels)
+
+
 FIRST_RESIZES: dict[str, Callable[[int, int], tuple[int, int]]] = {
     "gme": gme_first_resize,
     "vlm2vec": vlm2vec_first_resize,
     "qwen_vl_utils": qwen_vl_utils_first_resize,
+}
+RESIZES: dict[str, Callable[[int, int, int, int, int], tuple[int, int]]] = {
+    "qwen_vl_utils": qwen_vl_utils_resize,
+    "vlm2vec_v2": vlm2vec_v2_resize,
 }

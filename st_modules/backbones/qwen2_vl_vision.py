@@ -2,9 +2,9 @@
 
 Bytes go in, and images of one size attend together.
 
-A still image is two equal frames to the tower, so that its patch embedding may be summed over time; and normalising
-pixels is linear, so that it may be done to the patch embedding's weights. What is left to be made of an image is its
-patches as bytes.
+A still image is two equal frames to the tower, so that its patch embedding may be summed over time (that of a video's
+frames, which differ, is not); and normalising pixels is linear, so that it may be done to the patch embedding's
+weights. What is left to be made of an image is its patches as bytes.
 """
 
 from __future__ import annotations
@@ -34,10 +34,31 @@ def cut_patches(image: PILImage, patch_size: int, merge_size: int) -> Tensor:
     Returns:
         Shape (patches, 3 * patch_size**2), uint8, channel by channel.
     """
-    columns, rows = (length // patch_size // merge_size for length in image.size)
-    pixels = np.asarray(image).reshape(rows, merge_size, patch_size, columns, merge_size, patch_size, 3)
-    patches = pixels.transpose(0, 3, 1, 4, 6, 2, 5).reshape(-1, 3 * patch_size**2)
+    return cut_frames([image], patch_size, merge_size)
+
+
+def cut_frames(frames: Sequence[PILImage], patch_size: int, merge_size: int) -> Tensor:
+    """Cut the frames that become one step in time into patches, as :func:`cut_patches` does with an image.
+
+    Args:
+        frames: RGB images of one size.
+        patch_size: Side of a patch in pixels.
+        merge_size: Patches along each side of a token.
+
+    Returns:
+        Shape (patches, 3 * frames * patch_size**2), uint8, channel by channel and therein frame by frame.
+    """
+    columns, rows = (length // patch_size // merge_size for length in frames[0].size)
+    pixels = np.stack([np.asarray(frame) for frame in frames])
+    cells = pixels.reshape(len(frames), rows, merge_size, patch_size, columns, merge_size, patch_size, 3)
+    patches = cells.transpose(1, 4, 2, 5, 7, 0, 3, 6).reshape(-1, 3 * len(frames) * patch_size**2)
     return torch.from_numpy(patches)
+
+
+def normalise(patches: Tensor, processor: Any) -> Tensor:
+    """Return patches of bytes as an image processor normalises their pixels, in float32."""
+    mean, std = (torch.tensor(value, dtype=torch.float32)[:, None] for value in _statistics(processor))
+    return ((patches.unflatten(1, (3, -1)) * processor.rescale_factor - mean) / std).flatten(1)
 
 
 def computes_the_same(tower: Any, processor: Any) -> bool:
@@ -53,8 +74,9 @@ def embed_images(tower: Any, processor: Any, patches: Tensor, grids: Tensor) -> 
     Args:
         tower: Qwen2-VL's vision tower, or Qwen3-VL's.
         processor: Its image processor, which says how pixels are normalised.
-        patches: What :func:`cut_patches` returned for each image, joined.
-        grids: Frames, rows and columns of patches of each image: shape (images, 3), int64.
+        patches: What :func:`cut_patches` returned for each image, joined; or :func:`cut_frames` for each step of a
+            video.
+        grids: Steps in time, rows and columns of patches of each image: shape (images, 3), int64.
 
     Returns:
         The images' tokens, joined: shape (tokens, width of the language model). And what Qwen3-VL's tower takes out on
@@ -64,7 +86,8 @@ def embed_images(tower: Any, processor: Any, patches: Tensor, grids: Tensor) -> 
     if hasattr(tower, "pos_embed"):
         hidden = hidden + _embed_positions(tower, grids).to(hidden.dtype)
     cos, sin = tower.rotary_pos_emb(hidden, get_vision_position_ids(grids, tower.spatial_merge_size))
-    lengths = grids.prod(-1).tolist()
+    # The steps of a video do not attend to each other.
+    lengths = [rows * columns for steps, rows, columns in grids.tolist() for _ in range(steps)]
     taken = {layer: place for place, layer in enumerate(getattr(tower, "deepstack_visual_indexes", ()))}
     on_the_way: list[Tensor] = []
     for layer, block in enumerate(tower.blocks):
@@ -77,16 +100,19 @@ def embed_images(tower: Any, processor: Any, patches: Tensor, grids: Tensor) -> 
 
 def _embed_patches(patch_embed: Any, processor: Any, patches: Tensor) -> Tensor:
     weight = patch_embed.proj.weight
-    mean, std = (
-        weight.new_tensor(value, dtype=torch.float32).reshape(-1)
-        for value in (processor.image_mean, processor.image_std)
-    )
-    summed = weight.float().sum(2)
-    scaled = summed * (processor.rescale_factor / std)[:, None, None]
-    shift = -(summed.sum((2, 3)) * (mean / std)).sum(1)
+    mean, std = (weight.new_tensor(value, dtype=torch.float32).reshape(-1) for value in _statistics(processor))
+    kernel = weight.float()
+    if patches.shape[1] != kernel[0].numel():
+        kernel = kernel.sum(2, keepdim=True)
+    scaled = kernel * (processor.rescale_factor / std)[:, None, None, None]
+    shift = -(kernel.sum((2, 3, 4)) * (mean / std)).sum(1)
     bias = patch_embed.proj.bias
     shift = shift if bias is None else shift + bias.float()
     return linear(patches.float(), scaled.flatten(1), shift).to(weight.dtype)
+
+
+def _statistics(processor: Any) -> tuple[Any, Any]:
+    return processor.image_mean, processor.image_std
 
 
 def _embed_positions(tower: Any, grids: Tensor) -> Tensor:

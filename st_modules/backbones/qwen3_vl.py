@@ -25,7 +25,7 @@ from transformers import (
 from st_modules.arguments import check_integer
 from st_modules.backbones.base import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
-from st_modules.backbones.qwen2_vl import Qwen2VL, qwen_vl_utils_first_resize
+from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.checkpoints.configuration import CONFIG
 from st_modules.checkpoints.fields import Kind, each, exactly, optional, whole
 from st_modules.inputs.images import ImageSource, flatten_on_white
@@ -80,6 +80,7 @@ class Qwen3VL(Qwen2VL):
             segment_tokenizer,
             image_processor,
             template=template,
+            resize="qwen_vl_utils",
             multimodal_positions=True,
             min_image_tokens=min_image_tokens,
             max_image_tokens=max_image_tokens,
@@ -159,10 +160,5 @@ class Qwen3VL(Qwen2VL):
         return self.image_processor(self._read(image), do_resize=False, do_convert_rgb=False, return_tensors="pt")
 
     def _read(self, image: ImageSource) -> PILImage:
-        (height, width), _ = self._sizes(image)
+        _, (height, width) = self._sizes(image)
         return flatten_on_white(image.load()).resize((width, height), Resampling.BICUBIC)
-
-    def _resize(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        fewest, most = (bound // self._token_side**2 for bound in self._pixel_bounds)
-        size = qwen_vl_utils_first_resize(height, width, self._token_side, fewest, most)
-        return size, size

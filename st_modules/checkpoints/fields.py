@@ -45,7 +45,11 @@ def check_fields(path: Path, fields: Mapping[str, Any], kinds: Mapping[str, Kind
 
 def whole(least: int, most: int) -> Kind:
     """Return the kind of whole numbers within bounds, both included."""
-    return Kind(f"a whole number from {least} to {most}", lambda value: type(value) is int and least <= value <= most)
+    return Kind(
+        f"a whole number from {least} to {most}",
+        # A default of transformers may be a member of an enumeration.
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most,
+    )
 
 
 def number(over: float, most: float) -> Kind:

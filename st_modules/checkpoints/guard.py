@@ -65,6 +65,15 @@ def find_inside(folder: Path, name: str, source: Path) -> Path:
     return path
 
 
+def check_found(path: Path, folder: Path) -> None:
+    """Make sure that a file which was found in a folder or in one of its own folders is a regular one inside of it.
+
+    Raises:
+        CheckpointError: It is a link elsewhere, or no regular file.
+    """
+    _check_inside(path, _roots(folder))
+
+
 def check_subfolder(folder: Path, name: str, source: Path) -> None:
     """Make sure that a folder which a file names is inside the file's own folder; it need not be there.
 

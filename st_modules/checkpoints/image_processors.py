@@ -130,7 +130,8 @@ def _unreadable(folder: Path, reason: str) -> CheckpointError:
 
 def _list_settings(processor: Any) -> dict[str, Any]:
     """Return a processor's settings, and those of its sizes by names of their own."""
-    settings = dict(vars(processor))
+    # Those of the class itself are members of an enumeration.
+    settings = {name: int(value) if isinstance(value, Resampling) else value for name, value in vars(processor).items()}
     for name, keys in _SIZES.items():
         size = settings.get(name)
         settings |= {f"{name}.{key}": getattr(size, key, None) for key in keys}

@@ -13,7 +13,7 @@ import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from st_modules.catalog import ModelSpec
-from st_modules.checkpoints.guard import check_folder
+from st_modules.checkpoints.guard import check_folder, check_found
 from st_modules.checkpoints.hub import find_obstacle, has_snapshot, is_repo_id
 from st_modules.checkpoints.json_files import read_json
 from st_modules.errors import CheckpointError
@@ -94,8 +94,9 @@ def locate(
         raise CheckpointError(f"{path}: a file. Pass the folder that holds the files of {spec.repo_id or spec.name}.")
     if path.is_dir():
         check_folder(path)
-    if path.is_dir() and spec.weights_file and (path / spec.weights_file).is_file():
-        path = path / spec.weights_file
+        if found := spec.find_weights_file(path):
+            check_found(found, path)
+            path = found
     # A model that this package saved is complete: adapters of it lie beside their base.
     adapter = (path / ADAPTER_CONFIG).is_file() and not (path / SAVED_OPTIONS).is_file()
     if path.is_file() or (adapter and spec.base_repo_id):

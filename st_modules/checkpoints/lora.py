@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from peft.utils import load_peft_weights
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from st_modules.checkpoints.adapter_settings import ADAPTER_WEIGHT, WRAPPERS, read_settings
+from st_modules.checkpoints.adapter_settings import ADAPTER_WEIGHT, PREFIX, WRAPPERS, read_settings
 from st_modules.checkpoints.fields import Kind, check_fields
 from st_modules.checkpoints.guard import check_folder
 from st_modules.checkpoints.locate import ADAPTER_CONFIG
@@ -55,11 +56,16 @@ def load_adapted(
             "model with save_pretrained, and quantise that."
         )
     model = load_pretrained(model_class, base, dtype=stored, **kwargs)
-    merge_adapter_files(cast(PreTrainedModel, model.base_model), adapter, stored if wanted == "auto" else wanted)
+    merge_adapter_files(
+        cast(PreTrainedModel, model.base_model),
+        adapter,
+        stored if wanted == "auto" else wanted,
+        kwargs.get("key_mapping") or {},
+    )
     return model
 
 
-def merge_adapter_files(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
+def merge_adapter_files(model: PreTrainedModel, folder: Path, dtype: torch.dtype, names: Mapping[str, str]) -> None:
     """Add an adapter to the weights of the layers that it was trained for, and cast the model, in place.
 
     The layers are found by the names in the adapter's file, whichever of the published layouts those follow.
@@ -68,13 +74,14 @@ def merge_adapter_files(model: PreTrainedModel, folder: Path, dtype: torch.dtype
         model: The base model, without a head.
         folder: Folder with ``adapter_config.json`` and the adapter's weights.
         dtype: Precision of the result.
+        names: Names of layers in published files, as expressions, and what stands in their place in the model.
 
     Raises:
         CheckpointError: The adapter is of another kind than LoRA, a tensor of it has no place in the model, or a layer
             lacks one.
     """
     config, weights = read_adapter(folder)
-    state = _named_for(model, weights, folder)
+    state = _named_for(model, {_rename(name, names): tensor for name, tensor in weights.items()}, folder)
     if config.bias != "none" or config.modules_to_save:
         raise CheckpointError(
             f"{folder}: bias={config.bias!r}, modules_to_save={config.modules_to_save}: an adapter that replaces whole "
@@ -83,8 +90,8 @@ def merge_adapter_files(model: PreTrainedModel, folder: Path, dtype: torch.dtype
     # Those that have weights; PEFT would leave some of them out by the other settings.
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
     config.target_modules = sorted({name.partition(".lora_")[0] for name in state})
-    config.rank_pattern = _own_names(config.rank_pattern)
-    config.alpha_pattern = _own_names(config.alpha_pattern)
+    config.rank_pattern = _own_names(config.rank_pattern, names)
+    config.alpha_pattern = _own_names(config.alpha_pattern, names)
     try:
         tuner = LoraModel(model, {"default": config}, "default")
         layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
@@ -188,8 +195,16 @@ def _named_for(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Pa
     return state
 
 
-def _own_names(patterns: Mapping[str, int] | None) -> dict[str, int]:
-    return {WRAPPERS.sub("", name): value for name, value in (patterns or {}).items()}
+def _rename(name: str, names: Mapping[str, str]) -> str:
+    """Return the name that a layer, or a weight of it, has in the model and not in published files."""
+    name = name.removeprefix(PREFIX)
+    for published, own in names.items():
+        name = re.sub(published, own, name)
+    return name
+
+
+def _own_names(patterns: Mapping[str, int] | None, names: Mapping[str, str]) -> dict[str, int]:
+    return {WRAPPERS.sub("", _rename(name, names)): value for name, value in (patterns or {}).items()}
 
 
 def _homes(name: str, modules: Iterable[str]) -> list[str]:

@@ -22,7 +22,7 @@ def recognise(path: Path) -> ModelSpec | None:
 
     Args:
         path: A folder with the name of a model's repository, in any letter case; its folder in the cache of the Hub
-            (``models--OWNER--NAME/snapshots/COMMIT``) or of ModelScope; or the ``.pth`` file of a Visualized-BGE model.
+            (``models--OWNER--NAME/snapshots/COMMIT``) or of ModelScope; or the ``.pth`` file of a model.
 
     Returns:
         The model's row; ``None`` where the name says nothing, and for a model saved by ``save_pretrained``, which its
@@ -44,7 +44,7 @@ def recognise(path: Path) -> ModelSpec | None:
             f"sentence-transformers. Rename the folder to have that loaded, or pass {_call(hits[0].name, path)}."
         )
     if len(hits) > 1:
-        there = [spec for spec in hits if spec.weights_file and (path / spec.weights_file).is_file()]
+        there = [spec for spec in hits if spec.find_weights_file(path)]
         if len(there) != 1:
             calls = " or ".join(_call(spec.name, path) for spec in hits)
             raise UnknownModelError(f"{path}: it may hold several models. Pass {calls}.")
@@ -63,7 +63,7 @@ def _named(path: Path) -> list[ModelSpec]:
     """Return the models of a repository that has the name of a folder, or the model of a file of weights."""
     name = path.name.casefold()
     if path.is_file():
-        return [spec for spec in list_models() if spec.weights_file and spec.weights_file.casefold() == name]
+        return [spec for spec in list_models() if spec.weights_file and Path(spec.weights_file).name.casefold() == name]
     if path.parent.name == "snapshots":
         name = path.parent.parent.name.casefold()
     # The caches write OWNER--NAME, and that of ModelScope three underscores for a full stop.
@@ -93,9 +93,7 @@ def refuse_unnamed(path: Path, architectures: Mapping[str, Sequence[str]]) -> No
         return
     if own_modules and _names_modules_of_libraries(path / _MODULES):
         return
-    names: Sequence[str] = [
-        spec.name for spec in list_models() if spec.weights_file and (path / spec.weights_file).is_file()
-    ]
+    names: Sequence[str] = [spec.name for spec in list_models() if spec.find_weights_file(path)]
     if not names and (path / _CONFIG).is_file():
         names = _of_architecture(path, architectures)
     elif not names and (path / ADAPTER_CONFIG).is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -79,6 +79,23 @@ def read_shapes(paths: Iterable[Path]) -> dict[str, Tensor]:
         if len(shapes) > _MOST_TENSORS:
             raise CheckpointError(f"{path}: more than {_MOST_TENSORS} tensors, which no model has.")
     return shapes
+
+
+def read_tensors(paths: Iterable[Path], names: Collection[str]) -> dict[str, Tensor]:
+    """Return some tensors of files of weights.
+
+    Raises:
+        CheckpointError: A file cannot be read or holds something else than weights.
+    """
+    found: dict[str, Tensor] = {}
+    for path in paths:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                found |= {name: file.get_tensor(name) for name in file.keys() if name in names}  # noqa: SIM118 - no mapping
+        else:
+            weights = load_pickle(path)
+            found |= {name: weights[name] for name in weights.keys() & names}
+    return found
 
 
 def to_shapes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

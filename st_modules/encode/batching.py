@@ -17,9 +17,9 @@ _CANDIDATES = 8
 
 
 def find_unique(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
-    """Find out which rows of a call are repeated: those with the same tokens and the same images.
+    """Find out which rows of a call are repeated: those with the same tokens and the same images or video.
 
-    Images are read only where two rows have the same tokens, and images of the same size and length.
+    These are read only where two rows have the same tokens, and images of the same size and length.
 
     Args:
         rows: The rows, one for each item.
@@ -38,10 +38,10 @@ def find_unique(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
 
 
 def _key_rows(rows: Sequence[Row]) -> list[Hashable]:
-    outlines = [(tuple(row.ids), tuple(image.outline for image in row.images)) for row in rows]
+    outlines = [(tuple(row.ids), tuple(visual.outline for visual in row.visuals)) for row in rows]
     counts = Counter(outlines)
     return [
-        (outline, tuple(image.digest() for image in row.images) if counts[outline] > 1 else None)
+        (outline, tuple(visual.digest() for visual in row.visuals) if counts[outline] > 1 else None)
         for row, outline in zip(rows, outlines, strict=True)
     ]
 

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 from tqdm.autonotebook import tqdm
 
-from st_modules.backbones.base import Backbone, Row, images_of
+from st_modules.backbones.base import Backbone, Row, visuals_of
 from st_modules.backbones.packing import Packing
 from st_modules.backbones.prefixes import PrefixStates
 from st_modules.encode.batching import find_unique, plan_batches, share_prefix
 from st_modules.encode.options import EncodeOptions
 from st_modules.errors import InputError
-from st_modules.inputs.images import read_within_budget
 from st_modules.inputs.items import Item
 from st_modules.prompts.templates import Side
 
@@ -80,7 +79,7 @@ class Engine:
             One vector an item, in the same order; each of shape (dimension,).
 
         Raises:
-            InputError: An item does not fit, an image cannot be read, or an embedding is not finite.
+            InputError: An item does not fit, an image or a video cannot be read, or an embedding is not finite.
             torch.OutOfMemoryError: The device has too little memory for a single row.
         """
         rows = self._backbone.plan(items, prompt, side)
@@ -101,7 +100,7 @@ class Engine:
         Where a device has too little memory for a batch, this batch and those after it are made half as large.
 
         Raises:
-            ImageError: An image cannot be read.
+            InputError: An image or a video cannot be read.
             torch.OutOfMemoryError: The device has too little memory for a single row.
         """
         if self._packs and self._options.shared_prefix:
@@ -155,7 +154,7 @@ class Engine:
         def prepare(batch: list[int], read: MapImages = map) -> Features:
             return self._prepare([rows[number] for number in batch], read, states)
 
-        if not self._options.parallel_reading or not any(row.images for row in rows):
+        if not self._options.parallel_reading or not any(row.visuals for row in rows):
             yield from ((batch, prepare(batch)) for batch in batches)
             return
         with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as readers:
@@ -168,8 +167,8 @@ class Engine:
     def _prepare(self, rows: Sequence[Row], read: MapImages, states: PrefixStates) -> Features:
         """Read the pixels of a batch's rows, and say how the backbone is to run them."""
         backbone = self._backbone
-        reader = backbone.fast_pixel_features if self._options.fast_vision else backbone.pixel_features
-        features = backbone.collate(rows, read(partial(read_within_budget, reader), images_of(rows)))
+        reader = partial(backbone.read_visual, fast=self._options.fast_vision)
+        features = backbone.collate(rows, read(reader, visuals_of(rows)))
         features["pruned"] = self._options.pruning
         if self._packs:
             features["packing"] = Packing([len(row.ids) for row in rows], rows[0].prefix, states)

@@ -118,6 +118,8 @@ _WOMAN_AND_DOG = PublishedScores(
     ),
 )
 
+_FIND_CAPTION = "Find me an everyday image that matches the given caption:"
+_THE_PICTURE = {"image": _EXAMPLE}
 _EXAMPLES = "experiments/examples of VLM2Vec (bfloat16)"
 
 _VISUAL_BGE = "https://raw.githubusercontent.com/FlagOpen/FlagEmbedding/master/research/visual_bge/imgs"
@@ -163,6 +165,15 @@ PUBLISHED: Mapping[str, PublishedScores] = {
         _ask_what_is_in(0.2974, 0.2390),
     ),
     "vlm2vec-llava-next": PublishedScores(f"llava_next/demo.py in {_EXAMPLES}", _ask_what_is_in(0.4414, 0.3555)),
+    "vlm2vec-phi3.5-v": PublishedScores(
+        f"phi3_v/demo.py in {_EXAMPLES}, which sets num_crops=16; the README and the evaluation of the release have 4, "
+        "as this package, so that scores may be further away than those of other models",
+        (
+            *_ask_what_is_in(0.3008, 0.2051),
+            Score("caption · picture, dog", {"text": "A cat and a dog."}, _THE_PICTURE, 0.2930, _FIND_CAPTION),
+            Score("caption · picture, tiger", {"text": "A cat and a tiger."}, _THE_PICTURE, 0.2012, _FIND_CAPTION),
+        ),
+    ),
     "bge-visualized-base": _VISUALIZED_BASE,
     "bge-visualized-m3": _VISUALIZED_M3,
 }
@@ -200,8 +211,12 @@ INSTEAD: Mapping[str, Instead] = {
     "bge-vl-mllm-s2": _MEGAPAIRS,
     "bge-vl-v1.5-zs": _MEGAPAIRS,
     "bge-vl-v1.5-mmeb": _MEGAPAIRS,
+    "clip-sf-large": _umrb(43.66),
     "e5-v": _umrb(42.52),
-    "dse-qwen2-2b": Instead("ViDoRe(v1)", "the nDCG@5 of ViDoRe's leaderboard"),
+    "vlm2vec-phi3.5-v-lora": Instead("mmeb", "the tables in the README of VLM2Vec"),
+    **dict.fromkeys(
+        ("dse-qwen2-2b", "dse-phi3", "dse-phi3-docmatix"), Instead("ViDoRe(v1)", "the nDCG@5 of ViDoRe's leaderboard")
+    ),
 }
 """What to compare, by the catalog's names, of the models that are not in ``PUBLISHED``."""
 

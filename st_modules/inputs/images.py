@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -51,7 +51,13 @@ _HASHED_BYTES = 2**24
 # has the lock of its address; few share one.
 _LOCKS: list[threading.Lock] = []
 _Read = TypeVar("_Read")
+_Source = TypeVar("_Source", bound="_Sized")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://|file:/", re.IGNORECASE)
+
+
+class _Sized(Protocol):
+    @property
+    def memory(self) -> int: ...
 
 
 class ImageSource:
@@ -204,6 +210,17 @@ class ImageSource:
             kind = _COMMON.get(_open_as(_find_format(io.BytesIO(data)), io.BytesIO(data), self.limits).format or "")
             return (data, kind) if kind else (_to_png(image), _COMMON["PNG"])
 
+    def open(self) -> BinaryIO:
+        """Open the encoded image; a URL is fetched once and its bytes are kept.
+
+        Raises:
+            ImageError: It is missing, over a limit, not allowed to be opened or fetched, or in memory and not encoded.
+        """
+        with self._name_errors():
+            if not isinstance(self._source, _ENCODED):
+                raise ImageError("an image in memory, which is not encoded")
+            return self._stream()
+
     def _stream(self) -> BinaryIO:
         source, max_bytes = self._source, self.limits.max_bytes
         if isinstance(source, bytes):
@@ -349,21 +366,21 @@ def _file_url_path(url: str) -> Path:
     return Path(url2pathname(parts.path))
 
 
-def read_within_budget(read: Callable[[ImageSource], _Read], image: ImageSource) -> _Read:
+def read_within_budget(read: Callable[[_Source], _Read], source: _Source) -> _Read:
     """Run what reads an image and makes something smaller of it, once the process's budget has room for the pixels.
 
     Args:
         read: Reads it.
-        image: The image.
+        source: The image, or whatever else says how much memory reading it takes.
 
     Returns:
         What ``read`` returned.
 
     Raises:
-        ImageError: The image cannot be read.
+        InputError: It cannot be read.
     """
-    with PIXELS.hold(image.memory):
-        return read(image)
+    with PIXELS.hold(source.memory):
+        return read(source)
 
 
 def _decode(stream: BinaryIO, limits: ImageLimits) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What a caller may pass as one item, brought into one form: a text, images, and an instruction.
+"""What a caller may pass as one item, brought into one form: a text, images, a video, and an instruction.
 
 A plain string follows sentence-transformers: the URL of an image file, a ``data:image/`` URI or the path of an existing
 image file is an image, anything else is text (``strings.names_image``). ``{"text": ...}`` is always text. The other
@@ -8,7 +8,7 @@ forms are listed at ``parse_items``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Number
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -17,12 +17,13 @@ from st_modules.errors import InputError, Place, shorten
 from st_modules.inputs.batches import list_inputs
 from st_modules.inputs.images import ImageSource, is_image_like
 from st_modules.inputs.limits import ImageLimits
-from st_modules.inputs.strings import names_image, report_lookalikes
+from st_modules.inputs.strings import names_image, names_video, report_lookalikes
+from st_modules.inputs.videos import VideoSource
 
-_ITEM_KEYS = frozenset({"text", "image"})
+_ITEM_KEYS = frozenset({"text", "image", "video"})
 _MESSAGE_KEYS = frozenset({"role", "content"})
 _UNDECODED_KEYS = frozenset({"bytes", "path"})
-_IMAGE_KEYS = frozenset({"image", "url", "path", "base64"})
+_SOURCE_KEYS = frozenset({"url", "path", "base64"})
 _NOTHING = "it has neither text nor image; leave it out or give it one"
 
 
@@ -35,12 +36,14 @@ class Item:
         images: The images, in order.
         instruction: The system text of a chat-style item, or None.
         index: Position in the caller's list, counted from 0.
+        video: The video, or None.
     """
 
     text: str | None
     images: tuple[ImageSource, ...]
     instruction: str | None
     index: int
+    video: VideoSource | None = None
 
     @property
     def place(self) -> Place:
@@ -48,8 +51,19 @@ class Item:
         return Place(self.index)
 
 
-def parse_items(inputs: Iterable[object], limits: ImageLimits | None = None) -> list[Item]:
-    """Return one ``Item`` for each input. Images are neither read nor fetched yet.
+@dataclass(frozen=True)
+class _Parts:
+    """What was collected of an item, each in order."""
+
+    texts: list[str] = field(default_factory=list[str])
+    images: list[object] = field(default_factory=list[object])
+    videos: list[object] = field(default_factory=list[object])
+
+
+def parse_items(
+    inputs: Iterable[object], limits: ImageLimits | None = None, *, takes_video: bool = False
+) -> list[Item]:
+    """Return one ``Item`` for each input. Images and videos are neither read nor fetched yet.
 
     An input is one of
 
@@ -57,13 +71,20 @@ def parse_items(inputs: Iterable[object], limits: ImageLimits | None = None) -> 
     - an image: whatever ``ImageSource`` takes, but a string,
     - ``{"text": ..., "image": ...}`` with either or both; ``None`` values count as left out; the image is whatever
       ``ImageSource`` takes, or a list of those,
+    - ``{"text": ..., "video": ...}``, likewise; the video is whatever ``VideoSource`` takes,
     - ``{"bytes": ..., "path": ...}``, as datasets of Hugging Face have images that are not decoded, in the place of any
       image; the path counts where the bytes are ``None``,
     - chat messages: one ``{"role": "user", "content": ...}``, alone or in a list, there optionally after one system
       message, whose text becomes the instruction. Content is a string or a list of parts: ``{"type": "text"}``,
-      ``{"type": "image"}`` (with "image", "url", "path" or "base64") and ``{"type": "image_url"}``. Several texts are
-      joined by a newline; where the texts stand among the images is not kept,
+      ``{"type": "image"}`` (with "image", "url", "path" or "base64"), ``{"type": "image_url"}``, and the same with
+      "video" in the place of "image". Several texts are joined by a newline; where the texts stand among the images is
+      not kept,
     - an ``Item``, which is returned as it is.
+
+    Args:
+        inputs: The inputs.
+        limits: What images and videos may cost, and where they may come from.
+        takes_video: Whether a string may name a video, as one that is handed to a model of videos does.
 
     Raises:
         InputError: An input is none of these or has nothing in it: the message names its index. Or ``inputs`` is a
@@ -72,7 +93,7 @@ def parse_items(inputs: Iterable[object], limits: ImageLimits | None = None) -> 
     """
     limits = limits or ImageLimits()
     values = list_inputs(inputs)
-    items = [_parse(value, Place(index), limits) for index, value in enumerate(values)]
+    items = [_parse(value, Place(index), limits, takes_video) for index, value in enumerate(values)]
     report_lookalikes(
         [value for value, item in zip(values, items, strict=True) if isinstance(value, str) and item.text is not None],
         limits,
@@ -81,7 +102,7 @@ def parse_items(inputs: Iterable[object], limits: ImageLimits | None = None) -> 
 
 
 def parse_valid(
-    inputs: Sequence[object], limits: ImageLimits | None = None
+    inputs: Sequence[object], limits: ImageLimits | None = None, *, takes_video: bool = False
 ) -> tuple[list[Item | None], list[InputError]]:
     """Parse inputs as ``parse_items`` does, and go on where one is bad.
 
@@ -93,7 +114,7 @@ def parse_valid(
     errors: list[InputError] = []
     for index, value in enumerate(inputs):
         try:
-            items.append(_parse(value, Place(index), limits))
+            items.append(_parse(value, Place(index), limits, takes_video))
         except InputError as error:
             items.append(None)
             errors.append(error)
@@ -120,14 +141,18 @@ def check_texts(texts: Sequence[object]) -> None:
         check_text(_require_string(text, Place(index, '"text"')), Place(index))
 
 
-def _parse(value: Any, place: Place, limits: ImageLimits) -> Item:
+def _parse(value: Any, place: Place, limits: ImageLimits, takes_video: bool) -> Item:
     if isinstance(value, Item):
         return value
     if isinstance(value, str):
-        texts, images = ([], [value]) if names_image(value, limits) else ([value], [])
-        return _make_item(texts, images, None, place, limits)
+        if names_image(value, limits):
+            return _make_item(_Parts(images=[value]), None, place, limits)
+        is_video = takes_video and names_video(value, limits)
+        return _make_item(_Parts(videos=[value]) if is_video else _Parts(texts=[value]), None, place, limits)
+    if isinstance(value, VideoSource):
+        return _make_item(_Parts(videos=[value]), None, place, limits)
     if _is_undecoded(value):
-        return _make_item([], [value], None, place, limits)
+        return _make_item(_Parts(images=[value]), None, place, limits)
     if _is_dict(value):
         return (
             _from_dict(value, place, limits)
@@ -143,7 +168,7 @@ def _parse(value: Any, place: Place, limits: ImageLimits) -> Item:
             place,
         )
     _check_image_like(value, place)
-    return _make_item([], [value], None, place, limits)
+    return _make_item(_Parts(images=[value]), None, place, limits)
 
 
 def _check_image_like(value: object, place: Place) -> None:
@@ -163,12 +188,13 @@ def _check_image_like(value: object, place: Place) -> None:
         )
 
 
-def _make_item(
-    texts: Sequence[str], images: Sequence[object], instruction: str | None, place: Place, limits: ImageLimits
-) -> Item:
+def _make_item(parts: _Parts, instruction: str | None, place: Place, limits: ImageLimits) -> Item:
     """Check the collected parts and put them together."""
-    if not texts and not images:
+    texts, images, videos = parts.texts, parts.images, parts.videos
+    if not texts and not images and not videos:
         raise InputError(_NOTHING, place)
+    if len(videos) > 1:
+        raise InputError(f"{len(videos)} videos, and an item has one. Embed each by itself.", place)
     for text in texts:
         check_text(text, place)
     if instruction is not None:
@@ -177,8 +203,10 @@ def _make_item(
     sources = tuple(
         ImageSource(_take_encoded(image, each), each, limits) for image, each in zip(images, places, strict=True)
     )
+    video = VideoSource(_take_encoded(videos[0], place), place, limits) if videos else None
     # An empty text beside an image says nothing, and models lay out a text that is there.
-    return Item("\n".join(texts) if any(texts) or (texts and not images) else None, sources, instruction, place.index)
+    text = "\n".join(texts) if any(texts) or (texts and not images and not videos) else None
+    return Item(text, sources, instruction, place.index, video)
 
 
 def _from_dict(value: Mapping[Any, Any], place: Place, limits: ImageLimits) -> Item:
@@ -190,10 +218,10 @@ def _from_dict(value: Mapping[Any, Any], place: Place, limits: ImageLimits) -> I
                 "frame.astype(object).where(frame.notna(), None) does",
                 place.within(f'"{key}"'),
             )
-    text, image = value.get("text"), value.get("image")
+    text, image, video = (value.get(key) for key in ("text", "image", "video"))
     texts = [] if text is None else [_require_string(text, place.within('"text"'))]
     images = list(image) if _is_sequence(image) else [] if image is None else [image]
-    return _make_item(texts, images, None, place, limits)
+    return _make_item(_Parts(texts, images, [] if video is None else [video]), None, place, limits)
 
 
 def _from_messages(messages: list[Mapping[Any, Any]], place: Place, limits: ImageLimits) -> Item:
@@ -206,60 +234,62 @@ def _from_messages(messages: list[Mapping[Any, Any]], place: Place, limits: Imag
             "system message",
             place,
         )
-    texts, images = _read_content(messages[-1], place.within("user message"))
+    parts = _read_content(messages[-1], place.within("user message"))
     instruction = _read_system_text(messages[0], place.within("system message")) if len(messages) == 2 else None
-    return _make_item(texts, images, instruction, place, limits)
+    return _make_item(parts, instruction, place, limits)
 
 
 def _read_system_text(message: Mapping[Any, Any], place: Place) -> str:
-    texts, images = _read_content(message, place)
-    if images or not texts:
+    parts = _read_content(message, place)
+    if parts.images or parts.videos or not parts.texts:
         raise InputError("an instruction is a text and nothing else; move images to the user message", place)
-    return "\n".join(texts)
+    return "\n".join(parts.texts)
 
 
-def _read_content(message: Mapping[Any, Any], place: Place) -> tuple[list[str], list[object]]:
-    """The texts and the images of a message, each in order."""
+def _read_content(message: Mapping[Any, Any], place: Place) -> _Parts:
     content = message.get("content")
     if isinstance(content, str):
-        return [content], []
+        return _Parts(texts=[content])
     if not _is_sequence(content):
         raise InputError(f'"content" is of type {type(content).__name__}; pass a string or a list of parts', place)
-    texts: list[str] = []
-    images: list[object] = []
+    parts = _Parts()
     for number, part in enumerate(content):
         here = place.within(f"part {number}")
         kind, value = _read_part(part, here)
         if kind == "text":
-            texts.append(_require_string(value, here))
+            parts.texts.append(_require_string(value, here))
         else:
-            images.append(value)
-    return texts, images
+            (parts.images if kind == "image" else parts.videos).append(value)
+    return parts
 
 
 def _read_part(part: object, place: Place) -> tuple[str, object]:
-    """A part of a message as ("text", string) or ("image", source)."""
+    """A part of a message as ("text", string), ("image", source) or ("video", source)."""
     if not _is_dict(part):
         raise InputError(f'of type {type(part).__name__}; pass {{"type": "text", "text": ...}} or an image part', place)
     kind = part.get("type")
     values = {key: value for key, value in part.items() if key != "type" and value is not None}
     if kind == "text":
         return "text", _take_only_value(values, {"text"}, place)[1]
-    if kind == "image":
-        key, value = _take_only_value(values, _IMAGE_KEYS, place)
-        return "image", _read_image(key, value, place)
-    if kind == "image_url":
-        value = _take_only_value(values, {"image_url"}, place)[1]
-        return "image", _require_string(value.get("url") if _is_dict(value) else value, place)
-    raise InputError(f'the type {shorten(kind)} cannot be embedded; known are "text", "image" and "image_url"', place)
+    for medium in ("image", "video"):
+        if kind == medium:
+            key, value = _take_only_value(values, _SOURCE_KEYS | {medium}, place)
+            return medium, _read_source(medium, key, value, place)
+        if kind == f"{medium}_url":
+            value = _take_only_value(values, {f"{medium}_url"}, place)[1]
+            return medium, _require_string(value.get("url") if _is_dict(value) else value, place)
+    raise InputError(
+        f'the type {shorten(kind)} cannot be embedded; known are "text", "image", "image_url", "video" and "video_url"',
+        place,
+    )
 
 
-def _read_image(key: str, value: object, place: Place) -> object:
+def _read_source(medium: str, key: str, value: object, place: Place) -> object:
     if key == "path":
         return Path(_require_string(value, place))
     if key == "base64":
         encoded = _require_string(value, place)
-        return encoded if encoded.startswith("data:") else f"data:image/*;base64,{encoded}"
+        return encoded if encoded.startswith("data:") else f"data:{medium}/*;base64,{encoded}"
     return value
 
 

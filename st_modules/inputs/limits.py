@@ -16,7 +16,9 @@ from st_modules.inputs.local_files import may_open, open_file
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What an image may cost, and where it may come from. An image that is beyond raises ``ImageError``.
+    """What an image or a video may cost, and where it may come from.
+
+    An image that is beyond raises ``ImageError``, a video ``VideoError``.
 
     Args:
         max_bytes: Largest file, response or encoded image, in bytes. 64 MiB.
@@ -24,13 +26,18 @@ class ImageLimits:
         max_decode_seconds: Longest time that decoding may take, in seconds, as the file's structure (pixels, bits,
             scans, chunks, tags) foretells it for one core of a small server. 3 s.
         max_decode_bytes: Most memory that decoding may take beside the decoded pixels, in bytes, foretold likewise.
-            512 MiB.
+            512 MiB. A frame of a video may have a pixel for each 40 bytes of it, and ``max_pixels`` at most.
+        max_video_bytes: Largest file, response or encoded video, in bytes. 256 MiB.
+        max_video_frames: Most frames of a video, those that are not embedded too. 200,000.
+        max_video_seconds: Longest video, in seconds. 2 hours.
+        max_video_decode_seconds: Longest time to find a video's frames, and then to decode those that are embedded, in
+            seconds. 60 s each.
         connect_timeout: Seconds to connect to a server (each address tried, and the TLS handshake). 10 s.
         read_timeout: Seconds to wait for the next bytes of a response. 10 s.
         total_timeout: Seconds for a whole fetch, all redirects together. The look-up of a host's name keeps the
             system's own timeouts. 60 s.
         max_redirects: Most redirects followed. 5.
-        remote_images: Whether http(s) images are fetched at all. True.
+        remote_images: Whether http(s) images and videos are fetched at all. True.
         allow_private_hosts: Whether they may come from addresses that are not public (localhost, an intranet). By
             default every address is checked, on every redirect. False.
         local_files: Which files may be opened, by paths and ``file:`` URLs, however they are written: ``True`` for
@@ -46,6 +53,10 @@ class ImageLimits:
     max_pixels: int = 100_000_000
     max_decode_seconds: float = 3.0
     max_decode_bytes: int = 512 * 1024 * 1024
+    max_video_bytes: int = 256 * 1024 * 1024
+    max_video_frames: int = 200_000
+    max_video_seconds: float = 7200.0
+    max_video_decode_seconds: float = 60.0
     connect_timeout: float = 10.0
     read_timeout: float = 10.0
     total_timeout: float = 60.0
@@ -58,8 +69,12 @@ class ImageLimits:
         check_integer("max_bytes", self.max_bytes)
         check_integer("max_pixels", self.max_pixels)
         check_integer("max_decode_bytes", self.max_decode_bytes)
+        check_integer("max_video_bytes", self.max_video_bytes)
+        check_integer("max_video_frames", self.max_video_frames)
         check_integer("max_redirects", self.max_redirects, least=0)
-        for name in ("max_decode_seconds", "connect_timeout", "read_timeout", "total_timeout"):
+        for name in ("max_decode_seconds", "max_video_seconds", "max_video_decode_seconds"):
+            check_seconds(name, getattr(self, name))
+        for name in ("connect_timeout", "read_timeout", "total_timeout"):
             check_seconds(name, getattr(self, name))
         for name in ("remote_images", "allow_private_hosts"):
             check_flag(name, getattr(self, name))

@@ -1,4 +1,4 @@
-"""What a bare string is: a text, or the name of an image."""
+"""What a bare string is: a text, or the name of an image or a video."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from st_modules.inputs.local_files import LONGEST_PATH
 logger = logging.getLogger(__name__)
 
 _DATA_URI = "data:image/"
+_VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".wmv", ".flv", ".mkv")
 _LONGEST_NAME = 1024
 _SHOWN = 80
 
@@ -41,6 +42,19 @@ def names_image(text: str, limits: ImageLimits) -> bool:
     if not limits.may_open(path):
         return len(text) <= _LONGEST_NAME and "\n" not in text and _reads_like_path(text)
     return is_image_url_or_path(text) or (is_regular_file(path) and is_image_file(path, limits))
+
+
+def names_video(text: str, limits: ImageLimits) -> bool:
+    """Whether a bare string names a video, handed to a model that takes videos.
+
+    As in sentence-transformers, the URL of a video file and the path of an existing one do, by their endings; the
+    address of a page that plays a video does not. A path that may not be opened is not looked for.
+    """
+    from sentence_transformers.base.modality import is_video_url_or_path
+
+    if _is_web_address(text):
+        return len(text.split(maxsplit=1)) == 1 and _url_path(text).lower().endswith(_VIDEO_SUFFIXES)
+    return len(text) <= LONGEST_PATH and limits.may_open(text) and is_video_url_or_path(text)
 
 
 def report_lookalikes(texts: Sequence[str], limits: ImageLimits) -> None:

@@ -17,11 +17,13 @@ import sentence_transformers
 from typing_extensions import Self
 
 from st_modules.backbones.base import find_backbone
+from st_modules.backbones.checks import refuse_videos
 from st_modules.errors import InputError
 from st_modules.inputs.batches import list_inputs
 from st_modules.inputs.formats import has_image_suffix
-from st_modules.inputs.items import check_texts, parse_items, parse_valid
+from st_modules.inputs.items import Item, check_texts, parse_items, parse_valid
 from st_modules.inputs.limits import ImageLimits
+from st_modules.inputs.videos import VideoSource
 from st_modules.integrations.dynamic_batching import DynamicBatcher
 from st_modules.integrations.skipping import Remaining, put_at
 from st_modules.model import SentenceTransformer
@@ -153,10 +155,10 @@ class Embedder:
         return [[item] if isinstance(item, dict) and "role" in item else item for item in items]
 
     def identify(self, items: Sequence[Any]) -> list[str]:
-        """Return what tells each item from others: a hash of its text, its instruction and its images.
+        """Return what tells each item from others: a hash of its text, its instruction, its images and its video.
 
         An image counts by its encoded bytes, or by its pixels where it is in memory; that of a URL, which is not
-        fetched, by its address. The model has no part in it.
+        fetched, by its address. A video likewise. The model has no part in it.
 
         Args:
             items: As for :meth:`embed`.
@@ -168,7 +170,7 @@ class Embedder:
             InputError: Something is no item, or an image cannot be read.
         """
         parts = [
-            (item.instruction, item.text, [image.identify() for image in item.images])
+            (item.instruction, item.text, [visual.identify() for visual in (*item.images, *_videos([item]))])
             for item in parse_items(self.parse(items), self.image_limits)
         ]
         return [hashlib.blake2b(repr(each).encode(), digest_size=16).hexdigest() for each in parts]
@@ -269,15 +271,20 @@ class Embedder:
         return embeddings, errors
 
     def _inspect(self, items: list[Any]) -> Remaining:
-        """Find the items that are bad as far as their form and the headers of their images tell."""
-        if find_backbone(self.model) is None or not isinstance(self.model, SentenceTransformer):
+        """Find the items that are bad as far as their form, the headers of images and the frames of videos tell."""
+        backbone = find_backbone(self.model)
+        if backbone is None or not isinstance(self.model, SentenceTransformer):
             return Remaining(self.parse(items), {}, exact=False)
-        parsed, found = parse_valid(items, self.image_limits)
+        parsed, found = parse_valid(items, self.image_limits, takes_video=backbone.takes_video)
         errors = {error.index: error for error in found if error.index is not None}
         for place, item in enumerate(parsed):
             try:
+                if item and not backbone.takes_video:
+                    refuse_videos([item])
                 for image in item.images if item else ():
                     _ = image.size
+                for video in _videos([item] if item else []):
+                    _ = video.frame_count
             except InputError as error:
                 errors[place] = put_at(error, place)
         # An item that was parsed elsewhere has the position that it had there.
@@ -304,6 +311,10 @@ class Embedder:
 
     def _run(self, side: Side, items: list[Any], options: Mapping[str, Any]) -> list[np.ndarray]:
         return list(self.encode(items, side, **options))
+
+
+def _videos(items: Sequence[Item]) -> list[VideoSource]:
+    return [item.video for item in items if item.video is not None]
 
 
 def _parts(items: Sequence[Any]) -> Iterator[tuple[int, list[Any]]]:

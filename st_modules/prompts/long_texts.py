@@ -51,6 +51,23 @@ def most_characters(max_length: int) -> int:
     return _MOST_PER_TOKEN * (max_length + 1) + _MOST
 
 
+def untold(length: int, read: int, max_length: int, place: Place | str) -> InputError:
+    """Return the error for a text whose beginning does not tell its tokens.
+
+    Args:
+        length: Of the text in characters.
+        read: How many of them were read.
+        max_length: Most tokens of the row.
+        place: Where the text stands.
+    """
+    return InputError(
+        f"a text of {length} characters, of which the first {read} do not tell the first {max_length} tokens: one long "
+        "word, or white space, control characters or accents without end. Pass its beginning, or a text without them, "
+        f"of at most {most_characters(max_length)} characters.",
+        place,
+    )
+
+
 class TextCutter:
     """Cuts long texts for a tokenizer.
 
@@ -93,12 +110,7 @@ class TextCutter:
             if len(shorter) < len(segment.user):
                 return self(dataclasses.replace(segment, user=shorter), max_length, place)
             if size == most:
-                raise InputError(
-                    f"a text of {length} characters, of which the first {size} do not tell the first {max_length} "
-                    "tokens: one long word, or white space, control characters or accents without end. Pass its "
-                    f"beginning, or a text without them, of at most {most} characters.",
-                    place,
-                )
+                raise untold(length, size, max_length, place)
             size *= 2
         return segment
 
@@ -158,16 +170,16 @@ class TextCutter:
         """
         before, user, after = segment.before, segment.user, segment.after
         if end <= len(before):
-            return Text(before[:end])
+            return dataclasses.replace(segment, before=before[:end], user="", after="")
         head, first = before + user[: end - len(before)], len(user) - _TAIL
         if not after:
-            return Text(before, head[len(before) :])
+            return dataclasses.replace(segment, user=head[len(before) :])
         if end - len(before) >= first:
             return segment
         for start in range(first, len(user) - _WINDOW):
             joint = head + user[start:]
             if self._is_free(joint + after, end):
-                return Text(before, joint[len(before) :], after)
+                return dataclasses.replace(segment, user=joint[len(before) :])
         return None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from PIL import Image as PILImage
 from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
+from st_modules.inputs.videos import VideoSource
+from st_modules.prompts.uniir_texts import clean, write_sentence
 
 Side: TypeAlias = Literal["query", "document"]
 """The two sides of a search; what is on neither has ``None``."""
@@ -46,11 +48,14 @@ class Text:
         before: What the template writes before the user's text; truncation keeps it.
         user: What the user wrote; truncation trims its end.
         after: What the template writes after the user's text; truncation keeps it.
+        keeps_tokens: Whether truncation keeps the first tokens as they are in the whole text, half a word's among them.
+            Otherwise what is kept is read as a text by itself.
     """
 
     before: str
     user: str = ""
     after: str = ""
+    keeps_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,20 @@ class Image:
     source: ImageSource
 
 
-Segment: TypeAlias = Start | End | Special | Text | Image
+@dataclass(frozen=True)
+class Video:
+    """The place of a video.
+
+    Attributes:
+        token: Repeated once for each of the video's tokens.
+        source: The video.
+    """
+
+    token: str
+    source: VideoSource
+
+
+Segment: TypeAlias = Start | End | Special | Text | Image | Video
 Render: TypeAlias = Callable[[Item, str | None, Side | None], list[Segment]]
 
 
@@ -81,12 +99,17 @@ class Template:
         needs_text: Whether it reads one only beside a text.
         task_instructions: Whether the model's authors use it with an instruction for each task. The others get one
             only where a user names it.
+        normalises: Whether its texts are in the form in which they are split into words, so that the tokenizer has
+            nothing to normalise in them.
+        takes_video: Whether it has a place for a video.
     """
 
     render: Render
     instructed_sides: frozenset[Side | None]
     needs_text: bool = False
     task_instructions: bool = False
+    normalises: bool = False
+    takes_video: bool = False
 
     def reads_instruction(self, side: Side | None, has_text: bool = True) -> bool:
         """Whether an instruction changes the layout of an item on a side."""
@@ -100,6 +123,9 @@ _NO_SIDE: frozenset[Side | None] = frozenset()
 QWEN2_DEFAULT_SYSTEM = "You are a helpful assistant."
 QWEN3_DEFAULT_SYSTEM = "Represent the user's input."
 VLM2VEC_IMAGE_INSTRUCTION = "Represent the given image."
+# Phi-3-V has no token for a picture's place. That of padding is none of any string.
+_PHI3_V_IMAGE = "<|endoftext|>"
+VLM2VEC_VIDEO_INSTRUCTION = "Represent the given video."
 
 
 def render_gme(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -149,6 +175,20 @@ def render_qwen3_vl_embedding(item: Item, instruction: str | None, side: Side | 
     return _wrap_qwen2_turn(system, _list_qwen2_user(item), End())
 
 
+def render_dse_phi3(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """DSE on Phi-3-V: a query, or a question about a picture of a page; what is pooled is ``</s>``.
+
+    The strings of the authors' code, where every text is a query, on any side, and no page has a text: that one takes
+    the question's place. There is no place for an instruction.
+    """
+    _refuse_instruction(item, instruction, "DSE-Phi3")
+    image, text = _take_only_image(item), item.text or ""
+    if image is None:
+        return [Start(), Text("query: ", text), Special("</s>")]
+    asked = Text("\n", text) if text else Text("\nWhat is shown in this image?")
+    return [Start(), Image(_PHI3_V_IMAGE, image), Start(), asked, Special("</s>")]
+
+
 def render_vlm2vec_qwen2vl(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """VLM2Vec on Qwen2-VL: ``<|image_pad|> instruction text``, without a chat layout or a closing token.
 
@@ -158,18 +198,42 @@ def render_vlm2vec_qwen2vl(item: Item, instruction: str | None, side: Side | Non
     return _render_vlm2vec(item, instruction, "<|image_pad|>")
 
 
+def render_vlm2vec_v2(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """VLM2Vec-V2: as its predecessor on Qwen2-VL, and ``<|video_pad|> instruction text`` for a video.
+
+    ``process_input_text`` of the authors' code, which has no layout for a video beside an image. A video with neither
+    text nor instruction gets their ``Represent the given video.``
+    """
+    if item.video is None:
+        return _render_vlm2vec(item, instruction, "<|image_pad|>")
+    if item.images:
+        raise InputError("a video and an image, and this model takes one of them. Embed each by itself.", item.place)
+    return [Video("<|video_pad|>", item.video), *_follow_vlm2vec(item.text, instruction, VLM2VEC_VIDEO_INSTRUCTION)]
+
+
 def render_vlm2vec_llava_next(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """VLM2Vec on LLaVA-NeXT: as on Qwen2-VL, with this backbone's image token and the tokenizer's ``<s>``."""
     return [Start(), *_render_vlm2vec(item, instruction, "<image>")]
+
+
+def render_vlm2vec_phi3v(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """VLM2Vec on Phi-3-V: as on Qwen2-VL; what is before and after a picture are strings of their own, with ``<s>``."""
+    *images, text = _render_vlm2vec(item, instruction, _PHI3_V_IMAGE)
+    return [Start(), *images, *([Start()] if images else []), text]
 
 
 def _render_vlm2vec(item: Item, instruction: str | None, image_token: str) -> list[Segment]:
     image = _take_only_image(item)
     if image is None:
         return [Text(f"{instruction} " if instruction and item.text else instruction or "", item.text or "")]
-    if not item.text:
-        return [Image(image_token, image), Text(f" {instruction or VLM2VEC_IMAGE_INSTRUCTION}")]
-    return [Image(image_token, image), Text(f" {instruction} " if instruction else " ", item.text)]
+    return [Image(image_token, image), *_follow_vlm2vec(item.text, instruction, VLM2VEC_IMAGE_INSTRUCTION)]
+
+
+def _follow_vlm2vec(text: str | None, instruction: str | None, default: str) -> list[Segment]:
+    """What VLM2Vec writes after an image or a video: the instruction and the text, each after one space."""
+    if not text:
+        return [Text(f" {instruction or default}")]
+    return [Text(f" {instruction} " if instruction else " ", text)]
 
 
 def render_bge_vl_mllm(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -231,6 +295,30 @@ def render_clip(item: Item, instruction: str | None, side: Side | None) -> list[
     return [*images, Start(), Text(instruction or "", item.text), End()]
 
 
+def render_uniir_clip(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """UniIR's CLIP-SF: instruction and text as one cleaned text, which CLIP embeds apart from the image.
+
+    ``format_string`` and the data sets of the authors' code. A query's instruction is the text of a picture that has
+    none; a document has no instruction. An item without a picture needs a text that is more than spaces and quotes.
+    """
+    image = _take_only_image(item)
+    images: list[Segment] = [] if image is None else [Image(None, image)]
+    asked = "" if side == "document" else write_sentence(instruction or "")
+    text = write_sentence(f"{asked} {item.text or ''}" if asked else item.text or "")
+    if not text and image is None:
+        raise InputError(
+            "a text that is empty without spaces and quotes around it has no vector by this model. Leave it out.",
+            item.place,
+        )
+    if not text:
+        return images
+    whole, before = clean(text, item.place), clean(asked, item.place)
+    if whole != before:
+        # ftfy may have mended what is on both sides of the place where they meet.
+        before = f"{before} " if before and whole.startswith(f"{before} ") else ""
+    return [*images, Start(), Text(before, whole.removeprefix(before), keeps_tokens=True), End()]
+
+
 def render_visualized_bge(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """Visualized-BGE: image tokens between the first token and the text; a prompt goes before the text."""
     image = _take_only_image(item)
@@ -288,10 +376,14 @@ TEMPLATES: dict[str, Template] = {
     "gme": Template(render_gme, _NOT_DOCUMENTS, task_instructions=True),
     "qwen3_vl_embedding": Template(render_qwen3_vl_embedding, _EVERY_SIDE, task_instructions=True),
     "dse_qwen2": Template(render_dse_qwen2, _NO_SIDE),
+    "dse_phi3": Template(render_dse_phi3, _NO_SIDE),
     "vlm2vec_qwen2vl": Template(render_vlm2vec_qwen2vl, _EVERY_SIDE, task_instructions=True),
+    "vlm2vec_v2": Template(render_vlm2vec_v2, _EVERY_SIDE, task_instructions=True, takes_video=True),
     "vlm2vec_llava_next": Template(render_vlm2vec_llava_next, _EVERY_SIDE, task_instructions=True),
+    "vlm2vec_phi3v": Template(render_vlm2vec_phi3v, _EVERY_SIDE, task_instructions=True),
     "bge_vl_mllm": Template(render_bge_vl_mllm, _NOT_DOCUMENTS, task_instructions=True),
     "e5_v": Template(render_e5_v, _NO_SIDE),
     "clip": Template(render_clip, _EVERY_SIDE, needs_text=True),
+    "uniir_clip": Template(render_uniir_clip, _NOT_DOCUMENTS, task_instructions=True, normalises=True),
     "visualized_bge": Template(render_visualized_bge, _EVERY_SIDE, needs_text=True),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -11,20 +12,26 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast, get_args
 
 from tokenizers.models import Unigram
+from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Metaspace
 from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from st_modules.errors import CheckpointError, InputError, Place
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
-from st_modules.prompts.long_texts import TextCutter
-from st_modules.prompts.templates import End, Image, Render, Segment, Side, Special, Start, Text
+from st_modules.inputs.videos import VideoSource
+from st_modules.prompts.charsmap import take_charsmap
+from st_modules.prompts.long_texts import TextCutter, most_characters, untold
+from st_modules.prompts.templates import End, Image, Render, Segment, Side, Special, Start, Text, Video
 from st_modules.prompts.tokenizer_files import TOKENIZER_FILE, check_tokenizer_files
 
 _CHANGED = (
     "The tokenizer was changed by more than add_tokens, which is all that texts are read by. Special tokens are none "
     "of a text's: add them as plain ones. For another tokenizer change the files of a saved model, and load it again."
 )
+
+_END_OF_TEXT = "</s>"
+"""Phi-3-V's tokenizer does not mark it as special, and not every layout of that model has it."""
 
 Piece: TypeAlias = tuple[bool, str]
 
@@ -57,18 +64,31 @@ class SegmentTokenizer:
             it is: a named class would rebuild its pre-tokenizer from the class's own defaults.
         render: Layout of the rows; the tokenizer must have each of its control tokens, and must read a row piece by
             piece as it reads the whole string.
+        normalised: Whether the layout's texts are normalised, so that the tokenizer does no more than lower-case them,
+            which concerns tokens that are added to it.
+        takes_video: Whether the layout has a place for a video.
 
     Raises:
         CheckpointError: The files are missing, or do not fit the template.
     """
 
-    def __init__(self, folder: Path, fallback: type[PreTrainedTokenizerBase], render: Render) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fallback: type[PreTrainedTokenizerBase],
+        render: Render,
+        *,
+        normalised: bool = False,
+        takes_video: bool = False,
+    ) -> None:
         tokenizer_class = _tokenizer_class(folder, fallback)
         check_tokenizer_files(folder)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder)
             self._plain = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
             self._inner = self._plain
+            if normalised:
+                self._plain.backend_tokenizer.normalizer = Lowercase()
             if _opens_words_once(self._plain):
                 self._inner = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
                 self._inner.backend_tokenizer.pre_tokenizer.prepend_scheme = "never"
@@ -77,9 +97,12 @@ class SegmentTokenizer:
                 f"{folder}: the tokenizer's files cannot be read ({error}). Where {TOKENIZER_FILE} is there, no other "
                 "vocabulary is read."
             ) from error
+        self._charsmap = take_charsmap(self._plain)
+        if self._inner is not self._plain:
+            take_charsmap(self._inner)
         self.pad_id: int = self.tokenizer.pad_token_id or 0
         self.start_ids, self.end_ids = _edges(folder, self.tokenizer)
-        samples = _render_samples(render)
+        samples = _render_samples(render, takes_video)
         vocabulary = self.tokenizer.get_vocab()
         tokens = list(dict.fromkeys(token for row in samples for token in map(_control_token, row) if token))
         if missing := [token for token in tokens if token not in vocabulary]:
@@ -87,6 +110,9 @@ class SegmentTokenizer:
         self.control_ids: dict[str, int] = {token: vocabulary[token] for token in tokens}
         self.image_ids: set[int] = {
             vocabulary[part.token] for row in samples for part in row if isinstance(part, Image) and part.token
+        }
+        self.video_ids: set[int] = {
+            vocabulary[part.token] for row in samples for part in row if isinstance(part, Video)
         }
         structure = [*tokens, *self.tokenizer.convert_ids_to_tokens([*self.start_ids, *self.end_ids])]
         for tokenizer in (self._plain, self._inner):
@@ -118,7 +144,7 @@ class SegmentTokenizer:
     def __call__(
         self,
         rows: Sequence[Sequence[Segment]],
-        image_tokens: Sequence[Sequence[int]],
+        visual_tokens: Sequence[Sequence[int]],
         places: Sequence[Place | str],
         max_lengths: Sequence[int],
     ) -> list[TokenizedRow]:
@@ -126,7 +152,7 @@ class SegmentTokenizer:
 
         Args:
             rows: One list of segments an item.
-            image_tokens: For each item, the number of tokens of each of its images.
+            visual_tokens: For each item, the number of tokens of each of its images, or of its video.
             places: Where each item stands, for errors.
             max_lengths: Most tokens of each row; a longer row loses the end of its user text.
 
@@ -141,7 +167,7 @@ class SegmentTokenizer:
         pieces = {piece for row in rows for piece in [*_pieces(row), *_openings(row)]}
         ids = dict(zip(pieces, self._tokenise(pieces), strict=True))
         tokenized: list[TokenizedRow] = []
-        for row, counts, place, max_length in zip(rows, image_tokens, places, max_lengths, strict=True):
+        for row, counts, place, max_length in zip(rows, visual_tokens, places, max_lengths, strict=True):
             parts = self._parts(row, counts, ids)
             excess = sum(map(len, parts)) - max_length
             if excess > 0:
@@ -190,14 +216,27 @@ class SegmentTokenizer:
         """Leave out of the texts of a row what is too far behind to be among its tokens."""
         first = _first_text(row)
         return [
-            self._cutters[number == first](segment, max_length, place) if isinstance(segment, Text) else segment
+            self._cutters[number == first](self._normalise(segment, max_length, place), max_length, place)
+            if isinstance(segment, Text)
+            else segment
             for number, segment in enumerate(row)
         ]
 
+    def _normalise(self, segment: Text, max_length: int, place: Place | str) -> Text:
+        """Do what the tokenizers of texts do not, as far as a text is read."""
+        if self._charsmap is None:
+            return segment
+        most = most_characters(max_length)
+        read = self._charsmap(segment.user[: 2 * most])
+        if len(read) <= most and len(segment.user) > 2 * most:
+            raise untold(len(segment.user), 2 * most, max_length, place)
+        before, after = self._charsmap(segment.before), self._charsmap(segment.after)
+        return dataclasses.replace(segment, before=before, user=read, after=after)
+
     def _parts(
-        self, row: Sequence[Segment], image_tokens: Sequence[int], ids: Mapping[Piece, list[int]]
+        self, row: Sequence[Segment], visual_tokens: Sequence[int], ids: Mapping[Piece, list[int]]
     ) -> list[list[int]]:
-        texts, counts = iter(_pieces(row)), iter(image_tokens)
+        texts, counts = iter(_pieces(row)), iter(visual_tokens)
         parts: list[list[int]] = []
         for segment in row:
             match segment:
@@ -210,7 +249,7 @@ class SegmentTokenizer:
                 case Image(None):
                     parts.append([])
                     next(counts)
-                case Image(token):
+                case Image(token) | Video(token):
                     parts.append([self.control_ids[token] if token else self.pad_id] * next(counts))
                 case Text():
                     parts.append(ids[next(texts)])
@@ -227,11 +266,20 @@ class SegmentTokenizer:
                 tokenizer = self._tokenizer(first)
                 fixed = tokenizer(segment.before + segment.after, add_special_tokens=False)["input_ids"]
                 if len(fixed) <= budget:
-                    parts[number] = self._renumber(first, _shorten(tokenizer, segment, budget))
+                    kept = parts[number][:budget] if segment.keeps_tokens else None
+                    parts[number] = kept or self._renumber(first, _shorten(tokenizer, segment, budget))
                     return
-        images = sum(len(part) for part, segment in zip(parts, row, strict=True) if isinstance(segment, Image))
-        what = f"its {images} image tokens and its instruction are" if images else "its instruction is"
-        advice = "Pass fewer or smaller images, shorten" if images else "Shorten"
+        images, frames = (
+            sum(len(part) for part, segment in zip(parts, row, strict=True) if isinstance(segment, kind))
+            for kind in (Image, Video)
+        )
+        what, advice = "its instruction is", "Shorten"
+        if images:
+            what = f"its {images} image tokens and its instruction are"
+            advice = "Pass fewer or smaller images, shorten"
+        elif frames:
+            what = f"its {frames} video tokens and its instruction are"
+            advice = "Pass a video of smaller or fewer frames, shorten"
         raise InputError(
             f"{what} over max_length={max_length} without any text. {advice} the instruction, or raise max_length "
             "where the model allows it.",
@@ -262,7 +310,7 @@ class SegmentTokenizer:
                 raise CheckpointError(f"{folder}: the tokenizer turns the text {token!r} into a control token.")
         for row in samples:
             written = [segment for segment in row if isinstance(segment, Text) or _control_token(segment)]
-            counts = [1 for segment in written if isinstance(segment, Image)]
+            counts = [1 for segment in written if isinstance(segment, (Image, Video))]
             string = _string(written)
             (row_alone,) = self([written], [counts], ["sample"], [sys.maxsize])
             if row_alone.ids != _ids(self.tokenizer, [string])[0]:
@@ -283,10 +331,13 @@ def _tokenizer_class(folder: Path, fallback: type[PreTrainedTokenizerBase]) -> A
     return fallback
 
 
-def _render_samples(render: Render) -> list[list[Segment]]:
+def _render_samples(render: Render, takes_video: bool) -> list[list[Segment]]:
     """Rows that have every control token of a layout between them."""
     image = (ImageSource(b"", "sample"),)
     items = [Item("a b", (), None, 0), Item(None, image, None, 0), Item("a b", image, None, 0)]
+    if takes_video:
+        video = VideoSource(image, "sample")
+        items += [Item(None, (), None, 0, video), Item("a b", (), None, 0, video)]
     return [render(item, None, side) for item in items for side in get_args(Side)]
 
 
@@ -301,7 +352,7 @@ def _edges(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int],
 
 
 def _control_token(segment: Segment) -> str | None:
-    return segment.token if isinstance(segment, (Special, Image)) else None
+    return segment.token if isinstance(segment, (Special, Image, Video)) else None
 
 
 def _pieces(row: Sequence[Segment]) -> list[Piece]:
@@ -324,7 +375,7 @@ def _constant(row: Sequence[Segment], parts: Sequence[list[int]], ids: Mapping[P
     """How many of a row's first tokens come before anything of the item's own."""
     count = 0
     for segment, part in zip(row, parts, strict=True):
-        if isinstance(segment, Image):
+        if isinstance(segment, (Image, Video)):
             break
         if isinstance(segment, Text) and segment.user:
             # The last token before the user's text may be one with its beginning.
@@ -335,8 +386,13 @@ def _constant(row: Sequence[Segment], parts: Sequence[list[int]], ids: Mapping[P
 
 
 def _first_text(row: Sequence[Segment]) -> int | None:
-    """Where the text is that begins the row's string, if a text begins it."""
-    written = (number for number, segment in enumerate(row) if isinstance(segment, Text) or _control_token(segment))
+    """Where the text is that begins a string, if a text does: that of the row, or the last of several in it."""
+    start = max((number for number, segment in enumerate(row) if isinstance(segment, Start)), default=0)
+    written = (
+        number
+        for number, segment in enumerate(row)
+        if number >= start and (isinstance(segment, Text) or _control_token(segment))
+    )
     first = next(written, None)
     return first if first is not None and isinstance(row[first], Text) else None
 
@@ -372,11 +428,11 @@ def _shorten(tokenizer: PreTrainedTokenizerBase, segment: Text, budget: int) -> 
 
 def _read_as_text(tokenizer: PreTrainedTokenizerBase, control_tokens: Sequence[str]) -> None:
     # split_special_tokens spares only tokens that are marked as special, and some published tokenizers do not mark
-    # their image token.
+    # their image token, or the end of a text.
     unmarked = [
         AddedToken(token.content, normalized=token.normalized, special=True)
         for token in cast("dict[int, Any]", tokenizer.added_tokens_decoder).values()
-        if token.content in control_tokens and not token.special
+        if token.content in {*control_tokens, _END_OF_TEXT} and not token.special
     ]
     if unmarked:
         tokenizer.add_tokens(unmarked, special_tokens=True)

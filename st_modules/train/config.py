@@ -33,6 +33,7 @@ class ModelSettings:
             device has by default (bfloat16 on a GPU) below an adapter.
         min_image_tokens: Fewest tokens of an image; models on Qwen2-VL and Qwen3-VL only.
         max_image_tokens: Most tokens of an image; models on Qwen2-VL and Qwen3-VL only.
+        num_crops: Most tiles of an image; models on Phi-3-V only.
         max_length: Longest input in tokens.
     """
 
@@ -42,6 +43,7 @@ class ModelSettings:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     min_image_tokens: Count | None = None
     max_image_tokens: Count | None = None
+    num_crops: Count | None = None
     max_length: Count | None = None
 
 

@@ -147,7 +147,8 @@ def _load(sources: tuple[SourceSettings, ...]) -> dict[str, Dataset]:
 
 def _model(config: TrainConfig) -> SentenceTransformer:
     settings = config.model
-    options = {name: getattr(settings, name) for name in ("min_image_tokens", "max_image_tokens", "max_length")}
+    names = ("min_image_tokens", "max_image_tokens", "num_crops", "max_length")
+    options = {name: getattr(settings, name) for name in names}
     try:
         model = SentenceTransformer(
             settings.name,

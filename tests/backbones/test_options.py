@@ -17,8 +17,9 @@ from tests.helpers.paths import GOLDEN
 
 OPTIONS, CONFIG = "st_modules_config.json", "config_sentence_transformers.json"
 SAVED: dict[str, dict[str, Any]] = {
-    "clip": {"template": "clip", "max_length": None},
+    "clip": {"template": "clip", "max_length": None, "rounded_crop": True},
     "llava_next": {"template": "e5_v", "max_length": 99, "first_resize": 512},
+    "phi3_v": {"template": "dse_phi3", "max_length": 99, "num_crops": 16, "first_resize": 1344, "text_max_length": 128},
     "qwen2_vl": {"template": "gme", "max_length": 99, "first_resize": "gme", "multimodal_positions": True},
     "qwen3_vl": {"template": "qwen3_vl_embedding", "max_length": 99, "min_image_tokens": 4, "max_image_tokens": 9},
     "visualized_bge": {"template": "visualized_bge", "max_length": 99, "text_model": "bert", "head_dim": 64},
@@ -27,9 +28,17 @@ NO_LENGTHS = [0, -1, 1.5, True, "512", [], {}]
 WRONG: dict[str, dict[str, list[Any]]] = {
     **{name: {"template": ["foo", None, 5, []], "max_length": NO_LENGTHS, "unknown": [1]} for name in SAVED},
 }
+WRONG["clip"]["rounded_crop"] = ["yes", 1, None]
 WRONG["llava_next"]["first_resize"] = [*NO_LENGTHS, "gme"]
+WRONG["phi3_v"] |= {
+    "num_crops": [*NO_LENGTHS, None, 17],
+    "first_resize": [*NO_LENGTHS, "gme", 10**9],
+    "text_max_length": NO_LENGTHS,
+}
 WRONG["qwen2_vl"] |= {
     "first_resize": ["foo", 5],
+    "resize": ["foo", 5, "vlm2vec"],
+    "num_frames": [*NO_LENGTHS, 8],
     "multimodal_positions": ["no", 1, None],
     "min_image_tokens": NO_LENGTHS,
     "max_image_tokens": NO_LENGTHS,

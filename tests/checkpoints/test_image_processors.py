@@ -44,6 +44,13 @@ def test_published_layouts_are_read(name: str, tmp_path: Path) -> None:
     assert list(load(name, tmp_path).image_mean) == read(name)["image_mean"]
 
 
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_setting_that_is_left_out_is_the_processors_own(name: str, tmp_path: Path) -> None:
+    settings = {key: value for key, value in read(name).items() if key not in ("resample", "rescale_factor")}
+    write(tmp_path, settings)
+    assert load(name, tmp_path).resample == read(name)["resample"]
+
+
 NO_SIDES: list[Any] = [None, True, -1, 0, 1.5, 1e30, 10**9, 99, "x", [], {}]
 NO_FLAGS: list[Any] = [0, 1, "x", "", [], {}]
 WRONG: list[tuple[str, str, Any]] = [

@@ -15,6 +15,7 @@ ROWS = [
     "bge-vl-base",
     "bge-vl-mllm-s1",
     "e5-v",
+    "clip-sf-large",
     "bge-visualized-base",
     "bge-visualized-m3",
 ]

@@ -9,7 +9,7 @@ from st_modules.encode.batching import find_unique, plan_batches, share_prefix
 
 
 def make_row(ids: list[int], constant: int = 0) -> Row:
-    return Row(ids=ids, images=(), trimmed=False, length=len(ids), constant=constant)
+    return Row(ids=ids, visuals=(), trimmed=False, length=len(ids), constant=constant)
 
 
 def tokens(lengths: list[int], padded: bool) -> int:

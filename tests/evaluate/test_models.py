@@ -51,7 +51,16 @@ FAMILIES = (
     "dse-qwen2-2b",
 )
 QUIET: dict[str, Any] = {"show_progress_bar": False, "co2_tracker": False}
-INSTRUCTED = {"gme-2b", "qwen3-vl-embedding-2b", "vlm2vec-qwen2vl-2b", "vlm2vec-llava-next", "bge-vl-mllm-s1"}
+INSTRUCTED = {
+    "gme-2b",
+    "qwen3-vl-embedding-2b",
+    "vlm2vec-qwen2vl-2b",
+    "vlm2vec-v2",
+    "vlm2vec-llava-next",
+    "vlm2vec-phi3.5-v",
+    "bge-vl-mllm-s1",
+    "clip-sf-large",
+}
 
 
 def entry(task: type[Drawings], scenes: int = 4, metrics: tuple[str, ...] = ("ndcg_at_10", "recall_at_1")) -> Entry:

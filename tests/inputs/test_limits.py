@@ -11,11 +11,15 @@ import pytest
 
 from st_modules import ImageLimits
 
-TIMEOUTS = ["max_decode_seconds", "connect_timeout", "read_timeout", "total_timeout"]
+TIMEOUTS = [
+    *("max_decode_seconds", "max_video_seconds", "max_video_decode_seconds"),
+    *("connect_timeout", "read_timeout", "total_timeout"),
+]
+NUMBERS = ["max_bytes", "max_pixels", "max_decode_bytes", "max_video_bytes", "max_video_frames"]
 FLAGS = ["remote_images", "allow_private_hosts"]
 NO_FOLDERS = ["no such folder", "", "\0", __file__, b"/", 0, 1, None]
 BAD: dict[str, list[Any]] = {
-    **dict.fromkeys(["max_bytes", "max_pixels", "max_decode_bytes"], [0, -1, 1.5, math.nan, math.inf, "5", None, True]),
+    **dict.fromkeys(NUMBERS, [0, -1, 1.5, math.nan, math.inf, "5", None, True]),
     "max_redirects": [-1, 1.5, math.nan, "5", None, False],
     **dict.fromkeys(TIMEOUTS, [0, -1, math.nan, math.inf, 1e300, "5", None, True]),
     **dict.fromkeys(FLAGS, ["no", "", 0, 1, None]),

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sentence_transformers.base.modality import is_video_url_or_path
 
-from st_modules import ImageError, SentenceTransformer
+from st_modules import ImageError, ImageLimits, SentenceTransformer
 from st_modules.inputs import formats
 from st_modules.inputs.formats import FORMATS, IMAGE_SUFFIXES
 from st_modules.inputs.items import parse_items
@@ -350,3 +351,40 @@ def test_ordinary_texts_cost_no_more_than_a_look_at_the_disk() -> None:
         patch.setattr(os, "stat", count)
         assert len(parse_items(texts)) == len(texts)
     assert len(looks) <= 2 * len(texts)
+
+
+# Videos, for a model that takes them
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "A.MKV", "b.avi"])
+def test_the_path_of_a_video_is_one_for_a_model_that_takes_videos(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(b"x")
+    kinds = [(item.text, item.video is not None) for item in parse_items([name, f"no {name}"], takes_video=True)]
+    assert kinds == [(None, True), (f"no {name}", False)]
+    assert is_video_url_or_path(name)
+    (alone,) = parse_items([name])
+    assert (alone.text, alone.video) == (name, None)
+    assert parse_items([name], ImageLimits(local_files=False), takes_video=True)[0].text == name
+
+
+@pytest.mark.parametrize(
+    ("text", "is_video"),
+    [
+        ("https://example.org/a.mp4", True),
+        ("HTTPS://example.org/a.MOV?x=1", True),
+        ("https://example.org/a.mp4 is a film", False),
+        ("https://www.youtube.com/watch?v=1", False),
+        ("https://example.org/", False),
+        ("http://[a.mp4", False),
+        ("a.mp4", False),
+        ("a" * 5000 + ".mp4", False),
+    ],
+)
+def test_the_address_of_a_video_is_one_for_a_model_that_takes_videos(text: str, is_video: bool) -> None:
+    (item,) = parse_items([text], takes_video=True)
+    assert (item.video is not None) == is_video
+    assert (item.text == text) != is_video
+    assert parse_items([text])[0].text == text

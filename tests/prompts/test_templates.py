@@ -8,18 +8,23 @@ import pytest
 from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
+from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.templates import (
     TEMPLATES,
     End,
     Segment,
     Side,
     Special,
+    Start,
     Text,
     render_bge_vl_mllm,
+    render_dse_phi3,
     render_gme,
     render_qwen3_vl_embedding,
     render_vlm2vec_llava_next,
+    render_vlm2vec_phi3v,
     render_vlm2vec_qwen2vl,
+    render_vlm2vec_v2,
 )
 from tests.helpers.paths import GOLDEN
 from tests.helpers.references import SEVERAL_IMAGES
@@ -110,7 +115,7 @@ def test_more_images_than_the_model_takes_are_refused_by_position(name: str) -> 
         TEMPLATES[name].render(Item("hello", images, None, 3), None, None)
 
 
-@pytest.mark.parametrize("name", ["e5_v", "dse_qwen2"])
+@pytest.mark.parametrize("name", ["e5_v", "dse_qwen2", "dse_phi3"])
 def test_an_instruction_that_a_layout_has_no_place_for_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="^the prompt: .*no instruction"):
         TEMPLATES[name].render(item("hello"), "Find it.", "query")
@@ -171,6 +176,50 @@ def test_vlm2vec_joins_image_instruction_and_text_by_single_spaces(
 ) -> None:
     assert written(render_vlm2vec_qwen2vl(thing, instruction, side)) == expected
     assert written(render_vlm2vec_llava_next(thing, instruction, side)) == expected.replace("<|image_pad|>", "<image>")
+    segments = render_vlm2vec_phi3v(thing, instruction, side)
+    assert written(segments) == expected.replace("<|image_pad|>", "<|endoftext|>")
+    starts = [number for number, segment in enumerate(segments) if isinstance(segment, Start)]
+    assert starts == ([0, 2] if thing.images else [0])
+    assert written(render_vlm2vec_v2(thing, instruction, side)) == expected
+
+
+@pytest.mark.parametrize("side", [None, "query", "document"])
+@pytest.mark.parametrize(
+    ("thing", "expected"),
+    [
+        (item("a cat"), "query: a cat</s>"),
+        (item(""), "query: </s>"),
+        (item(None, 1), "<|endoftext|>\nWhat is shown in this image?</s>"),
+        (item("a cat", 1), "<|endoftext|>\na cat</s>"),
+    ],
+)
+def test_dse_phi3_asks_about_a_picture_and_takes_every_text_for_a_query(
+    thing: Item, expected: str, side: Side | None
+) -> None:
+    assert written(render_dse_phi3(thing, None, side)) == expected
+
+
+@pytest.mark.parametrize("side", [None, "query", "document"])
+@pytest.mark.parametrize(
+    ("text", "instruction", "expected"),
+    [
+        (None, None, "<|video_pad|> Represent the given video."),
+        (None, "Find:", "<|video_pad|> Find:"),
+        ("a cat", None, "<|video_pad|> a cat"),
+        ("a cat\n", "Find:", "<|video_pad|> Find: a cat\n"),
+    ],
+)
+def test_vlm2vec_v2_has_a_video_in_the_place_of_an_image(
+    text: str | None, instruction: str | None, expected: str, side: Side | None
+) -> None:
+    video = VideoSource([b""])
+    assert written(render_vlm2vec_v2(Item(text, (), None, 0, video), instruction, side)) == expected
+
+
+def test_vlm2vec_v2_refuses_a_video_beside_an_image() -> None:
+    thing = Item(None, item(None, 1).images, None, 3, VideoSource([b""]))
+    with pytest.raises(InputError, match="^item 3: a video and an image, and this model takes one of them"):
+        render_vlm2vec_v2(thing, None, None)
 
 
 SIDES: tuple[Side | None, ...] = ("query", "document", None)

@@ -26,6 +26,9 @@ from st_modules.backbones.base import Backbone
 from st_modules.backbones.clip import CLIP
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
 from st_modules.backbones.llava_next import LlavaNext
+from st_modules.backbones.phi3_v import Phi3V
+from st_modules.backbones.phi3_v_model import Phi3VConfig, Phi3VModel
+from st_modules.backbones.phi3_v_vision import read_vision_shape
 from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.backbones.qwen3_vl import Qwen3VL
 from st_modules.backbones.visualized_bge import FusedModel, VisualizedBGE
@@ -45,9 +48,9 @@ def _sizes(hidden: int, layers: int, heads: int, intermediate: int, **others: An
     return {**dict(zip(names, (hidden, layers, heads, intermediate), strict=True)), **others}
 
 
-def _segment_tokenizer(image_token_id: int | None = None) -> Any:
+def _segment_tokenizer(image_token_id: int | None = None, video_token_id: int | None = None) -> Any:
     """What a module asks of its tokenizer before it encodes anything."""
-    return SimpleNamespace(tokenizer=None, image_ids={image_token_id}, end_ids=[0])
+    return SimpleNamespace(tokenizer=None, image_ids={image_token_id}, video_ids={video_token_id}, end_ids=[0])
 
 
 def _qwen2_vl(spec: ModelSpec, text: dict[str, Any]) -> Backbone:
@@ -57,7 +60,12 @@ def _qwen2_vl(spec: ModelSpec, text: dict[str, Any]) -> Backbone:
         vision_config={**vision, "hidden_size": text["hidden_size"]},
     )
     processor = Qwen2VLImageProcessorPil(size=_QWEN2_BOUNDS)
-    return Qwen2VL(hf.Qwen2VLModel(config), _segment_tokenizer(config.image_token_id), processor, **spec.options)
+    return Qwen2VL(
+        hf.Qwen2VLModel(config),
+        _segment_tokenizer(config.image_token_id, config.video_token_id),
+        processor,
+        **spec.options,
+    )
 
 
 def _qwen3_vl(spec: ModelSpec, text: dict[str, Any], vision: dict[str, Any]) -> Backbone:
@@ -85,6 +93,17 @@ def _llava_next(spec: ModelSpec, **text: Any) -> Backbone:
     return LlavaNext(hf.LlavaNextModel(config), encoder, LlavaNextImageProcessorPil(), **spec.options)
 
 
+def _phi3_v(spec: ModelSpec) -> Backbone:
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 48, "long_factor": [1.0] * 48}
+    text = _sizes(3072, 32, 32, 8192, vocab_size=32064, max_position_embeddings=131072)
+    config = Phi3VConfig(
+        text_config={**text, "rope_scaling": {**rope, "original_max_position_embeddings": 4096, "factor": 32.0}},
+        vision_config=read_vision_shape({}),
+    )
+    encoder = _segment_tokenizer(config.image_token_id)
+    return Phi3V(Phi3VModel(config), encoder, CLIPImageProcessorPil(), **spec.options)
+
+
 def _clip(spec: ModelSpec, text: dict[str, Any], vision: dict[str, Any], dimension: int) -> Backbone:
     config = hf.CLIPConfig(text_config=text, vision_config={**vision, "image_size": 224}, projection_dim=dimension)
     return CLIP(hf.CLIPModel(config), _segment_tokenizer(), CLIPImageProcessorPil(), **spec.options)
@@ -101,6 +120,9 @@ def _build_visualized(spec: ModelSpec, text_model: Any, config: Any, tower: EVA0
 _QWEN2_VL_2B = partial(_qwen2_vl, text=_sizes(1536, 28, 12, 8960, num_key_value_heads=2, vocab_size=151936))
 _QWEN2_VL_7B = partial(_qwen2_vl, text=_sizes(3584, 28, 28, 18944, num_key_value_heads=4, vocab_size=152064))
 _MISTRAL = partial(_llava_next, model_type="mistral", max_position_embeddings=32768)
+_CLIP_L14 = partial(
+    _clip, text=_sizes(768, 12, 12, 3072), vision=_sizes(1024, 24, 16, 4096, patch_size=14), dimension=768
+)
 _B16 = EVA02Shape(width=768, layers=12, heads=12, hidden=int(768 * 2.6667), patch=16, grid=14)
 _L14 = EVA02Shape(width=1024, layers=24, heads=16, hidden=int(1024 * 2.6667), patch=14, grid=16)
 _BERT = hf.BertConfig(**_sizes(768, 12, 12, 3072, vocab_size=30522, max_position_embeddings=512))
@@ -121,12 +143,13 @@ ARCHITECTURES: dict[str, Callable[[ModelSpec], Backbone]] = {
     "vlm2vec-qwen2vl-7b": _QWEN2_VL_7B,
     "vlm2vec-v2": _QWEN2_VL_2B,
     "vlm2vec-llava-next": partial(_MISTRAL, vocab_size=32064),
+    "vlm2vec-phi3.5-v": _phi3_v,
+    "vlm2vec-phi3.5-v-lora": _phi3_v,
     "bge-vl-base": partial(
         _clip, text=_sizes(512, 12, 8, 2048), vision=_sizes(768, 12, 12, 3072, patch_size=16), dimension=512
     ),
-    "bge-vl-large": partial(
-        _clip, text=_sizes(768, 12, 12, 3072), vision=_sizes(1024, 24, 16, 4096, patch_size=14), dimension=768
-    ),
+    "bge-vl-large": _CLIP_L14,
+    "clip-sf-large": _CLIP_L14,
     "bge-vl-mllm-s1": partial(_MISTRAL, vocab_size=32005),
     "bge-vl-mllm-s2": partial(_MISTRAL, vocab_size=32005),
     "bge-vl-v1.5-zs": partial(_MISTRAL, vocab_size=32064),
@@ -135,6 +158,8 @@ ARCHITECTURES: dict[str, Callable[[ModelSpec], Backbone]] = {
     "bge-visualized-m3": partial(_build_visualized, text_model=hf.XLMRobertaModel, config=_XLM_ROBERTA, tower=_L14),
     "e5-v": partial(_llava_next, model_type="llama", max_position_embeddings=8192, vocab_size=128320),
     "dse-qwen2-2b": _QWEN2_VL_2B,
+    "dse-phi3": _phi3_v,
+    "dse-phi3-docmatix": _phi3_v,
 }
 
 
