@@ -13,7 +13,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_gme.content import IMAGE_KEYS
+from langchain_gme.content import IMAGE_KEYS, has_video
 
 _INDEXING = "langchain_core.indexing.api"
 _OURS = __name__.partition(".")[0]
@@ -73,7 +73,8 @@ def _holds(values: object, texts: Sequence[str]) -> bool:
 
 def _has_image(metadata: Mapping[str, Any]) -> bool:
     values = [metadata.get(key) for key in IMAGE_KEYS]
-    return any(value is not None and not (isinstance(value, (str, list, tuple)) and not value) for value in values)
+    found = any(value is not None and not (isinstance(value, (str, list, tuple)) and not value) for value in values)
+    return found or has_video(metadata)
 
 
 def _frames(most: int = sys.maxsize) -> Iterator[FrameType]:
