@@ -92,7 +92,9 @@ def parse_batch(
     errors: list[InputError] = []
     for index, value in enumerate(values):
         try:
-            parsed.append(to_item(value, Place(index), owner.embedder.image_limits))
+            parsed.append(
+                to_item(value, Place(index), owner.embedder.image_limits, takes_video=owner.embedder.takes_video)
+            )
             places.append(index)
         except InputError as error:
             if on_error == "raise":

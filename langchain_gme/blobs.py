@@ -14,7 +14,7 @@ from st_modules import ImageLimits, InputError, Place
 
 
 def read_blob(blob: Blob, place: Place, limits: ImageLimits | None = None) -> dict[str, Any]:
-    """Return the text of a blob as ``{"text": ...}``, or its image, which is not opened, as ``{"image": ...}``.
+    """Return the text of a blob as ``{"text": ...}``, or ``{"image": ...}`` or ``{"video": ...}``, which is not opened.
 
     Its media type decides. Where it has none, a string is a text, and bytes or a path are an image.
 
@@ -28,7 +28,8 @@ def read_blob(blob: Blob, place: Place, limits: ImageLimits | None = None) -> di
     """
     if is_text_blob(blob, place):
         return {"text": _read_text(blob, place, limits or ImageLimits())}
-    return {"image": read_image_blob(blob, place)}
+    medium = "video" if _kind_of(blob).startswith("video/") else "image"
+    return {medium: read_image_blob(blob, place, medium)}
 
 
 def is_text_blob(blob: Blob, place: Place) -> bool:
@@ -39,14 +40,14 @@ def is_text_blob(blob: Blob, place: Place) -> bool:
     return kind.startswith("text/") or (not kind and isinstance(blob.data, str))
 
 
-def read_image_blob(blob: Blob, place: Place) -> Any:
-    """Return what ``ImageSource`` takes for a blob that is no text; it is not opened.
+def read_image_blob(blob: Blob, place: Place, medium: str = "image") -> Any:
+    """Return what ``ImageSource``, or ``VideoSource``, takes for a blob that is no text; it is not opened.
 
     Raises:
-        InputError: It is no image.
+        InputError: It is no image, or no video.
     """
     kind = _kind_of(blob)
-    if kind and not kind.startswith("image/"):
+    if kind and not kind.startswith(f"{medium}/"):
         raise InputError(
             f"a blob of the type {shorten(blob.mimetype)} cannot be embedded; pass its text, or its pages as images",
             place,

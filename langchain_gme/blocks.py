@@ -26,7 +26,7 @@ _SIGHT = "the models read text and images; pass a transcript as text, or frames 
 _PAGES = "pass its text as a text block, and its pages as image blocks"
 _WORDS = "leave it out, or embed what the message says: message.text"
 _REFUSED = {
-    **dict.fromkeys(("audio", "input_audio", "video", "video_url"), _SIGHT),
+    **dict.fromkeys(("audio", "input_audio"), _SIGHT),
     **dict.fromkeys(("file", "input_file", "document", "container_upload", "search_result"), _PAGES),
     **dict.fromkeys(("reasoning", "thinking", "redacted_thinking", "reasoningContent", "refusal"), _WORDS),
     **dict.fromkeys(("tool_call", "tool_call_chunk", "invalid_tool_call", "tool_use", "tool_result"), _WORDS),
@@ -36,16 +36,17 @@ _REFUSED = {
 
 
 def read_block(block: object, place: Place) -> dict[str, Any]:
-    """Return a content block as ``{"type": "text", "text": ...}`` or ``{"type": "image", "image": ...}``.
+    """Return a content block as ``{"type": "text", "text": ...}``, or the same of an image or a video.
 
     Args:
         block: A string, which is a text, or a block of LangChain (``type``, with or without ``source_type``), OpenAI
             (``image_url``, ``input_text``, ``input_image``), Anthropic (``source``), Bedrock Converse (``{"image":
-            {"format": ..., "source": ...}}``) or Google (``media``, ``inline_data``, ``file_data``).
+            {"format": ..., "source": ...}}``) or Google (``media``, ``inline_data``, ``file_data``). Those of videos
+            are as those of images.
         place: Where it stands, for errors.
 
     Raises:
-        InputError: It is no block, one that is neither text nor image, or one that lacks its content.
+        InputError: It is no block, one that is none of these, or one that lacks its content.
     """
     if isinstance(block, str):
         return _text(block)
@@ -68,7 +69,9 @@ def read_block(block: object, place: Place) -> dict[str, Any]:
 
 def is_block(value: Mapping[Any, Any]) -> bool:
     """Whether a dictionary is a content block, and not an item with a text and an image."""
-    return "type" in value or any(key in _UNTYPED or key in _REFUSED for key in value.keys() - {"text", "image"})
+    return "type" in value or any(
+        key in _UNTYPED or key in _REFUSED for key in value.keys() - {"text", "image", "video"}
+    )
 
 
 def read_image(value: Any, place: Place) -> Any:
@@ -84,17 +87,39 @@ def read_image(value: Any, place: Place) -> Any:
     if isinstance(value, Mapping) and ("type" in value or not _UNTYPED.keys().isdisjoint(value)):
         part = read_block(value, place)
         if part["type"] != "image":
-            raise InputError("a text block, where an image belongs; pass it as text", place)
+            raise InputError(f"a {part['type']} block, where an image belongs; pass it as {part['type']}", place)
         return part["image"]
     return _read_value(value, place)
 
 
-def _read_value(value: Any, place: Place) -> Any:
-    """An image that is no block."""
+def read_video(value: Any, place: Place) -> Any:
+    """Return what ``VideoSource`` takes for a video in a dictionary or in the metadata of a ``Document``.
+
+    Args:
+        value: A video, the list of its frames, each as of :func:`read_image`, ``{"url": ...}``, a content block that is
+            a video, or a ``Blob`` of one.
+        place: Where it stands, for errors.
+
+    Raises:
+        InputError: It is a dictionary or a blob and no video.
+    """
+    if isinstance(value, (list, tuple)):
+        return [read_image(frame, place) for frame in value]
+    if isinstance(value, Mapping) and ("type" in value or not _UNTYPED.keys().isdisjoint(value)):
+        part = read_block(value, place)
+        if part["type"] != "video":
+            raise InputError(f"a {part['type']} block, where a video belongs; pass it as {part['type']}", place)
+        return part["video"]
+    return _read_value(value, place, "video")
+
+
+def _read_value(value: Any, place: Place, medium: str = "image") -> Any:
+    """An image or a video that is no block."""
     if isinstance(value, Blob):
         if is_text_blob(value, place):
-            raise InputError("a blob of a text, where an image belongs; pass it as text", place)
-        return read_image_blob(value, place)
+            article = {"image": "an", "video": "a"}[medium]
+            raise InputError(f"a blob of a text, where {article} {medium} belongs; pass it as text", place)
+        return read_image_blob(value, place, medium)
     if not isinstance(value, Mapping):
         return value
     if value and value.keys() <= {"bytes", "path"}:  # as datasets of Hugging Face have images that are not decoded
@@ -104,7 +129,7 @@ def _read_value(value: Any, place: Place) -> Any:
         return Path(_require_string(path, "path", place)) if encoded is None else encoded
     if "source" in value:
         _check_keys(value, {"source", "format"}, place)
-        return _read_source(value["source"], place)
+        return _read_source(value["source"], place, medium)
     _check_keys(value, {"url"}, place)
     return _require_string(value.get("url"), "url", place)
 
@@ -140,6 +165,25 @@ def _read_image_block(block: Mapping[Any, Any], place: Place) -> dict[str, Any]:
     return _image(_IMAGES[found[0]](block[found[0]], found[0], place))
 
 
+def _read_video_block(block: Mapping[Any, Any], place: Place) -> dict[str, Any]:
+    """LangChain's of both versions, and one with a path, frames or a video in memory."""
+    if block.get("source_type") == "id":
+        _refuse_file(block.get("id"), "id", place)
+    _check_keys(block, {*_VIDEOS, "source_type"}, place)
+    found = [key for key in _VIDEOS if key in block]
+    if len(found) != 1:
+        raise InputError(f"a video block needs exactly one of {sorted(_VIDEOS)}, and has {found}", place)
+    return _video(_VIDEOS[found[0]](block[found[0]], found[0], place))
+
+
+def _read_video_url(block: Mapping[Any, Any], place: Place) -> dict[str, Any]:
+    _check_keys(block, {"video_url"}, place)
+    value = block.get("video_url")
+    if isinstance(value, Mapping):
+        return _video(_read_value(value, place, "video"))
+    return _video(_require_string(value, "video_url", place))
+
+
 def _read_image_url(block: Mapping[Any, Any], place: Place) -> dict[str, Any]:
     """OpenAI's of both interfaces."""
     if "file_id" in block:
@@ -155,11 +199,12 @@ def _read_media(block: Mapping[Any, Any], place: Place) -> dict[str, Any]:
     """Google's."""
     _check_keys(block, {"data", "file_uri", "fileUri", "mimeType", "display_name", "displayName"}, place)
     kind = block.get("mime_type", block.get("mimeType", "image/*"))
-    if not isinstance(kind, str) or not kind.lower().startswith("image/"):
+    medium = kind.lower().partition("/")[0] if isinstance(kind, str) else None
+    if medium not in ("image", "video"):
         raise InputError(f"media of the type {shorten(kind)} cannot be embedded; pass a text or an image", place)
     if block.get("data") is not None:
-        return _image(_read_base64(block["data"], "data", place))
-    return _image(_require_string(block.get("file_uri", block.get("fileUri")), "data or file_uri", place))
+        return _seen(medium, _read_base64(block["data"], "data", place, medium))
+    return _seen(medium, _require_string(block.get("file_uri", block.get("fileUri")), "data or file_uri", place))
 
 
 def _read_nested_media(value: object, place: Place) -> dict[str, Any]:
@@ -168,15 +213,15 @@ def _read_nested_media(value: object, place: Place) -> dict[str, Any]:
     return _read_media(value, place)
 
 
-def _read_source(source: object, place: Place) -> Any:
-    """Where Anthropic and Bedrock keep an image."""
+def _read_source(source: object, place: Place, medium: str = "image") -> Any:
+    """Where Anthropic and Bedrock keep an image or a video."""
     if not isinstance(source, Mapping):
         raise InputError(f'"source" is of type {type(source).__name__}; pass a dictionary', place)
     if source.get("url") is not None:
         return _require_string(source["url"], "url", place)
     for key in ("data", "bytes"):
         if source.get(key) is not None:
-            return _read_base64(source[key], key, place)
+            return _read_base64(source[key], key, place, medium)
     if elsewhere := next((key for key in ("file_id", "s3Location") if key in source), None):
         _refuse_file(source[elsewhere], elsewhere, place)
     raise InputError(f'"source" has the keys {shorten(_names(source))}, and none of "data", "bytes" and "url"', place)
@@ -186,11 +231,11 @@ def _read_path(value: object, key: str, place: Place) -> str:
     return _require_string(os.fspath(value) if isinstance(value, os.PathLike) else value, key, place)
 
 
-def _read_base64(value: object, key: str, place: Place) -> Any:
+def _read_base64(value: object, key: str, place: Place, medium: str = "image") -> Any:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return value
     encoded = _require_string(value, key, place)
-    return encoded if encoded[:5].lower() == "data:" else f"data:image/*;base64,{encoded}"
+    return encoded if encoded[:5].lower() == "data:" else f"data:{medium}/*;base64,{encoded}"
 
 
 def _refuse(kind: object, place: Place) -> NoReturn:
@@ -228,7 +273,15 @@ def _text(text: str) -> dict[str, Any]:
 
 
 def _image(image: Any) -> dict[str, Any]:
-    return {"type": "image", "image": image}
+    return _seen("image", image)
+
+
+def _video(video: Any) -> dict[str, Any]:
+    return _seen("video", video)
+
+
+def _seen(medium: str, value: Any) -> dict[str, Any]:
+    return {"type": medium, medium: value}
 
 
 # From the key of an image block to how what stands there is read.
@@ -241,14 +294,26 @@ _IMAGES: dict[str, Callable[[Any, str, Place], Any]] = {
     "source": lambda value, key, place: _read_source(value, place),
     "file_id": _refuse_file,
 }
+_VIDEOS: dict[str, Callable[[Any, str, Place], Any]] = {
+    "url": _require_string,
+    "path": _read_path,
+    "video": lambda value, key, place: read_video(value, place),
+    "source": lambda value, key, place: _read_source(value, place, "video"),
+    "file_id": _refuse_file,
+    **dict.fromkeys(("base64", "data"), lambda value, key, place: _read_base64(value, key, place, "video")),
+}
 _TYPES: dict[str, Callable[[Mapping[Any, Any], Place], dict[str, Any]]] = {
     **dict.fromkeys(("text", "text-plain", "input_text", "output_text"), _read_text_block),
     "image": _read_image_block,
     **dict.fromkeys(("image_url", "input_image"), _read_image_url),
     "media": _read_media,
+    "video": _read_video_block,
+    "video_url": _read_video_url,
 }
 _UNTYPED: dict[str, Callable[[Any, Place], dict[str, Any]]] = {
     "text": lambda value, place: _text(_require_string(value, "text", place)),
     "image": lambda value, place: _image(_read_value(value, place)),
+    "video": lambda value, place: _video(read_video(value, place)),
+    "video_url": lambda value, place: _read_video_url({"video_url": value}, place),
     **dict.fromkeys(("inline_data", "inlineData", "file_data", "fileData"), _read_nested_media),
 }

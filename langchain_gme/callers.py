@@ -13,7 +13,7 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_gme.content import IMAGE_KEYS
+from langchain_gme.content import IMAGE_KEYS, has_video
 
 _INDEXING = "langchain_core.indexing.api"
 _OURS = __name__.partition(".")[0]
@@ -22,15 +22,16 @@ _POOLS = ("concurrent.futures", "threading", "asyncio", "multiprocessing", "lang
 _NEAREST = 16
 
 
-def count_left_out(texts: Sequence[str]) -> int:
-    """Return how many of the documents have a picture whose texts are handed over.
+def count_left_out(texts: Sequence[str], *, takes_video: bool) -> int:
+    """Return how many of the documents have a picture, or a video, whose texts are handed over.
 
     Args:
         texts: What the calling method of the embeddings was given.
+        takes_video: Whether the model embeds videos; to another an entry "video" is metadata like any.
     """
     for frame in _frames(most=_NEAREST):
         for metadatas in _metadatas(frame, texts):
-            if count := sum(map(_has_image, metadatas)):
+            if count := sum(_has_image(each) or (takes_video and has_video(each)) for each in metadatas):
                 return count
     return 0
 

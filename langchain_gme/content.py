@@ -14,12 +14,14 @@ from langchain_core.messages import BaseMessage
 from langchain_core.prompt_values import ImagePromptValue, PromptValue
 
 from langchain_gme.blobs import read_blob
-from langchain_gme.blocks import is_block, read_image
+from langchain_gme.blocks import is_block, read_image, read_video
 from langchain_gme.conversations import is_message, read_messages
 from st_modules import ImageLimits, InputError, Place
 
 IMAGE_KEYS = ("image", "image_path", "image_url")
 """Where a ``Document``'s metadata may hold its image; the first that is set counts."""
+VIDEO_KEY = "video"
+"""Where it may hold its video."""
 
 OnError: TypeAlias = Literal["raise", "skip"]
 """What becomes of values that cannot be embedded."""
@@ -93,17 +95,19 @@ def check_documents(values: object) -> list[Document]:
     return documents
 
 
-def to_item(value: Any, place: Place, limits: ImageLimits | None = None) -> Any:
+def to_item(value: Any, place: Place, limits: ImageLimits | None = None, *, takes_video: bool = True) -> Any:
     """Return what ``encode`` takes for one of LangChain's forms.
 
     Args:
-        value: A string (always text); an image (path, bytes, PIL image, array ...); ``{"text": ..., "image": ...}``;
-            a content block or a list of blocks, see :func:`langchain_gme.blocks.read_block`; a message or a list of
-            messages; a ``PromptValue``; a ``Blob``; a ``Document``, whose metadata may hold its image under one of
-            ``IMAGE_KEYS``.
+        value: A string (always text); an image (path, bytes, PIL image, array ...); ``{"text": ..., "image": ...}``,
+            or with "video" in the place of "image"; a content block or a list of blocks, see
+            :func:`langchain_gme.blocks.read_block`; a message or a list of messages; a ``PromptValue``; a ``Blob``; a
+            ``Document``, whose metadata may hold its image under one of ``IMAGE_KEYS``, and its video under
+            ``VIDEO_KEY``.
         place: Where the value stands, for errors.
         limits: Which files of a text may be opened, those of blobs; ``ImageLimits()`` where it is left out. Images are
             not opened.
+        takes_video: Whether the model embeds videos. To one that does not, an entry of metadata is none.
 
     Raises:
         InputError: It is none of these, or has nothing in it.
@@ -111,7 +115,7 @@ def to_item(value: Any, place: Place, limits: ImageLimits | None = None) -> Any:
     if isinstance(value, str):
         return {"text": value}
     if isinstance(value, Document):
-        return _from_document(value, place)
+        return _from_document(value, place, takes_video)
     if isinstance(value, Blob):
         return read_blob(value, place, limits)
     if isinstance(value, ImagePromptValue):
@@ -125,23 +129,32 @@ def to_item(value: Any, place: Place, limits: ImageLimits | None = None) -> Any:
     return read_messages(list(value), place) if isinstance(value, (list, tuple)) else value
 
 
-def _from_document(document: Document, place: Place) -> dict[str, Any]:
-    images = document_images(document, place)
-    if not document.page_content and not images:
+def _from_document(document: Document, place: Place, takes_video: bool) -> dict[str, Any]:
+    images, video = document_images(document, place), document.metadata.get(VIDEO_KEY)
+    seen = {"video": read_video(video, place)} if takes_video and has_video(document.metadata) else {}
+    if not document.page_content and not images and not seen:
         raise InputError(
             f"a Document with neither text nor image; leave it out, or put its image into the metadata under "
             f'"{IMAGE_KEYS[0]}"',
             place,
         )
-    return {"text": document.page_content or None, "image": images if len(images) > 1 else next(iter(images), None)}
+    image = images if len(images) > 1 else next(iter(images), None)
+    return {"text": document.page_content or None, "image": image, **seen}
+
+
+def has_video(metadata: Mapping[str, Any]) -> bool:
+    """Whether the metadata of a document names a video; ``None`` and what is empty do not."""
+    value = metadata.get(VIDEO_KEY)
+    return value is not None and not (isinstance(value, (str, list, tuple)) and not value)
 
 
 def _from_mapping(value: Mapping[Any, Any], place: Place) -> Any:
-    if value.keys() <= {"text", "image"}:
+    if value.keys() <= {"text", "image", "video"}:
+        seen = {"video": read_video(value["video"], place)} if value.get("video") is not None else {}
         image = value.get("image")
         several = isinstance(image, (list, tuple))
         images = [read_image(each, place) for each in image] if several else read_image(image, place)
-        return {**value, "image": images} if "image" in value else dict(value)
+        return {**value, **({"image": images} if "image" in value else {}), **seen}
     if value.keys() <= {"bytes", "path"}:
         return {"image": read_image(value, place)}
     # What is no block is an item that is misspelt: encode says which keys there are.
@@ -203,6 +216,13 @@ def image_references(item: Any) -> list[str] | None:
     """
     references = [_reference(image) for image in _images_of(item)]
     return None if None in references else [each for each in references if each is not None]
+
+
+def video_reference(item: Any) -> str | None:
+    """Return the path or URL of the video of what :func:`to_item` returned; ``None`` where it has none or in memory."""
+    videos = [item.get("video")] if isinstance(item, Mapping) else []
+    videos += [part["video"] for part in _parts(item) if part["type"] == "video"]
+    return next((_reference(video) for video in videos if video is not None), None)
 
 
 def _reference(image: Any) -> str | None:

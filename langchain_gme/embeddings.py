@@ -249,7 +249,7 @@ class GMEEmbeddings(BaseModel, Embeddings):
         if is_served(self):  # a store that is being made embeds a text of its own
             return
         empty = sum(not item["text"].strip() for item in items)
-        if pictures := count_left_out([item["text"] for item in items]):
+        if pictures := count_left_out([item["text"] for item in items], takes_video=self._embedder.takes_video):
             said = f"{pictures} documents have pictures, which are left out: their texts alone are embedded. Add"
         elif empty:
             said = f"{empty} of {len(items)} texts are empty, and embedded as such. If they are those of pictures, add"
@@ -270,7 +270,7 @@ class GMEEmbeddings(BaseModel, Embeddings):
         return [self._item(item, Place(index)) for index, item in enumerate(as_list(items, "items"))]
 
     def _item(self, item: Any, place: Place) -> Any:
-        return to_item(item, place, self._embedder.image_limits)
+        return to_item(item, place, self._embedder.image_limits, takes_video=self._embedder.takes_video)
 
     def _embed(self, items: list[Any], side: Side) -> list[list[float]]:
         return self._embedder.embed(items, side, **self.encode_options(side))

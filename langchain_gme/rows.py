@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from langchain_core.documents import Document
 
-from langchain_gme.content import IMAGE_KEYS, document_images, image_references, text_of
+from langchain_gme.content import IMAGE_KEYS, VIDEO_KEY, document_images, image_references, text_of, video_reference
 from langchain_gme.identify import IMAGE_ID
 from langchain_gme.quirks import GIVEN_ID, IDS, Quirks
 from st_modules import InputError, Place
@@ -82,7 +82,9 @@ def make_row(
             'its metadata has an image, which is not embedded; put it into the item: {"text": ..., "image": ...}', place
         )
     own = {key: content for key, content in metadata.items() if key != IMAGE or content not in (None, "")}
-    kept = {IMAGE: _join(image_references(item) or []), **own}
+    video = video_reference(item)
+    # That of a video is in its own row alone: stores had it in none before there were videos.
+    kept = {IMAGE: _join(image_references(item) or []), **({} if video is None else {VIDEO_KEY: video}), **own}
     named = given_id or (value.id if isinstance(value, Document) else None)
     # UUIDs, because some stores take no other ids.
     made = named or str(uuid.uuid5(IDS, f"{identify()} {_digest(kept)} {quirks.scope}".rstrip()))
@@ -157,14 +159,21 @@ def _brought(document: Document, item: Any) -> dict[str, Any]:
     references = image_references(item)
     # The data URI of an image is a string, and the document's own to keep.
     kept = images if references is None and all(isinstance(image, str) for image in images) else references
+    # A video in memory is kept no more than an image is.
+    is_video = isinstance(item, dict) and "video" in item
+    own = {
+        key: value
+        for key, value in document.metadata.items()
+        if not (is_video and key == VIDEO_KEY) or isinstance(value, (str, os.PathLike)) or value is None
+    }
     if kept is None:
-        return {key: value for key, value in document.metadata.items() if key not in IMAGE_KEYS}
+        return {key: value for key, value in own.items() if key not in IMAGE_KEYS}
     image = {IMAGE: _join(kept)} if kept else {}
     strings = {
         key: _join(kept) for key in IMAGE_KEYS if isinstance(document.metadata.get(key), (dict, list, tuple)) and kept
     }
-    paths = {key: os.fspath(value) for key, value in document.metadata.items() if isinstance(value, os.PathLike)}
-    return {**document.metadata, **strings, **paths, **image}
+    paths = {key: os.fspath(value) for key, value in own.items() if isinstance(value, os.PathLike)}
+    return {**own, **strings, **paths, **image}
 
 
 def _digest(metadata: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ def search(store: VectorStore, embeddings: GMEEmbeddings, method: str, query: An
             return getattr(store, _by_vector(store, method))(embeddings.embed_query_multimodal(query), **options)
         if isinstance(query, str):
             return getattr(store, method)(query, **options)
-        text = text_of(to_item(query, Place(0, name="query"), embeddings.embedder.image_limits))
+        text = _text_of(query, embeddings)
         with serve_query(embeddings, text, embeddings.embed_query_multimodal(query)):
             return getattr(store, method)(text, **options)
 
@@ -61,7 +61,7 @@ async def asearch(store: VectorStore, embeddings: GMEEmbeddings, method: str, qu
             return await getattr(store, f"a{_by_vector(store, method)}")(embedding, **options)
         if isinstance(query, str):
             return await getattr(store, f"a{method}")(query, **options)
-        text = text_of(to_item(query, Place(0, name="query"), embeddings.embedder.image_limits))
+        text = _text_of(query, embeddings)
         with serve_query(embeddings, text, await embeddings.aembed_query_multimodal(query)):
             return await getattr(store, f"a{method}")(text, **options)
 
@@ -89,3 +89,9 @@ def _name_missing(store: VectorStore, method: str) -> Generator[None, None, None
         if str(error):
             raise
         raise NotImplementedError(f"{type(store).__name__} does not implement what {method} needs.") from error
+
+
+def _text_of(query: Any, embeddings: GMEEmbeddings) -> str:
+    """Return what a store is told that was searched for."""
+    embedder = embeddings.embedder
+    return text_of(to_item(query, Place(0, name="query"), embedder.image_limits, takes_video=embedder.takes_video))

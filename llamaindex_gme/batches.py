@@ -45,7 +45,7 @@ class NodeBatch:
             try:
                 refuse_binary(node, index)
                 item = node_item(node, index, fuse=fuse)
-                if "image" in item:
+                if not item.keys().isdisjoint({"image", "video"}):
                     self.others[index] = item
                     continue
                 with self.name_nodes([index]):

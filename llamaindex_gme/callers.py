@@ -16,7 +16,7 @@ from typing import Any
 from llama_index.core.indices import MultiModalVectorStoreIndex
 from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, QueryBundle
 
-from llamaindex_gme.nodes import IMAGE_ID, image_id, node_image, node_place
+from llamaindex_gme.nodes import IMAGE_ID, image_id, node_image, node_place, node_video
 from st_modules import ImageLimits, InputError
 
 _EMBEDS_TEXTS = "llama_index.core.indices.utils", ("embed_nodes", "async_embed_nodes")
@@ -45,7 +45,7 @@ def refuse_left_out_images() -> None:
         for index, node in enumerate(nodes):
             if node.embedding is not None:
                 continue
-            if node_image(node) is not None or IMAGE_ID in node.metadata:
+            if node_image(node) is not None or node_video(node) is not None or IMAGE_ID in node.metadata:
                 raise InputError(
                     f"it has an image, and core's index embeds texts alone; {_TO_DO}", node_place(node, index)
                 )

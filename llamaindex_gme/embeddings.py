@@ -446,5 +446,6 @@ def _query_items(query: QueryBundle) -> list[dict[str, Any]]:
 
 def _describe(item: Any) -> str:
     """An item as events report it."""
-    parts = (item.get("text"), item.get("image")) if isinstance(item, dict) else (item.text, *item.images)
+    is_parsed = not isinstance(item, dict)
+    parts = (item.text, *item.images, item.video) if is_parsed else [*map(item.get, ("text", "image", "video"))]
     return " ".join(str(part) for part in parts if part)

@@ -1,4 +1,4 @@
-"""What a LlamaIndex node holds: its text and its image, and how an ingestion cache tells images apart."""
+"""What a LlamaIndex node holds: its text and its image or video, and how an ingestion cache tells images apart."""
 
 from __future__ import annotations
 
@@ -55,27 +55,30 @@ def node_item(node: BaseNode, index: int, *, fuse: bool = True) -> dict[str, Any
     Args:
         node: The node.
         index: Its position among the nodes of the call, for errors.
-        fuse: Whether its image counts.
+        fuse: Whether its image, or its video, counts.
 
     Raises:
-        InputError: There is nothing in the node, it has lost its image, or it holds audio or video.
+        InputError: There is nothing in the node, it has lost its image, or it holds audio.
     """
     place = node_place(node, index)
-    image = node_image(node)
+    image, video = node_image(node), node_video(node)
     has_text = has_own_text(node)
     if fuse:
-        for kind in ("audio", "video"):
-            if isinstance(node, Node) and getattr(node, f"{kind}_resource") is not None:
-                raise InputError(f"it holds {kind}, which cannot be embedded; take it out", place)
+        if isinstance(node, Node) and node.audio_resource is not None:
+            raise InputError("it holds audio, which cannot be embedded; take it out", place)
         if image is None and IMAGE_ID in node.metadata:
             raise InputError(
                 "its image is lost, by a splitter that keeps texts alone or a store that keeps no bytes; split with "
                 "MultimodalNodeParser(splitter), and give images by path, URL or base64",
                 place,
             )
-        if image is not None:
-            return {"text": node.get_content(metadata_mode=MetadataMode.EMBED) if has_text else None, "image": image}
-    elif image is not None and not has_text:
+        if isinstance(node, Node) and node.video_resource is not None and video is None:
+            raise InputError("its video is lost, by a store that keeps no bytes; give it by path or URL", place)
+        if image is not None or video is not None:
+            text = node.get_content(metadata_mode=MetadataMode.EMBED) if has_text else None
+            seen = {"image": image, "video": video}
+            return {"text": text, **{name: value for name, value in seen.items() if value is not None}}
+    elif (image is not None or video is not None) and not has_text:
         raise InputError("it has no text, and fuse=False embeds texts alone; leave it out", place)
     text = node.get_content(metadata_mode=MetadataMode.EMBED)
     if not text.strip() or (not has_text and isinstance(node, (Node, ImageNode))):
@@ -94,6 +97,13 @@ def node_image(node: BaseNode) -> str | Path | None:
         return _first_image(node.image, node.image_path, node.image_url)
     if isinstance(node, Node) and isinstance(resource := node.image_resource, MediaResource):
         return _first_image(_decode(resource.data), resource.path, resource.url)
+    return None
+
+
+def node_video(node: BaseNode) -> str | Path | None:
+    """Return a node's video as a data URI, a path or a URL, in core's order of preference; None where it has none."""
+    if isinstance(node, Node) and isinstance(resource := node.video_resource, MediaResource):
+        return _first_image(_decode(resource.data), resource.path, resource.url, kind="video")
     return None
 
 
@@ -218,9 +228,9 @@ def _identify(node: AnyNode, index: int, limits: ImageLimits | None, *, skips: b
     return copy
 
 
-def _first_image(data: str | None, path: object, url: object) -> str | Path | None:
+def _first_image(data: str | None, path: object, url: object, kind: str = "image") -> str | Path | None:
     if data:
-        return data if data.startswith("data:") else f"data:image/*;base64,{data}"
+        return data if data.startswith("data:") else f"data:{kind}/*;base64,{data}"
     if path:
         return path if isinstance(path, str) and path.startswith("data:") else image_address(str(path))
     return _url(url)

@@ -15,7 +15,9 @@ from mteb.types import PromptType
 from tqdm.auto import tqdm
 
 import st_modules
-from st_modules.backbones.base import find_backbone
+from st_modules.backbones.base import Backbone, find_backbone
+from st_modules.backbones.qwen2_vl import DEFAULT_FRAMES
+from st_modules.backbones.sampling import select_frames
 from st_modules.catalog import ModelSpec, find_published
 from st_modules.checkpoints.weights import digest_weights
 from st_modules.errors import name_inputs
@@ -44,7 +46,8 @@ class MTEBModel(AbsEncoder):
 
     Queries go through ``encode_query``, documents through ``encode_document``, and what is neither through ``encode``.
     A row of a task is a text, a picture, or both: an empty text beside a picture, and a picture that is ``None``, count
-    as left out, so that a corpus may mix the kinds.
+    as left out, so that a corpus may mix the kinds. Where the model takes videos, a row may have one likewise, of which
+    the frames are read that the model embeds.
 
     Args:
         model: The model.
@@ -84,7 +87,7 @@ class MTEBModel(AbsEncoder):
         """Embed the rows of a task.
 
         Args:
-            inputs: Batches of rows, as columns ``text`` and ``image``.
+            inputs: Batches of rows, as columns ``text``, ``image`` and ``video``.
             task_metadata: The task.
             hf_split: Not used.
             hf_subset: Not used.
@@ -96,7 +99,7 @@ class MTEBModel(AbsEncoder):
 
         Raises:
             InputError: A row cannot be embedded; the message names the task, the side and the row, counted from 0.
-            ValueError: The rows have sound or film, which these models do not embed.
+            ValueError: The rows have sound, or films that the model does not embed.
         """
         embed = {
             None: self.model.encode,
@@ -108,31 +111,41 @@ class MTEBModel(AbsEncoder):
         what = f"{task_metadata.name}, {prompt_type.value if prompt_type else 'row'}"
         vectors: list[np.ndarray[Any, Any]] = []
         before = 0
-        for items in _groups(tqdm(inputs, desc=what, disable=not shown)):
+        for items in _groups(tqdm(inputs, desc=what, disable=not shown), find_backbone(self.model)):
             with name_inputs(lambda row: f"{what} {row}", offset=before):
                 vectors.append(embed(items, prompt=prompt, show_progress_bar=False, **kwargs))
             before += len(items)
         return np.concatenate(vectors)
 
 
-def _groups(batches: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Join batches, so that the model can plan over many rows; pictures bound how many."""
+def _groups(batches: Iterable[Mapping[str, Any]], backbone: Backbone | None) -> Iterator[list[dict[str, Any]]]:
+    """Join batches, so that the model can plan over many rows; pictures bound how many, and films are not joined."""
     items: list[dict[str, Any]] = []
     for batch in batches:
-        items += _rows(batch)
-        if "image" in batch and len(items) >= ROWS_IN_MEMORY:
+        items += _rows(batch, backbone)
+        if items and ("video" in batch or ("image" in batch and len(items) >= ROWS_IN_MEMORY)):
             yield items
             items = []
     if items:
         yield items
 
 
-def _rows(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if unread := sorted(batch.keys() & {"audio", "video"}):
+def _rows(batch: Mapping[str, Any], backbone: Backbone | None) -> list[dict[str, Any]]:
+    takes_video = backbone is not None and backbone.takes_video
+    if unread := sorted(batch.keys() & ({"audio"} if takes_video else {"audio", "video"})):
         raise ValueError(f"{', '.join(unread)}: these models embed texts and images; leave this task out.")
-    columns = [name for name in ("text", "image") if name in batch]
+    columns = [name for name in ("text", "image", "video") if name in batch]
     rows = zip(*(batch[name] for name in columns), strict=True)
-    return [{name: value for name, value in zip(columns, row, strict=True) if value is not None} for row in rows]
+    items = [{name: value for name, value in zip(columns, row, strict=True) if value is not None} for row in rows]
+    for item in items:
+        if hasattr(item.get("video"), "get_frames_at"):
+            item["video"] = _read_frames(item["video"], getattr(backbone, "num_frames", None) or DEFAULT_FRAMES)
+    return items
+
+
+def _read_frames(decoder: Any, count: int) -> Any:
+    """Return the frames that are embedded of a video that torchcodec decodes, as Hugging Face's datasets have it."""
+    return decoder.get_frames_at(select_frames(decoder.metadata.num_frames, count)).data
 
 
 def model_meta(spec: ModelSpec, *, revision: str | None = None) -> ModelMeta:
@@ -164,9 +177,13 @@ def model_meta(spec: ModelSpec, *, revision: str | None = None) -> ModelMeta:
         "similarity_fn_name": ScoringFunction.COSINE,
         "use_instructions": TEMPLATES[spec.options["template"]].task_instructions,
         "adapted_from": spec.base_repo_id,
-        "modalities": ["text", "image"],
+        "modalities": _modalities(TEMPLATES[spec.options["template"]].takes_video),
     }
     return ModelMeta.create_empty(overwrites=values)
+
+
+def _modalities(takes_video: bool) -> list[str]:
+    return ["text", "image", *(["video"] if takes_video else [])]
 
 
 def _mteb_name(spec: ModelSpec) -> str:
@@ -266,6 +283,7 @@ def wrap_model(
     folders = [Path(folder) for folder in (weights, base_weights) if folder is not None]
     revision = weights_revision(folders) if folders else revision or _revision_in_memory(model)
     spec = find_published(name)
+    backbone = find_backbone(model)
     meta = model_meta(spec, revision=revision) if spec else _meta_of_other(name, revision)
     changed = {key: str(value) for key, value in (options or {}).items()}
     if instructions:
@@ -275,6 +293,7 @@ def wrap_model(
         "embed_dim": model.get_embedding_dimension(),
         "max_tokens": model.max_seq_length,
         "experiment_kwargs": changed or None,
+        "modalities": _modalities(backbone is not None and backbone.takes_video),
     }
     return MTEBModel(model, meta.model_copy(update=facts), instructions)
 
@@ -285,7 +304,6 @@ def _meta_of_other(name: str, revision: str) -> ModelMeta:
     changes = {
         "name": f"local/{folder.resolve().name}" if folder.is_dir() else name,
         "revision": revision,
-        "modalities": ["text", "image"],
         "similarity_fn_name": ScoringFunction.COSINE,
         "framework": ["Sentence Transformers", "PyTorch"],
     }

@@ -101,6 +101,12 @@ class Embedder:
         backbone = find_backbone(self.model)
         return backbone.image_limits if backbone else ImageLimits()
 
+    @property
+    def takes_video(self) -> bool:
+        """Whether the model embeds videos."""
+        backbone = find_backbone(self.model)
+        return backbone is not None and backbone.takes_video
+
     def __copy__(self) -> Self:
         return self
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mteb
@@ -34,7 +35,8 @@ from st_modules.evaluate.instructions import find_instruction
 from st_modules.evaluate.local_task import local_metadata
 from tests.helpers.evaluation import ranks, similarities
 from tests.helpers.paths import GOLDEN
-from tests.helpers.references import reference
+from tests.helpers.references import load_once, reference
+from tests.helpers.videos import random_frames
 
 # By value: before Python 3.11 there is no StrEnum, and the members of one are read as strings.
 QUERY, DOCUMENT = PromptType("query"), PromptType("document")
@@ -260,6 +262,35 @@ def test_what_no_model_here_embeds_is_refused(tiny: SentenceTransformer, column:
         wrap_model(tiny, "tiny").encode(batches, show_progress_bar=False, **options)
 
 
+class _Decoder:
+    """What torchcodec's decoder of a video is asked for."""
+
+    def __init__(self, frames: list[np.ndarray]) -> None:
+        self.metadata = SimpleNamespace(num_frames=len(frames))
+        self._frames = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
+
+    def get_frames_at(self, numbers: list[int]) -> Any:
+        assert len(numbers) <= 8
+        return SimpleNamespace(data=self._frames[numbers])
+
+
+def test_videos_are_embedded_by_the_frames_that_the_model_takes() -> None:
+    model = load_once("vlm2vec-v2", "sdpa")
+    clips = [random_frames(count, seed=count) for count in (3, 70)]
+    batches: Any = [{"video": [_Decoder(clip) for clip in clips]}, {"text": ["a star"], "video": [None]}]
+    options: dict[str, Any] = {"task_metadata": DrawingsMixed.metadata, "hf_split": "test", "hf_subset": "default"}
+    heard: Any = [{"video": [None], "audio": [None]}]
+    wrapped = wrap_model(model, "vlm2vec-v2")
+    found = wrapped.encode(batches, show_progress_bar=False, **options)
+    prompt = wrapped.instruction(DrawingsMixed.metadata, None)
+    expected = model.encode([{"video": clips[0]}, {"video": clips[1]}, "a star"], prompt=prompt)
+    assert np.abs(found - expected).max() <= 1e-5
+    meta: Any = wrapped.mteb_model_meta
+    assert meta.modalities == ["text", "image", "video"]
+    with pytest.raises(ValueError, match="^audio: these models"):
+        wrapped.encode(heard, show_progress_bar=False, **options)
+
+
 # ------------------------------------------------------------------------------------- tasks of other types
 
 
@@ -482,7 +513,7 @@ def test_every_model_of_the_catalog_has_a_name_of_its_own() -> None:
 @pytest.mark.parametrize("spec", list_models(), ids=lambda spec: spec.name)
 def test_a_model_of_the_catalog_is_described_to_mteb(spec: Any) -> None:
     meta = model_meta(spec)
-    assert meta.modalities == ["text", "image"]
+    assert meta.modalities == ["text", "image", *(["video"] if spec.name == "vlm2vec-v2" else [])]
     assert meta.embed_dim == spec.dimension
     assert meta.license == (None if spec.licence == "unknown" else spec.licence)
     assert meta.revision

@@ -29,13 +29,15 @@ from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from langchain_core.vectorstores import InMemoryVectorStore
 from PIL import Image
 
-from langchain_gme import GMEEmbeddings, MultimodalRetriever, add_multimodal
-from langchain_gme.content import document_images, image_references, text_of, to_item
+from langchain_gme import GMEEmbeddings, MultimodalRetriever, MultimodalStore, add_multimodal
+from langchain_gme.content import document_images, image_references, text_of, to_item, video_reference
 from st_modules import ImageLimits, InputError, Place, SentenceTransformer
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import parse_items
 from tests.helpers.gallery import BLUE_CIRCLE, CAPTIONS, HEART, Gallery
 from tests.helpers.paths import GOLDEN
+from tests.helpers.references import load_once
+from tests.helpers.videos import random_frames, write_video
 
 PLACE = Place(3)
 SQUARE = GOLDEN / "gme" / "images" / "square.png"
@@ -329,7 +331,7 @@ CALL = {"name": "look", "args": {}, "id": "1", "type": "tool_call"}
 REFUSED: list[tuple[Any, str]] = [
     *(
         (["a", {"type": kind, "base64": "AAAA"}], f"item 3, block 1: a block of the type '{kind}' cannot be embedded")
-        for kind in ("audio", "video", "file", "document", "input_audio", "reasoning", "thinking", "tool_call")
+        for kind in ("audio", "file", "document", "input_audio", "reasoning", "thinking", "tool_call")
     ),
     (["a", {"document": {"format": "pdf"}}], "item 3, block 1: a block of the type 'document' cannot be embedded"),
     (["a", {"toolUse": {"name": "look"}}], "item 3, block 1: a block of the type 'toolUse' cannot be embedded"),
@@ -341,7 +343,14 @@ REFUSED: list[tuple[Any, str]] = [
     (["a", {"type": "input_image", "file_id": "f-1"}], "block 1: a file that the provider keeps"),
     (["a", {"image": {"format": "png", "source": {"s3Location": {"uri": "s3://b/a.png"}}}}], "s3Location"),
     ({"image": {"format": "png", "source": {"s3Location": {"uri": "s3://b/a.png"}}}}, "item 3: a file that the prov"),
-    (["a", {"type": "media", "mime_type": "video/mp4", "data": "AAAA"}], "block 1: media of the type 'video/mp4'"),
+    (["a", {"type": "media", "mime_type": "audio/mp3", "data": "AAAA"}], "block 1: media of the type 'audio/mp3'"),
+    (["a", {"type": "video", "file_id": "f-1"}], r'block 1: a file that the provider keeps \("file_id": \'f-1\'\)'),
+    (["a", {"type": "video"}], "block 1: a video block needs exactly one of"),
+    (["a", {"type": "video", "url": "b", "fps": 3}], r"block 1: unknown keys \['fps'\]"),
+    ({"video": {"type": "text", "text": "b"}}, "item 3: a text block, where a video belongs; pass it as text"),
+    ({"image": {"type": "video", "url": "b"}}, "item 3: a video block, where an image belongs; pass it as video"),
+    ({"video": Blob(data="a")}, "item 3: a blob of a text, where a video belongs"),
+    ({"video": Blob(data=b"a", mimetype="image/png")}, "item 3: a blob of the type 'image/png' cannot be embedded"),
     (
         ["a", {"type": "media", "mime_type": None, "file_uri": "gs://b/a.png"}],
         "item 3: gs://b/a.png: gs:// is not",
@@ -457,3 +466,102 @@ def test_no_value_ends_in_another_exception(gallery: Gallery) -> None:
         except Exception as error:
             other.append((value, error))
     assert other == []
+
+
+# ------------------------------------------------------------------------------------------------------ videos
+
+BASE64 = "AAAA"
+VIDEOS: list[tuple[Any, Any]] = [
+    ({"type": "video", "url": "https://example.org/a.mp4"}, "https://example.org/a.mp4"),
+    ({"type": "video", "base64": BASE64, "mime_type": "video/mp4"}, "data:video/*;base64,AAAA"),
+    ({"type": "video", "source_type": "base64", "data": BASE64, "mime_type": "video/mp4"}, "data:video/*;base64,AAAA"),
+    ({"type": "video", "path": Path("a.mp4")}, "a.mp4"),
+    ({"type": "video", "video": ["a.png", "b.png"]}, ["a.png", "b.png"]),
+    ({"type": "video", "video": [{"url": "a.png"}]}, ["a.png"]),
+    ({"type": "video", "source": {"type": "base64", "data": BASE64}}, "data:video/*;base64,AAAA"),
+    ({"type": "video_url", "video_url": {"url": "https://example.org/a.mp4"}}, "https://example.org/a.mp4"),
+    ({"type": "video_url", "video_url": "https://example.org/a.mp4"}, "https://example.org/a.mp4"),
+    ({"video": {"format": "mp4", "source": {"bytes": b"abc"}}}, b"abc"),
+    ({"type": "media", "mime_type": "video/mp4", "data": BASE64}, "data:video/*;base64,AAAA"),
+    ({"inline_data": {"mime_type": "video/mp4", "data": BASE64}}, "data:video/*;base64,AAAA"),
+]
+
+
+@pytest.mark.parametrize(("block", "video"), VIDEOS)
+def test_the_block_of_a_video_is_one(block: Any, video: Any) -> None:
+    item = to_item(["a", block], PLACE)
+    assert item[-1]["content"] == [{"type": "text", "text": "a"}, {"type": "video", "video": video}]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"video": "a.mp4"}, {"video": "a.mp4"}),
+        ({"text": "a", "video": ["a.png", {"url": "b.png"}]}, {"text": "a", "video": ["a.png", "b.png"]}),
+        ({"text": "a", "video": None}, {"text": "a", "video": None}),
+        (Document("a", metadata={"video": "a.mp4"}), {"text": "a", "image": None, "video": "a.mp4"}),
+        (Document("", metadata={"video": ["a.png"]}), {"text": None, "image": None, "video": ["a.png"]}),
+        (Document("a", metadata={"video": ""}), {"text": "a", "image": None}),
+        (Blob(data=b"abc", mimetype="video/mp4"), {"video": b"abc"}),
+        (Blob(path="a.mp4", mimetype="video/mp4"), {"video": Path("a.mp4")}),
+    ],
+)
+def test_a_video_of_an_item_a_document_and_a_blob(value: Any, expected: dict[str, Any]) -> None:
+    assert to_item(value, PLACE) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "reference"),
+    [
+        ({"video": "a.mp4"}, "a.mp4"),
+        ({"video": Path("a.mp4")}, "a.mp4"),
+        ({"video": b"abc"}, None),
+        ({"video": ["a.png"]}, None),
+        ({"text": "a"}, None),
+        ([{"type": "video", "url": "https://example.org/a.mp4"}], "https://example.org/a.mp4"),
+        ([{"type": "video", "base64": "AAAA"}], None),
+    ],
+)
+def test_a_reference_to_a_video_is_its_path_or_url(value: Any, reference: str | None) -> None:
+    assert video_reference(to_item(value, PLACE)) == reference
+
+
+def test_videos_are_embedded_stored_and_found(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    paths = [tmp_path / f"{seed}.mkv" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        path.write_bytes(write_video(random_frames(9, seed=seed)))
+    model = load_once("vlm2vec-v2", "sdpa")
+    embeddings = GMEEmbeddings(model=model)
+    expected = model.encode([{"video": path} for path in paths])
+    blocks = [
+        {"type": "video", "path": str(paths[0])},
+        {"type": "video", "base64": base64.b64encode(paths[1].read_bytes()).decode(), "mime_type": "video/x-matroska"},
+    ]
+    assert np.abs(embeddings.embed_multimodal(blocks) - expected).max() <= 1e-5
+    store = MultimodalStore(InMemoryVectorStore(embeddings))
+    store.add_documents([Document("", metadata={"video": str(path)}) for path in paths])
+    store.add_items([{"video": random_frames(3, seed=7)}])
+    found = store.similarity_search({"video": paths[1]}, k=3)
+    assert found[0].metadata == {"video": str(paths[1])}
+    assert len({document.id for document in found}) == 3
+
+
+def test_a_store_that_leaves_a_video_out_is_told_of() -> None:
+    store = InMemoryVectorStore(GMEEmbeddings(model=load_once("vlm2vec-v2", "sdpa")))
+    with pytest.warns(UserWarning, match="1 documents have pictures, which are left out"):
+        store.add_documents([Document("a", metadata={"video": "a.mp4"})])
+
+
+def test_metadata_that_names_a_video_is_metadata_to_a_model_without_videos() -> None:
+    embeddings = GMEEmbeddings(model="tiny")
+    plain = embeddings.embed_multimodal([Document("a red circle")])
+    promoted = [Document("a red circle", metadata={"video": {"id": 3, "url": "https://example.org/promo.mp4"}})]
+    assert embeddings.embed_multimodal(promoted) == plain
+    store = InMemoryVectorStore(embeddings)
+    store.add_documents(promoted)
+    add_multimodal(store, promoted)
+    metadata = [found.metadata for found in store.similarity_search("a red circle")]
+    assert [each["video"] for each in metadata] == [promoted[0].metadata["video"]] * 2
+    with pytest.raises(InputError, match="takes no video"):
+        embeddings.embed_multimodal([{"video": ["a.png"]}])

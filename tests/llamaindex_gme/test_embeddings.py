@@ -38,7 +38,8 @@ from tests.helpers.gallery import CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gal
 from tests.helpers.loopback import Server
 from tests.helpers.paths import GOLDEN
 from tests.helpers.recorder import Recorder
-from tests.helpers.references import TOLERANCE, reference
+from tests.helpers.references import TOLERANCE, load_once, reference
+from tests.helpers.videos import random_frames, write_video
 
 
 @pytest.fixture(scope="module")
@@ -500,7 +501,10 @@ def test_the_cache_is_for_texts_and_never_answers_a_query(tiny: SentenceTransfor
         (lambda e: e([TextNode(text="a"), ImageNode(id_="n", image="!")]), "item 1, node n: .*base64 is damaged"),
         (lambda e: e([TextNode(text="a"), TextNode(id_="n", text="\ud83d")]), "item 1, node n: character 0"),
         (lambda e: e([Node(id_="n", audio_resource=MediaResource(data=b"a"))]), "item 0, node n: it holds audio"),
-        (lambda e: e([Node(id_="n", video_resource=MediaResource(data=b"a"))]), "node n: it holds video"),
+        (
+            lambda e: e([Node(id_="n", video_resource=MediaResource(data=b"a"))]),
+            "item 0.*: this model takes no video; vlm2vec-v2 does",
+        ),
         (lambda e: asyncio.run(e.aget_text_embedding_batch(["a", None])), "item 1: it has neither text nor image"),
         (lambda e: asyncio.run(e.aget_image_embedding_batch(["{good}"] * 40 + ["missing.png"])), "item 40: missing"),
         (
@@ -675,3 +679,22 @@ def test_the_text_beside_an_image_is_not_told(
     embedding.get_multimodal_query_embedding(QueryBundle("query.png", image_path=str(gallery.query)))
     embedding.get_text_embedding("query.png")
     assert not caplog.records
+
+
+def test_the_video_of_a_node_is_embedded_with_its_text(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    path = tmp_path / "a.mkv"
+    path.write_bytes(write_video(random_frames(9)))
+    model = load_once("vlm2vec-v2", "sdpa")
+    embedding = GMEEmbedding(model)
+    nodes = [
+        Node(video_resource=MediaResource(path=path)),
+        Node(video_resource=MediaResource(data=path.read_bytes())),
+        Node(video_resource=MediaResource(path=path), text_resource=MediaResource(text="a cat")),
+    ]
+    expected = model.encode([{"video": path}, {"video": path}, {"video": path, "text": "a cat"}])
+    assert np.abs(np.array([node.embedding for node in embedding(nodes)]) - expected).max() <= TOLERANCE
+    with pytest.raises(InputError, match="item 0, node n: its video is lost"):
+        embedding([Node(id_="n", video_resource=MediaResource())])
+    with pytest.raises(InputError, match="item 0, node n: it has no text, and fuse=False"):
+        GMEEmbedding(model, fuse=False)([Node(id_="n", video_resource=MediaResource(path=path))])
