@@ -187,6 +187,14 @@ _CONFIGURATION = {
     "hidden_act": "x",
     "rms_norm_eps": float("nan"),
 }
+_DEEPSTACK_CONFIGURATION = {
+    "vision_config.deepstack_visual_indexes": [0, 10**9],
+    "vision_config.num_position_embeddings": 10**12,
+    "vision_config.out_hidden_size": 10**9,
+    "text_config.head_dim": 10**7,
+    "text_config.model_type": "bert",
+    "video_token_id": 10**40,
+}
 _SLOW_EXPRESSION = "(.*)(.*)(.*)(.*)(.*)(.*)(.*)(.*)x"
 _ADAPTER_CONFIGURATION = {
     "r": 1_000_000,
@@ -269,6 +277,8 @@ def _settings() -> Iterator[_Attack]:
         yield "bge-visualized-base", f"{name} of {size}", _fields("bge/config.json", name, size)
     for name, value in _CONFIGURATION.items():
         yield "gme-2b", f"{name} of {value}", _fields("config.json", name, value)
+    for name, value in _DEEPSTACK_CONFIGURATION.items():
+        yield "qwen3-vl-embedding-2b", f"{name} of {value}", _fields("config.json", name, value)
     for name, value in _ADAPTER_CONFIGURATION.items():
         yield "vlm2vec-v2", f"{name} of {value}", _fields(_ADAPTER, name, value)
 

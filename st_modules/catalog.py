@@ -38,6 +38,8 @@ class ModelSpec:
         options: Keyword arguments of the backbone that make it this model.
         prompts: The authors' task instructions by name.
         path: Folder of a model that ships with the package.
+        own_modules: Whether its repository may have a ``modules.json`` of sentence-transformers' own modules, which is
+            no sign of another model then.
     """
 
     name: str
@@ -54,6 +56,7 @@ class ModelSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     prompts: Mapping[str, str] = field(default_factory=dict)
     path: Path | None = None
+    own_modules: bool = False
 
     @property
     def repositories(self) -> list[str]:
@@ -76,6 +79,12 @@ _GME = {
     "max_length": 1800,
 }
 _VLM2VEC_QWEN2VL = {"template": "vlm2vec_qwen2vl", "first_resize": "vlm2vec"}
+_QWEN3_VL_EMBEDDING = {
+    "template": "qwen3_vl_embedding",
+    "min_image_tokens": 4,
+    "max_image_tokens": 1800,
+    "max_length": 8192,
+}
 _VLM2VEC_PHI3V = {"template": "vlm2vec_phi3v", "num_crops": 4}
 _DSE_PHI3 = {"template": "dse_phi3", "num_crops": 16, "first_resize": 1344, "text_max_length": 128}
 _VLM2VEC_V2 = {
@@ -88,6 +97,7 @@ _VLM2VEC_V2 = {
 _BGE_VL_MLLM = {"template": "bge_vl_mllm", "first_resize": 512}
 
 _GME_PROMPTS = {"t2i": "Find an image that matches the given text."}
+_QWEN3_VL_EMBEDDING_PROMPTS = {"retrieve": "Retrieve images or text relevant to the user's query."}
 _VLM2VEC_PROMPTS = {
     "image": "Represent the given image.",
     "vqa": "Represent the given image with the following question:",
@@ -145,6 +155,30 @@ _MODELS = (
         modelscope_id="iic/gme-Qwen2-VL-7B-Instruct",
         options=_GME,
         prompts=_GME_PROMPTS,
+    ),
+    ModelSpec(
+        name="qwen3-vl-embedding-2b",
+        repo_id="Qwen/Qwen3-VL-Embedding-2B",
+        backbone="qwen3_vl",
+        dimension=2048,
+        licence="apache-2.0",
+        languages="multilingual",
+        parity="authors' code",
+        options=_QWEN3_VL_EMBEDDING,
+        prompts=_QWEN3_VL_EMBEDDING_PROMPTS,
+        own_modules=True,
+    ),
+    ModelSpec(
+        name="qwen3-vl-embedding-8b",
+        repo_id="Qwen/Qwen3-VL-Embedding-8B",
+        backbone="qwen3_vl",
+        dimension=4096,
+        licence="apache-2.0",
+        languages="multilingual",
+        parity="authors' code",
+        options=_QWEN3_VL_EMBEDDING,
+        prompts=_QWEN3_VL_EMBEDDING_PROMPTS,
+        own_modules=True,
     ),
     ModelSpec(
         name="vlm2vec-qwen2vl-2b",

@@ -82,15 +82,15 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             will do.
         base_weights: Local folder of the model that an adapter (VLM2Vec), a tower (Visualized-BGE) or bare weights
             (CLIP-SF) are built on, in the place of its repository.
-        min_image_tokens: Fewest tokens that an image becomes; smaller images are scaled up. Models on Qwen2-VL only;
-            256 for GME.
-        max_image_tokens: Most tokens that an image becomes; larger images are scaled down. Models on Qwen2-VL only;
-            1280 for GME. A lower bound is faster and less exact on detailed pictures.
+        min_image_tokens: Fewest tokens that an image becomes; smaller images are scaled up. Models on Qwen2-VL and
+            Qwen3-VL only; 256 for GME.
+        max_image_tokens: Most tokens that an image becomes; larger images are scaled down. Models on Qwen2-VL
+            and Qwen3-VL only; 1280 for GME. A lower bound is faster and less exact on detailed pictures.
         num_crops: Most tiles that an image is cut into, 1 to 16. Models on Phi-3-V only; 4 for VLM2Vec and 16 for DSE.
             Fewer are faster and less exact on detailed pictures.
         num_frames: How many frames of a video are embedded, where the model takes videos; 8 for VLM2Vec-V2.
         max_length: Longest input in tokens, image tokens included; the end of longer texts is cut, which is logged.
-            1800 for GME, and as many as the model has positions for elsewhere.
+            1800 for GME, 8192 for Qwen3-VL-Embedding, and as many as the model has positions for elsewhere.
         image_limits: What reading an image may cost; see :class:`st_modules.ImageLimits`.
         remote_images: ``False`` refuses image URLs. Takes the place of the field of ``image_limits``.
         allow_private_hosts: ``True`` also fetches images from addresses that are not public. Takes the place of the
@@ -214,7 +214,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         """Whether ``encode`` keeps what items begin with in common, the instruction above all, for the next calls.
 
         It says that the weights are fixed. By default nothing that was computed from weights outlives a call. It
-        is for models on Qwen2-VL, LLaVA-NeXT and Phi-3-V; on others, which share nothing, it stays ``False``.
+        is for models on Qwen2-VL, Qwen3-VL, LLaVA-NeXT and Phi-3-V; on others, which share nothing, it stays ``False``.
 
         Training takes it back: it is ``False`` after ``train()``, and after a forward pass that records gradients. New
         and other weights (``load_state_dict``, casts, moves) and autocast begin anew; with adapters or hooks nothing is

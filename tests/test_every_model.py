@@ -21,7 +21,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from st_modules import CheckpointError, InputError, SentenceTransformer, get_model, list_models
-from tests.helpers.references import TOLERANCE, Case, Reference, case_ids, load_once, mixed, reference
+from tests.helpers.references import SEVERAL_IMAGES, TOLERANCE, Case, Reference, case_ids, load_once, mixed, reference
 from tests.helpers.training_checkpoints import CLIP_SF, clip_sf_weights, save_run
 
 ROWS = [spec.name for spec in list_models() if spec.repo_id]
@@ -225,6 +225,14 @@ def middle_then_rgb(image: Image.Image) -> Image.Image:
     return resized.crop((left, top, left + 224, top + 224)).convert("RGB")
 
 
+def rgb_on_white(image: Image.Image) -> Image.Image:
+    """On white by the alpha of RGBA, which other modes lose."""
+    if image.mode != "RGBA":
+        return rgb(image)
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
 def page_then_rgb(image: Image.Image) -> Image.Image:
     return image.resize((1344, 1344)).convert("RGB")
 
@@ -234,6 +242,8 @@ def originals_first_steps(row: str) -> Callable[[Image.Image], Image.Image]:
         return page_then_rgb
     if row.startswith("bge-vl-") and get_model(row).backbone == "llava_next":
         return square_then_rgb
+    if get_model(row).backbone == "qwen3_vl":
+        return rgb_on_white
     return middle_then_rgb if row.startswith("bge-visualized") else rgb
 
 
@@ -264,8 +274,8 @@ def test_tiny_and_thin_images_embed_beside_others(row: str, model: SentenceTrans
 def test_more_than_one_image_is_refused_by_position_where_the_model_takes_one(
     row: str, model: SentenceTransformer
 ) -> None:
-    if get_model(row).options["template"] == "gme":
-        pytest.skip("GME has a block for each image")
+    if get_model(row).options["template"] in SEVERAL_IMAGES:
+        pytest.skip("it has a block for each image")
     with pytest.raises(InputError, match="item 1: 2 images"):
         model.encode(["a", {"image": [RGB, RGB]}])
 
@@ -344,6 +354,11 @@ Weights = dict[str, torch.Tensor]
 # The ends of their names: what is before them depends on the layout.
 WEIGHTS_IN_USE = {
     "qwen2_vl": ["visual.blocks.1.mlp.fc1.weight", "layers.0.self_attn.q_proj.bias", "model.norm.weight"],
+    "qwen3_vl": [
+        "visual.blocks.1.mlp.linear_fc1.weight",
+        "layers.0.self_attn.k_norm.weight",
+        "visual.pos_embed.weight",
+    ],
     "llava_next": ["multi_modal_projector.linear_1.weight", "image_newline", "layers.1.input_layernorm.weight"],
     "phi3_v": ["sub_GN", "img_projection.0.weight", "layers.1.self_attn.qkv_proj.weight", "model.norm.weight"],
     "clip": ["visual_projection.weight", "text_model.final_layer_norm.bias"],

@@ -151,6 +151,8 @@ def keep_last_tokens(layer: Any, args: tuple[Tensor], kwargs: dict[str, Any]) ->
         split_heads(projected, attention.head_dim)
         for projected in _keys_and_values(attention, layer.input_layernorm(hidden))
     )
+    if (norm := getattr(attention, "k_norm", None)) is not None:
+        key = norm(key)
     cos, sin = kwargs["position_embeddings"]
     key = _rotate_first(key, cos.unsqueeze(1), sin.unsqueeze(1))
     last = packed.last

@@ -43,6 +43,9 @@ DEFAULT_FRAMES = 8
 """How many frames of a video are embedded where nobody says, as by VLM2Vec-V2's authors."""
 _MOST_TOKENS = 16384
 """The most tokens of an image in the published models, which the smallest image cannot be asked to exceed."""
+_SIDE = 28
+_QWEN2_BOUNDS = (4 * _SIDE**2, _MOST_TOKENS * _SIDE**2)
+"""Side of a token, fewest and most pixels of an image, as qwen-vl-utils has them for Qwen2-VL."""
 
 
 class Qwen2VL(DecoderBackbone):
@@ -241,11 +244,12 @@ class Qwen2VL(DecoderBackbone):
         outputs: dict[str, BaseModelOutputWithPooling] = {}
         for kind, name in (("image", "patches"), ("video", "video_patches")):
             if name in features:
-                grids = features[f"{kind}_grid_thw"]
-                outputs[kind] = BaseModelOutputWithPooling()
-                outputs[kind]["pooler_output"] = (
-                    embed_images(self.model.visual, self.image_processor, features[name], grids),
+                tokens, on_the_way = embed_images(
+                    self.model.visual, self.image_processor, features[name], features[f"{kind}_grid_thw"]
                 )
+                outputs[kind] = BaseModelOutputWithPooling()
+                outputs[kind]["pooler_output"] = (tokens,)
+                outputs[kind]["deepstack_features"] = [(layer,) for layer in on_the_way]
         return {"mm_encoder_outputs": outputs} if outputs else super().visual_inputs(features)
 
     def position_ids(self, features: dict[str, Any]) -> torch.Tensor:
@@ -354,33 +358,61 @@ def gme_first_resize(height: int, width: int) -> tuple[int, int]:
     Raises:
         ValueError: The image is too elongated for a side to be left.
     """
-    height, width = _multiples_of_28(height, width)
+    height, width = _round_to_factor(height, width, _SIDE, *_QWEN2_BOUNDS)
     if not height or not width:
         raise ValueError("too elongated")
     return min(height, width * MAX_ASPECT_RATIO), min(width, height * MAX_ASPECT_RATIO)
 
 
 def qwen_vl_utils_first_resize(height: int, width: int) -> tuple[int, int]:
-    """Return the size that the package qwen-vl-utils gives an image before the processor sees it.
+    """Return the size that the package qwen-vl-utils gives an image before Qwen2-VL's processor sees it.
+
+    Args:
+        height: Height in pixels.
+        width: Width in pixels.
+
+    Returns:
+        Height and width in pixels.
 
     Raises:
-        ValueError: The aspect ratio is above 200.
+        ValueError: The aspect ratio is above 200, or too large for a side to be left.
+    """
+    return qwen_vl_utils_resize(height, width, _SIDE, *_QWEN2_BOUNDS)
+
+
+def qwen_vl_utils_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Return the size that the package qwen-vl-utils gives an image or a frame.
+
+    Args:
+        height: Height in pixels.
+        width: Width in pixels.
+        factor: What both sides become multiples of.
+        min_pixels: Fewest pixels.
+        max_pixels: Most pixels.
+
+    Returns:
+        Height and width in pixels.
+
+    Raises:
+        ValueError: The aspect ratio is above 200, or too large for a side to be left.
     """
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise ValueError(f"the aspect ratio is above {MAX_ASPECT_RATIO}")
-    return _multiples_of_28(height, width)
+    height, width = _round_to_factor(height, width, factor, min_pixels, max_pixels)
+    if not height or not width:
+        raise ValueError(f"too elongated for {max_pixels // factor**2} tokens")
+    return height, width
 
 
-def _multiples_of_28(height: int, width: int) -> tuple[int, int]:
-    """Both sides as the nearest multiples of 28 pixels, at least 28; the area within 4 to 16384 tokens of 28x28."""
-    side, min_pixels, max_pixels = 28, 4 * 28**2, 16384 * 28**2
-    new_height, new_width = (max(side, round(length / side) * side) for length in (height, width))
+def _round_to_factor(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Both sides as the nearest multiples of a factor, at least one; the area within some bounds."""
+    new_height, new_width = (max(factor, round(length / factor) * factor) for length in (height, width))
     if new_height * new_width > max_pixels:
         scale = math.sqrt(height * width / max_pixels)
-        return math.floor(height / scale / side) * side, math.floor(width / scale / side) * side
+        return math.floor(height / scale / factor) * factor, math.floor(width / scale / factor) * factor
     if new_height * new_width < min_pixels:
         scale = math.sqrt(min_pixels / (height * width))
-        return math.ceil(height * scale / side) * side, math.ceil(width * scale / side) * side
+        return math.ceil(height * scale / factor) * factor, math.ceil(width * scale / factor) * factor
     return new_height, new_width
 
 
@@ -419,4 +451,7 @@ FIRST_RESIZES: dict[str, Callable[[int, int], tuple[int, int]]] = {
     "vlm2vec": vlm2vec_first_resize,
     "qwen_vl_utils": qwen_vl_utils_first_resize,
 }
-RESIZES: dict[str, Callable[[int, int, int, int, int], tuple[int, int]]] = {"vlm2vec_v2": vlm2vec_v2_resize}
+RESIZES: dict[str, Callable[[int, int, int, int, int], tuple[int, int]]] = {
+    "qwen_vl_utils": qwen_vl_utils_resize,
+    "vlm2vec_v2": vlm2vec_v2_resize,
+}

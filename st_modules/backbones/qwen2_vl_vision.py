@@ -1,9 +1,10 @@
-"""The fast way of an image through Qwen2-VL's vision tower: bytes in, images of one size attending together.
+"""The fast way of an image through the vision towers of Qwen2-VL and Qwen3-VL.
+
+Bytes go in, and images of one size attend together.
 
 A still image is two equal frames to the tower, so that its patch embedding may be summed over time (that of a video's
-frames, which differ, is not); and normalising
-pixels is linear, so that it may be done to the patch embedding's weights. What is left to be made of an image is its
-patches as bytes.
+frames, which differ, is not); and normalising pixels is linear, so that it may be done to the patch embedding's
+weights. What is left to be made of an image is its patches as bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from PIL.Image import Image as PILImage
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
-from transformers.vision_utils import get_vision_position_ids
+from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from st_modules.backbones.attention import attends_by, rotate
 
@@ -63,31 +64,38 @@ def normalise(patches: Tensor, processor: Any) -> Tensor:
 def computes_the_same(tower: Any, processor: Any) -> bool:
     """Whether a tower and its image processor are the stock ones, whose computation this module rearranges."""
     proj = tower.patch_embed.proj
-    stock_tower = type(proj) is nn.Conv3d and proj.bias is None and attends_by(tower)
+    stock_tower = type(proj) is nn.Conv3d and attends_by(tower)
     return stock_tower and processor.do_resize and processor.do_rescale and processor.do_normalize
 
 
-def embed_images(tower: Any, processor: Any, patches: Tensor, grids: Tensor) -> Tensor:
+def embed_images(tower: Any, processor: Any, patches: Tensor, grids: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Run the tower.
 
     Args:
-        tower: Qwen2-VL's vision tower.
+        tower: Qwen2-VL's vision tower, or Qwen3-VL's.
         processor: Its image processor, which says how pixels are normalised.
         patches: What :func:`cut_patches` returned for each image, joined; or :func:`cut_frames` for each step of a
             video.
         grids: Steps in time, rows and columns of patches of each image: shape (images, 3), int64.
 
     Returns:
-        The images' tokens, joined: shape (tokens, width of the language model).
+        The images' tokens, joined: shape (tokens, width of the language model). And what Qwen3-VL's tower takes out on
+        the way, layer by layer, of the same shape each.
     """
     hidden = _embed_patches(tower.patch_embed, processor, patches)
+    if hasattr(tower, "pos_embed"):
+        hidden = hidden + _embed_positions(tower, grids).to(hidden.dtype)
     cos, sin = tower.rotary_pos_emb(hidden, get_vision_position_ids(grids, tower.spatial_merge_size))
     # The steps of a video do not attend to each other.
     lengths = [rows * columns for steps, rows, columns in grids.tolist() for _ in range(steps)]
-    for block in tower.blocks:
+    taken = {layer: place for place, layer in enumerate(getattr(tower, "deepstack_visual_indexes", ()))}
+    on_the_way: list[Tensor] = []
+    for layer, block in enumerate(tower.blocks):
         hidden = hidden + _attend(block.attn, block.norm1(hidden), cos, sin, lengths)
         hidden = hidden + block.mlp(block.norm2(hidden))
-    return tower.merger(hidden)
+        if layer in taken:
+            on_the_way.append(tower.deepstack_merger_list[taken[layer]](hidden))
+    return tower.merger(hidden), on_the_way
 
 
 def _embed_patches(patch_embed: Any, processor: Any, patches: Tensor) -> Tensor:
@@ -98,11 +106,25 @@ def _embed_patches(patch_embed: Any, processor: Any, patches: Tensor) -> Tensor:
         kernel = kernel.sum(2, keepdim=True)
     scaled = kernel * (processor.rescale_factor / std)[:, None, None, None]
     shift = -(kernel.sum((2, 3, 4)) * (mean / std)).sum(1)
+    bias = patch_embed.proj.bias
+    shift = shift if bias is None else shift + bias.float()
     return linear(patches.float(), scaled.flatten(1), shift).to(weight.dtype)
 
 
 def _statistics(processor: Any) -> tuple[Any, Any]:
     return processor.image_mean, processor.image_std
+
+
+def _embed_positions(tower: Any, grids: Tensor) -> Tensor:
+    """Learned positions of a square, stretched to the grid of each image."""
+    places, weights = get_vision_interpolation_indices_and_weights(
+        grids,
+        num_grid_per_side=tower.num_grid_per_side,
+        mode=tower.interpolation_mode,
+        align_corners=tower.interpolation_align_corners,
+        spatial_merge_size=tower.spatial_merge_size,
+    )
+    return (tower.pos_embed(places) * weights[:, :, None]).sum(1)
 
 
 def _attend(attention: Any, hidden: Tensor, cos: Tensor, sin: Tensor, lengths: Sequence[int]) -> Tensor:

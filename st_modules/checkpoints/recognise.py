@@ -30,14 +30,15 @@ def recognise(path: Path) -> ModelSpec | None:
 
     Raises:
         UnknownModelError: The folder holds several models.
-        CheckpointError: The folder has a repository's name and a model that sentence-transformers saved.
+        CheckpointError: The folder has a repository's name and a model that sentence-transformers saved, and the
+            repository itself has none.
     """
     if (path / SAVED_OPTIONS).is_file():
         return None
     hits = _named(path) or _named(path.resolve())
     if hits and path.is_dir():
         check_folder(path)
-    if hits and (path / _MODULES).is_file() and _names_modules_of_libraries(path / _MODULES):
+    if _saved_by_others(path, hits):
         raise CheckpointError(
             f"{path}: it has the name of {_list([spec.name for spec in hits])}, and a {_MODULES} of "
             f"sentence-transformers. Rename the folder to have that loaded, or pass {_call(hits[0].name, path)}."
@@ -49,6 +50,13 @@ def recognise(path: Path) -> ModelSpec | None:
             raise UnknownModelError(f"{path}: it may hold several models. Pass {calls}.")
         hits = there
     return hits[0] if hits else None
+
+
+def _saved_by_others(path: Path, named: Sequence[ModelSpec]) -> bool:
+    """Whether a folder with the name of some models has a model that another library saved."""
+    if not named or all(spec.own_modules for spec in named) or not (path / _MODULES).is_file():
+        return False
+    return _names_modules_of_libraries(path / _MODULES)
 
 
 def _named(path: Path) -> list[ModelSpec]:

@@ -22,7 +22,7 @@ class EncodeOptions:
         packing: Rows of a language model lie end to end without padding.
         shared_prefix: What rows of a language model begin with in common is run once. Needs ``packing``.
         pruning: The last layer runs for the pooled tokens alone. On a language model it needs ``packing``.
-        fast_vision: The patches of Qwen2-VL go in as bytes, and images of one size attend in one call.
+        fast_vision: The patches of Qwen2-VL and Qwen3-VL go in as bytes, and images of one size attend in one call.
 
     Example:
         >>> import dataclasses

@@ -102,6 +102,22 @@ def _ask_what_is_in(dog: float, tiger: float) -> tuple[Score, Score]:
     )
 
 
+_BEACH = "A woman playing with her dog on a beach at sunset."
+_RETRIEVER = (
+    "A woman shares a joyful moment with her golden retriever on a sun-drenched beach at sunset, as the dog offers its "
+    "paw in a heartwarming display of companionship and trust."
+)
+_DEMO = "https://qianwen-res.oss-cn-beijing.aliyuncs.com/Qwen-VL/assets/demo.jpeg"
+_RETRIEVE = "Retrieve images or text relevant to the user's query."
+_WOMAN_AND_DOG = PublishedScores(
+    "examples/embedding_vllm.ipynb of Qwen3-VL-Embedding (bfloat16, by vLLM, which has bounds of its own for pictures)",
+    (
+        Score("beach · text", {"text": _BEACH}, {"text": _RETRIEVER}, 0.7896, _RETRIEVE),
+        Score("beach · picture", {"text": _BEACH}, {"image": _DEMO}, 0.7156, _RETRIEVE),
+        Score("beach · picture and text", {"text": _BEACH}, _fuse(_RETRIEVER, _DEMO), 0.7236, _RETRIEVE),
+    ),
+)
+
 _FIND_CAPTION = "Find me an everyday image that matches the given caption:"
 _THE_PICTURE = {"image": _EXAMPLE}
 _EXAMPLES = "experiments/examples of VLM2Vec (bfloat16)"
@@ -139,6 +155,7 @@ _VISUALIZED_M3 = PublishedScores(
 PUBLISHED: Mapping[str, PublishedScores] = {
     "gme-2b": _TRUCK_AND_OFFICE,
     "gme-7b": _TWO_CYBERTRUCKS,
+    "qwen3-vl-embedding-2b": _WOMAN_AND_DOG,
     "vlm2vec-qwen2vl-2b": PublishedScores(
         "VLM2Vec-Qwen2VL-2B's model card (bfloat16)", _ask_what_is_in(0.2500, 0.1865)
     ),
@@ -187,6 +204,7 @@ def _umrb(score: float) -> Instead:
 _MEGAPAIRS = Instead("mmeb", "the tables in the README of MegaPairs")
 
 INSTEAD: Mapping[str, Instead] = {
+    "qwen3-vl-embedding-8b": Instead("mmeb", "the overall score on images, 80.1, in the README of Qwen3-VL-Embedding"),
     "bge-vl-base": _circo(34.3),
     "bge-vl-large": _circo(39.2),
     "bge-vl-mllm-s1": _circo(42.2),

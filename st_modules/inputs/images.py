@@ -261,6 +261,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def flatten_on_white(image: Image.Image) -> Image.Image:
+    """Return a new RGB image as ``qwen-vl-utils`` makes it: on white where it is RGBA, else as ``to_rgb`` does."""
+    if image.mode != "RGBA":
+        return to_rgb(image)
+    flat = Image.new("RGB", image.size, "white")
+    flat.paste(image, mask=image.getchannel("A"))
+    return flat
+
+
 def _to_png(image: Image.Image) -> bytes:
     stream = io.BytesIO()
     (image if image.mode in _MODES_OF_PNG else image.convert("RGB")).save(stream, "PNG")

@@ -6,6 +6,7 @@ control token: text cut anywhere else could tokenise differently from the whole 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -120,6 +121,7 @@ _NOT_DOCUMENTS: frozenset[Side | None] = frozenset({"query", None})
 _NO_SIDE: frozenset[Side | None] = frozenset()
 
 QWEN2_DEFAULT_SYSTEM = "You are a helpful assistant."
+QWEN3_DEFAULT_SYSTEM = "Represent the user's input."
 VLM2VEC_IMAGE_INSTRUCTION = "Represent the given image."
 # Phi-3-V has no token for a picture's place. That of padding is none of any string.
 _PHI3_V_IMAGE = "<|endoftext|>"
@@ -141,12 +143,7 @@ def render_gme(item: Item, instruction: str | None, side: Side | None) -> list[S
         The segments, ending in the ``<|endoftext|>`` whose hidden state is the embedding.
     """
     system = QWEN2_DEFAULT_SYSTEM if side == "document" or not instruction else instruction
-    text = item.text or ""
-    user: list[Segment] = [Text("user\n", text)]
-    if item.images:
-        blocks = [segment for image in item.images for segment in _wrap_qwen2_image(image)]
-        user = [Text("user\n"), *blocks, Text("", text)]
-    return _wrap_qwen2_turn(system, user)
+    return _wrap_qwen2_turn(system, _list_qwen2_user(item))
 
 
 def render_dse_qwen2(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -163,6 +160,19 @@ def render_dse_qwen2(item: Item, instruction: str | None, side: Side | None) -> 
         text = Text("", item.text) if item.text else Text("What is shown in this image?")
     stand_in = ImageSource(PILImage.new("RGB", (56, 56)), "stand-in picture")
     return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, [Text("user\n"), *_wrap_qwen2_image(image or stand_in), text])
+
+
+def render_qwen3_vl_embedding(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """Qwen3-VL-Embedding: a chat turn with the instruction as its system text, images before the text.
+
+    ``Qwen3VLEmbedder`` of the authors' repository, which reads an instruction on every side, and ends it with a full
+    stop where it ends in no punctuation. The last token is the one before the answer, or what the tokenizer itself
+    puts after a text.
+    """
+    system = (instruction or "").strip() or QWEN3_DEFAULT_SYSTEM
+    if not unicodedata.category(system[-1]).startswith("P"):
+        system += "."
+    return _wrap_qwen2_turn(system, _list_qwen2_user(item), End())
 
 
 def render_dse_phi3(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -317,7 +327,7 @@ def render_visualized_bge(item: Item, instruction: str | None, side: Side | None
     return [Start(), *images, Text(before, item.text or ""), End()]
 
 
-def _wrap_qwen2_turn(system: str, user: list[Segment]) -> list[Segment]:
+def _wrap_qwen2_turn(system: str, user: list[Segment], end: Segment = Special("<|endoftext|>")) -> list[Segment]:
     """Qwen2-VL's chat layout up to the answer, and the token that its embedders pool."""
     return [
         Special("<|im_start|>"),
@@ -330,8 +340,17 @@ def _wrap_qwen2_turn(system: str, user: list[Segment]) -> list[Segment]:
         Text("\n"),
         Special("<|im_start|>"),
         Text("assistant\n"),
-        Special("<|endoftext|>"),
+        end,
     ]
+
+
+def _list_qwen2_user(item: Item) -> list[Segment]:
+    """The user's part of such a turn: images, then the text."""
+    text = item.text or ""
+    if not item.images:
+        return [Text("user\n", text)]
+    blocks = [segment for image in item.images for segment in _wrap_qwen2_image(image)]
+    return [Text("user\n"), *blocks, Text("", text)]
 
 
 def _wrap_qwen2_image(image: ImageSource) -> list[Segment]:
@@ -355,6 +374,7 @@ def _refuse_instruction(item: Item, instruction: str | None, model: str) -> None
 
 TEMPLATES: dict[str, Template] = {
     "gme": Template(render_gme, _NOT_DOCUMENTS, task_instructions=True),
+    "qwen3_vl_embedding": Template(render_qwen3_vl_embedding, _EVERY_SIDE, task_instructions=True),
     "dse_qwen2": Template(render_dse_qwen2, _NO_SIDE),
     "dse_phi3": Template(render_dse_phi3, _NO_SIDE),
     "vlm2vec_qwen2vl": Template(render_vlm2vec_qwen2vl, _EVERY_SIDE, task_instructions=True),

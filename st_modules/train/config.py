@@ -31,8 +31,8 @@ class ModelSettings:
         base_weights: Local files of what an adapter or a tower is built on.
         dtype: Precision of the weights. ``auto`` is float32 where the weights themselves are trained, and what the
             device has by default (bfloat16 on a GPU) below an adapter.
-        min_image_tokens: Fewest tokens of an image; models on Qwen2-VL only.
-        max_image_tokens: Most tokens of an image; models on Qwen2-VL only.
+        min_image_tokens: Fewest tokens of an image; models on Qwen2-VL and Qwen3-VL only.
+        max_image_tokens: Most tokens of an image; models on Qwen2-VL and Qwen3-VL only.
         num_crops: Most tiles of an image; models on Phi-3-V only.
         max_length: Longest input in tokens.
     """

@@ -21,6 +21,7 @@ SAVED: dict[str, dict[str, Any]] = {
     "llava_next": {"template": "e5_v", "max_length": 99, "first_resize": 512},
     "phi3_v": {"template": "dse_phi3", "max_length": 99, "num_crops": 16, "first_resize": 1344, "text_max_length": 128},
     "qwen2_vl": {"template": "gme", "max_length": 99, "first_resize": "gme", "multimodal_positions": True},
+    "qwen3_vl": {"template": "qwen3_vl_embedding", "max_length": 99, "min_image_tokens": 4, "max_image_tokens": 9},
     "visualized_bge": {"template": "visualized_bge", "max_length": 99, "text_model": "bert", "head_dim": 64},
 }
 NO_LENGTHS = [0, -1, 1.5, True, "512", [], {}]
@@ -44,6 +45,7 @@ WRONG["qwen2_vl"] |= {
     "image_limits": [{}, None],
     "device": ["cpu"],
 }
+WRONG["qwen3_vl"] |= dict.fromkeys(("min_image_tokens", "max_image_tokens"), [*NO_LENGTHS, None])
 WRONG["visualized_bge"] |= {"text_model": ["gpt", None], "head_dim": [*NO_LENGTHS, None]}
 
 

@@ -16,7 +16,7 @@ from st_modules.checkpoints.configuration import load_config
 from st_modules.checkpoints.fields import check_fields
 from tests.helpers.paths import GOLDEN
 
-FOLDERS = {"qwen2_vl": "gme", "clip": "bge_vl_clip", "llava_next": "bge_vl_mllm"}
+FOLDERS = {"qwen2_vl": "gme", "qwen3_vl": "qwen3_vl_embedding", "clip": "bge_vl_clip", "llava_next": "bge_vl_mllm"}
 
 
 def read(name: str) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def load(name: str, folder: Path, content: Any) -> Any:
     """Read a configuration as the backbone does."""
     (folder / "config.json").write_text(json.dumps(content))
     backbone: type[Backbone] = BACKBONES[name]
-    config = load_config(backbone.architecture.config, folder, {})
+    config = load_config(backbone.architecture.config, folder, {}, backbone.architecture.parts)
     check_fields(folder / "config.json", *backbone.config_fields(config))
     return config
 
@@ -58,6 +58,24 @@ WRONG: list[tuple[str, str, Any]] = [
     *(
         ("qwen2_vl", "rope_scaling.mrope_section", value)
         for value in (None, 8, [8], [2, 3, 4], [-1, 6, 3], [True, 4, 3], [2.0, 3, 3], "abc", {"a": 1}, [[2], 3, 3])
+    ),
+    *(("qwen3_vl", "text_config.rope_scaling", value) for value in (None, {}, 5, "x")),
+    *(
+        ("qwen3_vl", "text_config.rope_scaling.mrope_section", value)
+        for value in (None, 8, [8], [2, 3, 3], [2, 2, 2], [6, 3, -1], [True, 4, 3], [4.0, 2, 2], "abc", [[4], 2, 2])
+    ),
+    *(("qwen3_vl", "text_config.rope_scaling.mrope_interleaved", value) for value in (False, 0, 1, "x")),
+    *(("qwen3_vl", "video_token_id", value) for value in (None, -1, 496, 10**40, "x")),
+    *(("qwen3_vl", "text_config.head_dim", value) for value in (None, 0, 15, "x")),
+    *(("qwen3_vl", f"{part}.model_type", value) for part in ("text_config", "vision_config") for value in ("bert", 5)),
+    *(("qwen3_vl", "vision_config.num_heads", value) for value in (0, 3, 16)),
+    *(("qwen3_vl", "vision_config.head_dim", value) for value in (8, 0, "x")),
+    *(("qwen3_vl", "vision_config.in_channels", value) for value in (1, 4, None)),
+    *(("qwen3_vl", "vision_config.num_position_embeddings", value) for value in (None, -1, 0, 143, 1.5, "x")),
+    *(("qwen3_vl", "vision_config.out_hidden_size", value) for value in (None, 32, "x")),
+    *(
+        ("qwen3_vl", "vision_config.deepstack_visual_indexes", value)
+        for value in (None, 1, [3], [-1], [1, 0], [0, 0], [0, 1, 2], [True], [0.0], "01", {"a": 1}, [[0]])
     ),
     *(("clip", "vision_config.hidden_act", value) for value in (None, "", "x", 5, [])),
     *(("qwen2_vl", "rms_norm_eps", value) for value in (None, -1, 1e30, "x")),

@@ -17,7 +17,7 @@ from st_modules.checkpoints.configuration import load_config
 from st_modules.checkpoints.image_processors import load_image_processor
 from tests.helpers.paths import GOLDEN
 
-FOLDERS = {"qwen2_vl": "gme", "clip": "bge_vl_clip", "llava_next": "bge_vl_mllm"}
+FOLDERS = {"qwen2_vl": "gme", "qwen3_vl": "qwen3_vl_embedding", "clip": "bge_vl_clip", "llava_next": "bge_vl_mllm"}
 FILE = "preprocessor_config.json"
 
 
@@ -54,11 +54,17 @@ def test_a_setting_that_is_left_out_is_the_processors_own(name: str, tmp_path: P
 NO_SIDES: list[Any] = [None, True, -1, 0, 1.5, 1e30, 10**9, 99, "x", [], {}]
 NO_FLAGS: list[Any] = [0, 1, "x", "", [], {}]
 WRONG: list[tuple[str, str, Any]] = [
-    *(("qwen2_vl", name, value) for name in ("patch_size", "merge_size", "temporal_patch_size") for value in NO_SIDES),
+    *(
+        (qwen, name, value)
+        for qwen in ("qwen2_vl", "qwen3_vl")
+        for name in ("patch_size", "merge_size", "temporal_patch_size")
+        for value in NO_SIDES
+    ),
     *(("qwen2_vl", name, value) for name in ("min_pixels", "max_pixels") for value in (True, -1, 0, 1.5, "x", [], {})),
     ("qwen2_vl", "min_pixels", 10**9),
     ("qwen2_vl", "max_pixels", 10**30),
-    *((name, "do_resize", value) for name in FOLDERS for value in (*NO_FLAGS, None, False)),
+    *((name, "do_resize", value) for name in FOLDERS for value in (*NO_FLAGS, None)),
+    *((name, "do_resize", False) for name in FOLDERS if name != "qwen3_vl"),
     *(
         (name, flag, value)
         for name in FOLDERS

@@ -9,7 +9,16 @@ import pytest
 from tests.helpers.references import reference
 
 MAPS = Path("/proc/self/maps")
-ROWS = ["gme-2b", "bge-vl-base", "bge-vl-mllm-s1", "e5-v", "clip-sf-large", "bge-visualized-base", "bge-visualized-m3"]
+ROWS = [
+    "gme-2b",
+    "qwen3-vl-embedding-2b",
+    "bge-vl-base",
+    "bge-vl-mllm-s1",
+    "e5-v",
+    "clip-sf-large",
+    "bge-visualized-base",
+    "bge-visualized-m3",
+]
 
 
 def mapped(folder: Path) -> list[tuple[int, int]]:

@@ -13,7 +13,15 @@ import pytest
 import sentence_transformers
 from transformers import BertConfig, BertModel
 
-from st_modules import CheckpointError, SentenceTransformer, UnknownModelError, list_models, register, unregister
+from st_modules import (
+    CheckpointError,
+    SentenceTransformer,
+    UnknownModelError,
+    get_model,
+    list_models,
+    register,
+    unregister,
+)
 from st_modules.catalog import find_model, find_published
 from st_modules.checkpoints.recognise import recognise
 from tests.helpers.paths import GOLDEN
@@ -21,7 +29,15 @@ from tests.helpers.references import TOLERANCE, reference
 
 PUBLISHED = [spec for spec in list_models() if spec.repo_id]
 ONE_A_REPOSITORY = [spec for spec in PUBLISHED if not spec.weights_file]
-FAMILIES = ["gme-2b", "vlm2vec-qwen2vl-2b", "bge-vl-mllm-s1", "bge-vl-base", "bge-visualized-base", "bge-visualized-m3"]
+FAMILIES = [
+    "gme-2b",
+    "qwen3-vl-embedding-2b",
+    "vlm2vec-qwen2vl-2b",
+    "bge-vl-mllm-s1",
+    "bge-vl-base",
+    "bge-visualized-base",
+    "bge-visualized-m3",
+]
 
 
 def repository(name: str) -> str:
@@ -99,7 +115,9 @@ def test_a_folder_of_several_models_is_refused_with_their_names(present: list[st
         SentenceTransformer(str(folder), device="cpu")
 
 
-@pytest.mark.parametrize("name", ["gme-2b", "bge-vl-mllm-s1", "bge-vl-base", "e5-v", "dse-qwen2-2b"])
+@pytest.mark.parametrize(
+    "name", ["gme-2b", "qwen3-vl-embedding-2b", "bge-vl-mllm-s1", "bge-vl-base", "e5-v", "dse-qwen2-2b"]
+)
 def test_a_folder_of_another_name_is_refused_with_what_to_pass(name: str, tmp_path: Path) -> None:
     folder = copy_to(name, tmp_path / "mine")
     with pytest.raises(CheckpointError) as error:
@@ -203,6 +221,26 @@ def test_a_folder_with_modules_of_sentence_transformers_and_a_repositorys_name_i
     with pytest.raises(CheckpointError, match=r"modules\.json.*Rename the folder.*weights="):
         SentenceTransformer(str(folder), device="cpu")
     assert find_model("bge-vl-base") == recognise(copy_to("bge-vl-base", tmp_path / "other" / "BGE-VL-base"))
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_a_repository_that_has_modules_of_sentence_transformers_itself_is_the_model(
+    naming: str, tmp_path: Path
+) -> None:
+    name = "qwen3-vl-embedding-2b"
+    folder = copy_to(name, tmp_path / NAMINGS[naming](name))
+    types = {"": "base.modules.transformer.Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.{kind}"}
+        for number, (path, kind) in enumerate(types.items())
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    settings = {"prompts": {"x": "no prompt of ours: "}, "default_prompt_name": "x", "similarity_fn_name": "dot"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    model = SentenceTransformer(str(folder), device="cpu")
+    assert differences(model, name) <= TOLERANCE
+    assert model.prompts == {"query": "", "document": "", **get_model(name).prompts}
+    assert model.default_prompt_name is None
 
 
 @pytest.mark.parametrize("folder", ["models--me--BGE-VL-base/snapshots/0", "me--BGE-VL-base", "BGE-VL-base-mine"])

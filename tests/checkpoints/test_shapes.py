@@ -19,7 +19,7 @@ from st_modules import CheckpointError, SentenceTransformer
 from st_modules.checkpoints.shapes import read_shapes
 from tests.helpers.references import reference
 
-ROWS = ["gme-2b", "bge-vl-base", "bge-vl-mllm-s1"]
+ROWS = ["gme-2b", "qwen3-vl-embedding-2b", "bge-vl-base", "bge-vl-mllm-s1"]
 
 
 def copy(row: str, folder: Path) -> Path:

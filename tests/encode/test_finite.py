@@ -16,7 +16,7 @@ from tests.helpers.inputs import OFF, PICTURES
 from tests.helpers.paths import GOLDEN
 from tests.helpers.references import reference
 
-NAMES = ["gme-2b", "bge-vl-mllm-s1", "bge-vl-base", "bge-visualized-base", "bge-visualized-m3"]
+NAMES = ["gme-2b", "qwen3-vl-embedding-2b", "bge-vl-mllm-s1", "bge-vl-base", "bge-visualized-base", "bge-visualized-m3"]
 INPUTS: list[Any] = ["a cat", PICTURES[0], "a much longer text about a cat"]
 
 

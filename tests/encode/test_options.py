@@ -36,6 +36,7 @@ SETTINGS = {
 # One row of the catalog for each way of laying out, positioning and reading what there is.
 ROWS = [
     "gme-2b",
+    "qwen3-vl-embedding-2b",
     "vlm2vec-qwen2vl-2b",
     "dse-qwen2-2b",
     "bge-vl-mllm-s1",

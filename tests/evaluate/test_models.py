@@ -43,6 +43,7 @@ QUERY, DOCUMENT = PromptType("query"), PromptType("document")
 CHECKPOINT = GOLDEN / "gme" / "checkpoint"
 FAMILIES = (
     "gme-2b",
+    "qwen3-vl-embedding-2b",
     "vlm2vec-qwen2vl-2b",
     "vlm2vec-llava-next",
     "bge-vl-base",
@@ -54,6 +55,7 @@ FAMILIES = (
 QUIET: dict[str, Any] = {"show_progress_bar": False, "co2_tracker": False}
 INSTRUCTED = {
     "gme-2b",
+    "qwen3-vl-embedding-2b",
     "vlm2vec-qwen2vl-2b",
     "vlm2vec-v2",
     "vlm2vec-llava-next",

@@ -13,6 +13,7 @@ from tests.helpers.training_rows import load, rows
 
 LAYERS = {
     "gme-2b": ["q_proj", "v_proj"],
+    "qwen3-vl-embedding-2b": ["q_proj", "v_proj"],
     "bge-vl-mllm-s1": ["q_proj", "v_proj"],
     "bge-vl-base": ["q_proj", "v_proj"],
     "bge-visualized-base": ["query", "value"],

@@ -17,6 +17,8 @@ from tests.helpers import stock_models
 from tests.helpers.paths import GOLDEN
 
 TOLERANCE = 1e-5
+SEVERAL_IMAGES = frozenset({"gme", "qwen3_vl_embedding"})
+"""Templates that lay out any number of images; the others refuse a second one."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Reference:
 _FAMILIES = {
     "gme-2b": "gme",
     "gme-7b": "gme",
+    "qwen3-vl-embedding-2b": "qwen3_vl_embedding",
+    "qwen3-vl-embedding-8b": "qwen3_vl_embedding",
     "vlm2vec-qwen2vl-2b": "vlm2vec",
     "vlm2vec-qwen2vl-7b": "vlm2vec",
     "vlm2vec-v2": "vlm2vec_v2_video",
@@ -105,6 +109,12 @@ _IMAGE_TOKENS = {
 _NOT_OURS = re.compile(r".*text_6|query_6|query_batch|.*image_last|.*image_middle")
 # What would take long in a batch with all others, or needs other options or an adapter of its own.
 _APART = re.compile(r".*text_long|.*crops16_.*|lora_.*")
+
+_LEFT_OUT = {
+    # Frames of videos are no input yet; an item with nothing in it is refused; and the authors cut off the end of a
+    # long row, where the end of the text is cut here (tests/backbones/test_qwen3_vl.py).
+    "qwen3_vl_embedding": {"video_clip", "video_odd", "video_text", "video_mixed_batch", "nothing", "text_cut"},
+}
 
 _STOCK = {"dse-qwen2-2b": stock_models.StockDSE}
 _STOCK_CASES = [
@@ -155,7 +165,8 @@ def _stated(name: str) -> list[dict[str, Any]]:
 def golden_cases(family: str) -> list[dict[str, Any]]:
     """Return what was handed to the authors' code of a family, as far as it can be handed to ours."""
     cases = json.loads((GOLDEN / family / "cases.json").read_text(encoding="utf-8"))["cases"]
-    return [case for case in cases if not _NOT_OURS.fullmatch(case["id"])]
+    left_out = _LEFT_OUT.get(family, ())
+    return [case for case in cases if case["id"] not in left_out and not _NOT_OURS.fullmatch(case["id"])]
 
 
 def _golden_reference(name: str) -> Reference:
@@ -172,21 +183,37 @@ def _golden_reference(name: str) -> Reference:
 
 
 def _case(folder: Path, case: dict[str, Any], expected: np.ndarray) -> Case:
-    items = [read_item(folder, item) for item in case.get("items", [case])]
+    stated = case.get("items", [case])
+    items = [read_item(folder, item) for item in stated]
     kind = case.get("kind") or case.get("side")
     document = kind in ("document", "candidate") or case.get("is_query") is False
     side = "encode_document" if document else "encode_query" if kind else "encode"
-    return Case(items, expected, side, case.get("instruction"))
+    instructions = [case.get("instruction") or item.get("instruction") for item in stated]
+    if len(set(instructions)) == 1:
+        return Case(items, expected, side, instructions[0])
+    return Case([*map(_message, items, instructions)], expected, side)
+
+
+def _message(item: dict[str, Any], instruction: str | None) -> Any:
+    """An item with an instruction of its own."""
+    images = item.get("image", [])
+    parts = [{"type": "image", "image": image} for image in (images if isinstance(images, list) else [images])]
+    parts += [{"type": "text", "text": item["text"]}] if "text" in item else []
+    system = [] if instruction is None else [{"role": "system", "content": instruction}]
+    return [*system, {"role": "user", "content": parts}]
 
 
 def read_item(folder: Path, stated: dict[str, Any]) -> dict[str, Any]:
     item: dict[str, Any] = {"image": folder / stated["image"]} if "image" in stated else {}
+    if images := stated.get("images"):
+        item["image"] = [folder / image for image in images]
     if "frames" in stated:
         item["video"] = [folder / frame for frame in stated["frames"]]
     if token := _IMAGE_TOKENS.get(folder.name):
         item["text"] = stated["rendered"].removeprefix(token).removeprefix("<|video_pad|> ")
     elif "text" in stated:
-        item["text"] = stated["text"]
+        text = stated["text"]
+        item["text"] = text if isinstance(text, str) else "".join(text)
     return item
 
 

@@ -10,12 +10,14 @@ from torch import Tensor
 from st_modules import SentenceTransformer
 from tests.helpers.references import reference
 
-MODELS = ["gme-2b", "bge-vl-mllm-s1", "bge-vl-base", "bge-visualized-base"]
+MODELS = ["gme-2b", "qwen3-vl-embedding-2b", "bge-vl-mllm-s1", "bge-vl-base", "bge-visualized-base"]
 """One row of the catalog for each backbone."""
 
 
 def load(name: str) -> SentenceTransformer:
-    options: dict[str, Any] = {"min_image_tokens": 4, "max_image_tokens": 16} if name == "gme-2b" else {}
+    options: dict[str, Any] = (
+        {"min_image_tokens": 4, "max_image_tokens": 16} if name in ("gme-2b", "qwen3-vl-embedding-2b") else {}
+    )
     return reference(name).load(name, **options)
 
 

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from st_modules.errors import ImageError
-from st_modules.inputs.images import FORMATS, ImageSource, to_rgb
+from st_modules.inputs.images import FORMATS, ImageSource, flatten_on_white, to_rgb
 from st_modules.inputs.limits import ImageLimits
 
 PIXELS = np.arange(6 * 9 * 3, dtype=np.uint8).reshape(6, 9, 3)  # 9 wide, 6 high
@@ -220,6 +220,22 @@ def test_16_bits_a_colour_keep_their_upper_8() -> None:
     rows = b"\x00" + struct.pack(">6H", 0x1234, 0xFF00, 0x00FF, 0x8000, 0x7FFF, 0xFFFF)
     loaded = ImageSource(png(2, 1, rows, bits=16)).load()
     assert [to_rgb(loaded).getpixel((x, 0)) for x in (0, 1)] == [(0x12, 0xFF, 0x00), (0x80, 0x7F, 0xFF)]
+
+
+def test_rgba_is_put_on_white_by_its_alpha() -> None:
+    image = Image.new("RGBA", (3, 1), (0, 100, 200, 255))
+    image.putpixel((1, 0), (0, 100, 200, 0))
+    image.putpixel((2, 0), (0, 100, 200, 51))
+    flat = flatten_on_white(image)
+    assert flat.mode == "RGB"
+    # A fifth of the colour and four fifths of white.
+    assert [flat.getpixel((x, 0)) for x in range(3)] == [(0, 100, 200), (255, 255, 255), (204, 224, 244)]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "CMYK"])
+def test_other_modes_are_not_put_on_white(mode: str) -> None:
+    image = Image.new("RGBA", (4, 4), (0, 100, 200, 51)).convert(mode)
+    assert np.array_equal(np.asarray(flatten_on_white(image)), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF"])

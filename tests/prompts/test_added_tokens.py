@@ -18,7 +18,15 @@ from tokenizers.processors import TemplateProcessing
 from st_modules import SentenceTransformer
 from tests.helpers.references import reference
 
-NAMES = ["gme-2b", "vlm2vec-qwen2vl-2b", "bge-vl-mllm-s1", "bge-vl-base", "bge-visualized-base", "bge-visualized-m3"]
+NAMES = [
+    "gme-2b",
+    "qwen3-vl-embedding-2b",
+    "vlm2vec-qwen2vl-2b",
+    "bge-vl-mllm-s1",
+    "bge-vl-base",
+    "bge-visualized-base",
+    "bge-visualized-m3",
+]
 TEXTS = ["zq cat", "a zq", "zq"]
 
 

@@ -11,6 +11,7 @@ from st_modules.inputs.items import Item
 from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.templates import (
     TEMPLATES,
+    End,
     Segment,
     Side,
     Special,
@@ -19,12 +20,14 @@ from st_modules.prompts.templates import (
     render_bge_vl_mllm,
     render_dse_phi3,
     render_gme,
+    render_qwen3_vl_embedding,
     render_vlm2vec_llava_next,
     render_vlm2vec_phi3v,
     render_vlm2vec_qwen2vl,
     render_vlm2vec_v2,
 )
 from tests.helpers.paths import GOLDEN
+from tests.helpers.references import SEVERAL_IMAGES
 
 PAD = "<|vision_start|><|image_pad|><|vision_end|>"
 TAIL = "<|im_end|>\n<|im_start|>assistant\n<|endoftext|>"
@@ -57,6 +60,32 @@ def test_an_instruction_counts_on_the_query_side_only(side: Side | None, system:
     assert written(render_gme(item("hello"), "Find it.", side)).startswith(f"<|im_start|>system\n{system}<|im_end|>")
 
 
+@pytest.mark.parametrize(
+    ("instruction", "system"),
+    [
+        (None, "Represent the user's input."),
+        ("", "Represent the user's input."),
+        (" \n ", "Represent the user's input."),
+        ("  Find the document ", "Find the document."),
+        ("What is it?", "What is it?"),
+        ("检索相关图片。", "检索相关图片。"),
+        ("cost in $", "cost in $."),
+        ("(in brackets)", "(in brackets)"),
+        ("a b_", "a b_"),
+        ("an emoji 😀", "an emoji 😀."),
+    ],
+)
+@pytest.mark.parametrize("side", [None, "query", "document"])
+def test_qwen3_vl_embedding_ends_an_instruction_in_punctuation(
+    instruction: str | None, system: str, side: Side | None
+) -> None:
+    segments = render_qwen3_vl_embedding(item("hello", 2), instruction, side)
+    assert written(segments) == (
+        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{PAD}{PAD}hello<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert segments[-1] == End()
+
+
 @pytest.mark.parametrize("images", [1, 2, 3])
 @pytest.mark.parametrize("text", [None, "", "hello"])
 def test_images_come_before_the_text_one_block_each(images: int, text: str | None) -> None:
@@ -79,7 +108,7 @@ def test_the_last_segment_is_the_pooled_token() -> None:
     assert render_gme(item("hello", 1), None, None)[-1] == Special("<|endoftext|>")
 
 
-@pytest.mark.parametrize("name", [name for name in TEMPLATES if name != "gme"])
+@pytest.mark.parametrize("name", sorted(TEMPLATES.keys() - SEVERAL_IMAGES))
 def test_more_images_than_the_model_takes_are_refused_by_position(name: str) -> None:
     images = tuple(ImageSource(b"") for _ in range(2))
     with pytest.raises(InputError, match="item 3: 2 images"):

@@ -25,7 +25,14 @@ from st_modules import SentenceTransformer
 from tests.helpers.inputs import OFF, PICTURES, texts
 from tests.helpers.references import reference
 
-NAMES = ["gme-2b", "vlm2vec-qwen2vl-2b", "bge-vl-mllm-s1", "bge-vl-base", "bge-visualized-base"]
+NAMES = [
+    "gme-2b",
+    "qwen3-vl-embedding-2b",
+    "vlm2vec-qwen2vl-2b",
+    "bge-vl-mllm-s1",
+    "bge-vl-base",
+    "bge-visualized-base",
+]
 INPUTS: list[Any] = [*texts(5), PICTURES[0], {"text": "make it blue", "image": PICTURES[1]}]
 PROMPT = "Find a picture that is like this one but for what the text says."
 TOLERANCE = 1e-6

@@ -14,7 +14,15 @@ from st_modules.train import DataCollator, Trainer
 from tests.helpers.references import reference
 from tests.helpers.training_rows import rows
 
-SIDED = ["gme-2b", "dse-qwen2-2b", "bge-vl-mllm-s1", "vlm2vec-qwen2vl-2b", "bge-vl-base", "bge-visualized-m3"]
+SIDED = [
+    "gme-2b",
+    "qwen3-vl-embedding-2b",
+    "dse-qwen2-2b",
+    "bge-vl-mllm-s1",
+    "vlm2vec-qwen2vl-2b",
+    "bge-vl-base",
+    "bge-visualized-m3",
+]
 """One row of the catalog for each template whose sides or instructions differ."""
 WITHOUT_INSTRUCTION = {"dse-qwen2-2b"}
 

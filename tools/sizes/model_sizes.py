@@ -30,6 +30,7 @@ from st_modules.backbones.phi3_v import Phi3V
 from st_modules.backbones.phi3_v_model import Phi3VConfig, Phi3VModel
 from st_modules.backbones.phi3_v_vision import read_vision_shape
 from st_modules.backbones.qwen2_vl import Qwen2VL
+from st_modules.backbones.qwen3_vl import Qwen3VL
 from st_modules.backbones.visualized_bge import FusedModel, VisualizedBGE
 from st_modules.catalog import ModelSpec, list_models
 from st_modules.errors import ImageError
@@ -65,6 +66,20 @@ def _qwen2_vl(spec: ModelSpec, text: dict[str, Any]) -> Backbone:
         processor,
         **spec.options,
     )
+
+
+def _qwen3_vl(spec: ModelSpec, text: dict[str, Any], vision: dict[str, Any]) -> Backbone:
+    config = hf.Qwen3VLConfig(
+        text_config={**text, "num_key_value_heads": 8, "vocab_size": 151936, "max_position_embeddings": 262144},
+        vision_config={**vision, "patch_size": 16, "out_hidden_size": text["hidden_size"]},
+    )
+    processor = Qwen2VLImageProcessorPil(patch_size=16)
+    return Qwen3VL(hf.Qwen3VLModel(config), _segment_tokenizer(config.image_token_id), processor, **spec.options)
+
+
+def _vision(hidden: int, depth: int, intermediate: int, taken: list[int]) -> dict[str, Any]:
+    names = ("hidden_size", "depth", "intermediate_size", "deepstack_visual_indexes")
+    return {**dict(zip(names, (hidden, depth, intermediate, taken), strict=True)), "num_heads": 16}
 
 
 def _llava_next(spec: ModelSpec, **text: Any) -> Backbone:
@@ -118,6 +133,12 @@ _XLM_ROBERTA = hf.XLMRobertaConfig(
 ARCHITECTURES: dict[str, Callable[[ModelSpec], Backbone]] = {
     "gme-2b": _QWEN2_VL_2B,
     "gme-7b": _QWEN2_VL_7B,
+    "qwen3-vl-embedding-2b": partial(
+        _qwen3_vl, text=_sizes(2048, 28, 16, 6144), vision=_vision(1024, 24, 4096, [5, 11, 17])
+    ),
+    "qwen3-vl-embedding-8b": partial(
+        _qwen3_vl, text=_sizes(4096, 36, 32, 12288), vision=_vision(1152, 27, 4304, [8, 16, 24])
+    ),
     "vlm2vec-qwen2vl-2b": _QWEN2_VL_2B,
     "vlm2vec-qwen2vl-7b": _QWEN2_VL_7B,
     "vlm2vec-v2": _QWEN2_VL_2B,
