@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, BinaryIO
 
 from PIL import Image
@@ -129,13 +130,30 @@ def _decode_at_times(
             wanted = track.times[number]
             place = bisect_right(track.starts, wanted) - 1
             if place > 0 and track.starts[place] > last:
-                container.seek(track.starts[place], stream=video)
-                frames = _decode(container, video, clock, limits)
+                sought = _decode_from(track.starts[place], container, video, clock, limits)
+                if sought is None:
+                    return
+                frames = sought
             frame = next((frame for frame in frames if frame.pts is None or frame.pts >= wanted), None)
             if frame is None or frame.pts != wanted:
                 return
             last = wanted
             yield frame
+
+
+def _decode_from(start: int, container: Any, video: Any, clock: _Clock, limits: ImageLimits) -> Iterator[Any] | None:
+    """Seek a time and return the frames from there on; ``None`` where decoding cannot begin there.
+
+    Some files name starts that are none, and some formats are sought to a place behind one. Without the frames before
+    it a frame may become anything, and not every decoder says so.
+    """
+    container.seek(start, stream=video)
+    frames = _decode(container, video, clock, limits)
+    try:
+        first = next(frames, None)
+    except import_extra("av", "video").FFmpegError:
+        return None
+    return chain([first], frames) if first is not None and first.key_frame else None
 
 
 def _take(frame: Any, number: int, track: Track) -> Image.Image:

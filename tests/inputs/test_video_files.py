@@ -82,6 +82,36 @@ def test_a_frame_that_is_sought_is_the_one_of_that_number(
     assert equal(arrays(video, numbers), [every[number] for number in numbers])
 
 
+def marked_as_starts(container: str, codec: str) -> bytes:
+    """Return a video of 60 frames, each of which the file says that decoding can begin at."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 60, 40, "yuv420p", {"g": "15"}
+        frames = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in random_frames(60)]
+        for frame in [*frames, None]:
+            for packet in stream.encode(frame):
+                packet.is_keyframe = True
+                file.mux(packet)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(lambda: marked_as_starts("mp4", "ffv1"), id="no table of starts"),
+        pytest.param(lambda: marked_as_starts("flv", "flv"), id="wrong starts"),
+        pytest.param(lambda: write_video(random_frames(60), "mpegts", "mpeg4", bf="2", g="12"), id="sought too far"),
+    ],
+)
+@pytest.mark.parametrize("number", [20, 29, 41, 59])
+def test_a_frame_is_not_decoded_from_where_that_cannot_begin(data: Callable[[], bytes], number: int) -> None:
+    file = data()
+    with av.open(io.BytesIO(file)) as opened:
+        every = [np.asarray(frame.to_image()) for frame in opened.decode(video=0)]
+    assert equal(arrays(VideoSource(file), [number]), [every[number]])
+
+
 def test_what_is_far_ahead_is_not_decoded_up_to(mp4: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     video, decoded = VideoSource(mp4), []
     _ = video.frame_count
