@@ -216,6 +216,8 @@ def _open(stream: BinaryIO, limits: ImageLimits, clock: _Clock) -> Generator[tup
             "r",
             format=name,
             io_open=_refuse_to_open,
+            # Titles and the like, which are not read, are in whatever letters their writer had.
+            metadata_errors="replace",
             container_options={
                 "protocol_whitelist": _NO_PROTOCOL,
                 "format_whitelist": name,
@@ -231,14 +233,14 @@ def _open(stream: BinaryIO, limits: ImageLimits, clock: _Clock) -> Generator[tup
 
 def _find_stream(container: Any, limits: ImageLimits) -> Any:
     # The picture of an album is a stream of video too.
-    picture: Any = import_extra("av.stream", "video").Disposition.attached_pic
-    videos = [stream for stream in container.streams.video if not stream.disposition & picture]
+    kinds: Any = import_extra("av.stream", "video")
+    videos = [stream for stream in container.streams.video if not stream.disposition & kinds.Disposition.attached_pic]
     if not videos:
         raise VideoError("no video in it; pass a file with pictures that move")
     video = videos[0]
     for stream in container.streams:
         if stream is not video:
-            stream.discard = "all"
+            stream.discard = kinds.Discard.all
     context = video.codec_context
     if context is None or context.codec.name not in _DECODERS:
         found = "an unknown codec" if context is None else context.codec.name

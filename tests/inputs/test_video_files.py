@@ -132,6 +132,47 @@ def test_frames_are_counted_where_no_time_leads_to_them(mp4: bytes) -> None:
         assert equal(arrays(video, [0, 20, 59]), expected)
 
 
+def with_sound(container: str, codec: str, title: str = "") -> bytes:
+    """Return a video of the frames and of as much silence, the sound being the first stream."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as file:
+        file.metadata["title"] = title
+        sound = file.add_stream("mp2" if container in ("avi", "mpegts") else "aac", rate=44100)
+        video = file.add_stream(codec, rate=25)
+        video.height, video.width = FRAMES[0].shape[:2]
+        video.pix_fmt = "yuv420p"
+        silence = av.AudioFrame.from_ndarray(np.zeros((2, 1152), np.int16), format="s16p", layout="stereo")
+        silence.sample_rate = 44100
+        for frame in FRAMES:
+            packets = video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24"))
+            for packet in [*packets, *sound.encode(silence)]:
+                file.mux(packet)
+        for packet in [*video.encode(None), *sound.encode(None)]:
+            file.mux(packet)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("mp4", "libx264"), ("mov", "mpeg4"), ("matroska", "libx264"), ("avi", "mpeg4"), ("mpegts", "libx264")]
+    + [("flv", "libx264")],
+)
+def test_sound_is_not_read(container: str, codec: str) -> None:
+    data = with_sound(container, codec)
+    with av.open(io.BytesIO(data)) as file:
+        assert [stream.type for stream in file.streams].count("audio") == 1
+        every = [np.asarray(frame.to_image()) for frame in file.decode(video=0)]
+    assert equal(read(data), every)
+    assert equal(arrays(VideoSource(data), [29]), every[29:])
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "avi", "flv"])
+def test_a_title_in_any_letters_is_no_matter(container: str) -> None:
+    data = with_sound(container, "flv" if container == "flv" else "mpeg4", title="caf?")
+    assert b"caf?" in data
+    assert equal(read(data.replace(b"caf?", b"caf\xe9")), read(data))
+
+
 @pytest.mark.parametrize("rotation", [90, 180, -90])
 def test_frames_are_turned_as_they_are_shown(rotation: int) -> None:
     video = VideoSource(write_video(FRAMES[:2], "mov", rotation=rotation))
