@@ -280,7 +280,7 @@ def _settings() -> Iterator[_Attack]:
     for name, value in _DEEPSTACK_CONFIGURATION.items():
         yield "qwen3-vl-embedding-2b", f"{name} of {value}", _fields("config.json", name, value)
     for name, value in _ADAPTER_CONFIGURATION.items():
-        yield "vlm2vec-qwen2vl-2b", f"{name} of {value}", _fields(_ADAPTER, name, value)
+        yield "vlm2vec-v2", f"{name} of {value}", _fields(_ADAPTER, name, value)
 
 
 def _saved_files() -> Iterator[_Attack]:

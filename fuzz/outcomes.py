@@ -18,7 +18,8 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 CHECKPOINTS = {
     "gme-2b": ("gme/checkpoint", None),
     "qwen3-vl-embedding-2b": ("qwen3_vl_embedding/checkpoint", None),
-    "vlm2vec-qwen2vl-2b": ("vlm2vec/checkpoint", "vlm2vec/base"),
+    "vlm2vec-v2": ("vlm2vec_v2_video/checkpoint", "vlm2vec_v2_video/base"),
+    "vlm2vec-phi3.5-v": ("vlm2vec_phi3v_full/checkpoint", None),
     "bge-vl-base": ("bge_vl_clip/checkpoint", None),
     "clip-sf-large": ("clip_sf/checkpoint", "clip_sf/base"),
     "bge-vl-mllm-s1": ("bge_vl_mllm/checkpoint", None),

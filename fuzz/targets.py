@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fuzz import addresses, checkpoints, images, structures, tables, texts
+from fuzz import addresses, checkpoints, images, structures, tables, texts, videos
 from fuzz.bounds import Outcome
 
 
@@ -29,6 +29,6 @@ class Target:
 
 TARGETS = {
     module.__name__.rpartition(".")[2]: Target(module.ATTACKS, module.strategy, module.check)
-    for module in (images, structures, texts, checkpoints, tables, addresses)
+    for module in (images, videos, structures, texts, checkpoints, tables, addresses)
 }
 """The targets by the names of their modules."""

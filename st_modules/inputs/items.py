@@ -155,7 +155,7 @@ def _parse(value: Any, place: Place, limits: ImageLimits, takes_video: bool) -> 
         return _make_item(_Parts(images=[value]), None, place, limits)
     if _is_dict(value):
         return (
-            _from_dict(value, place, limits)
+            _from_dict(value, place, limits, takes_video)
             if _MESSAGE_KEYS.isdisjoint(value)
             else _from_messages([value], place, limits)
         )
@@ -209,8 +209,9 @@ def _make_item(parts: _Parts, instruction: str | None, place: Place, limits: Ima
     return Item(text, sources, instruction, place.index, video)
 
 
-def _from_dict(value: Mapping[Any, Any], place: Place, limits: ImageLimits) -> Item:
-    _check_keys(value, _ITEM_KEYS, place)
+def _from_dict(value: Mapping[Any, Any], place: Place, limits: ImageLimits, takes_video: bool) -> Item:
+    # A video is refused by the model, which has a name for what else takes it.
+    _check_keys(value, _ITEM_KEYS, place, _ITEM_KEYS if takes_video else _ITEM_KEYS - {"video"})
     for key, part in value.items():
         if _is_missing(part):
             raise InputError(
@@ -335,7 +336,13 @@ def _require_string(value: object, place: Place) -> str:
     return value
 
 
-def _check_keys(value: Mapping[Any, Any], known: set[str] | frozenset[str], place: Place) -> None:
+def _check_keys(
+    value: Mapping[Any, Any],
+    known: set[str] | frozenset[str],
+    place: Place,
+    named: set[str] | frozenset[str] | None = None,
+) -> None:
+    """Raise ``InputError`` where there are other keys than those known; it names these, or some of them."""
     unknown = sorted(key if isinstance(key, str) else shorten(key) for key in value.keys() - known)
     if unknown:
-        raise InputError(f"unknown keys {shorten(unknown)}; known are {sorted(known)}", place)
+        raise InputError(f"unknown keys {shorten(unknown)}; known are {sorted(named or known)}", place)

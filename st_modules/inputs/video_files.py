@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, BinaryIO
 
 from PIL import Image
@@ -134,13 +135,30 @@ def _decode_at_times(
             wanted = track.times[number]
             place = bisect_right(track.starts, wanted) - 1
             if place > 0 and track.starts[place] > last:
-                container.seek(track.starts[place], stream=video)
-                frames = _decode(container, video, clock, limits)
+                sought = _decode_from(track.starts[place], container, video, clock, limits)
+                if sought is None:
+                    return
+                frames = sought
             frame = next((frame for frame in frames if frame.pts is None or frame.pts >= wanted), None)
             if frame is None or frame.pts != wanted:
                 return
             last = wanted
             yield frame
+
+
+def _decode_from(start: int, container: Any, video: Any, clock: _Clock, limits: ImageLimits) -> Iterator[Any] | None:
+    """Seek a time and return the frames from there on; ``None`` where decoding cannot begin there.
+
+    Some files name starts that are none, and some formats are sought to a place behind one. Without the frames before
+    it a frame may become anything, and not every decoder says so.
+    """
+    container.seek(start, stream=video)
+    frames = _decode(container, video, clock, limits)
+    try:
+        first = next(frames, None)
+    except import_extra("av", "video").FFmpegError:
+        return None
+    return chain([first], frames) if first is not None and first.key_frame else None
 
 
 def _take(frame: Any, number: int, track: Track) -> Image.Image:
@@ -203,6 +221,8 @@ def _open(stream: BinaryIO, limits: ImageLimits, clock: _Clock) -> Generator[tup
             "r",
             format=name,
             io_open=_refuse_to_open,
+            # Titles and the like, which are not read, are in whatever letters their writer had.
+            metadata_errors="replace",
             container_options={
                 "protocol_whitelist": _NO_PROTOCOL,
                 "format_whitelist": name,
@@ -218,14 +238,14 @@ def _open(stream: BinaryIO, limits: ImageLimits, clock: _Clock) -> Generator[tup
 
 def _find_stream(container: Any, limits: ImageLimits) -> Any:
     # The picture of an album is a stream of video too.
-    picture: Any = import_extra("av.stream", "video").Disposition.attached_pic
-    videos = [stream for stream in container.streams.video if not stream.disposition & picture]
+    kinds: Any = import_extra("av.stream", "video")
+    videos = [stream for stream in container.streams.video if not stream.disposition & kinds.Disposition.attached_pic]
     if not videos:
         raise VideoError("no video in it; pass a file with pictures that move")
     video = videos[0]
     for stream in container.streams:
         if stream is not video:
-            stream.discard = "all"
+            stream.discard = kinds.Discard.all
     context = video.codec_context
     if context is None or context.codec.name not in _DECODERS:
         found = "an unknown codec" if context is None else context.codec.name

@@ -197,7 +197,7 @@ def test_items_can_be_pickled() -> None:
         ({}, "it has neither text nor image"),
         ({"text": None}, "it has neither text nor image"),
         ({"text": None, "image": []}, "it has neither text nor image"),
-        ({"txt": "a", "img": "b"}, "unknown keys ['img', 'txt']; known are ['image', 'text', 'video']"),
+        ({"txt": "a", "img": "b"}, "unknown keys ['img', 'txt']; known are ['image', 'text']"),
         ({"text": "a", "instruction": "b"}, "unknown keys ['instruction']"),
         ({"text": "a", 3: "b"}, "unknown keys ['3']"),
         ({"text": 3}, '"text": of type int; pass a string'),

@@ -82,6 +82,36 @@ def test_a_frame_that_is_sought_is_the_one_of_that_number(
     assert equal(arrays(video, numbers), [every[number] for number in numbers])
 
 
+def marked_as_starts(container: str, codec: str) -> bytes:
+    """Return a video of 60 frames, each of which the file says that decoding can begin at."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 60, 40, "yuv420p", {"g": "15"}
+        frames = [av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in random_frames(60)]
+        for frame in [*frames, None]:
+            for packet in stream.encode(frame):
+                packet.is_keyframe = True
+                file.mux(packet)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(lambda: marked_as_starts("mp4", "ffv1"), id="no table of starts"),
+        pytest.param(lambda: marked_as_starts("flv", "flv"), id="wrong starts"),
+        pytest.param(lambda: write_video(random_frames(60), "mpegts", "mpeg4", bf="2", g="12"), id="sought too far"),
+    ],
+)
+@pytest.mark.parametrize("number", [20, 29, 41, 59])
+def test_a_frame_is_not_decoded_from_where_that_cannot_begin(data: Callable[[], bytes], number: int) -> None:
+    file = data()
+    with av.open(io.BytesIO(file)) as opened:
+        every = [np.asarray(frame.to_image()) for frame in opened.decode(video=0)]
+    assert equal(arrays(VideoSource(file), [number]), [every[number]])
+
+
 def test_what_is_far_ahead_is_not_decoded_up_to(mp4: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     video, decoded = VideoSource(mp4), []
     _ = video.frame_count
@@ -106,6 +136,47 @@ def test_frames_are_counted_where_no_time_leads_to_them(mp4: bytes) -> None:
 def test_how_many_frames_a_file_shows_in_a_second_is_read_from_it(container: str) -> None:
     assert VideoSource(write_video(FRAMES[:10], container)).rate == 25
     assert VideoSource([*FRAMES[:2]]).rate is None
+
+
+def with_sound(container: str, codec: str, title: str = "") -> bytes:
+    """Return a video of the frames and of as much silence, the sound being the first stream."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as file:
+        file.metadata["title"] = title
+        sound = file.add_stream("mp2" if container in ("avi", "mpegts") else "aac", rate=44100)
+        video = file.add_stream(codec, rate=25)
+        video.height, video.width = FRAMES[0].shape[:2]
+        video.pix_fmt = "yuv420p"
+        silence = av.AudioFrame.from_ndarray(np.zeros((2, 1152), np.int16), format="s16p", layout="stereo")
+        silence.sample_rate = 44100
+        for frame in FRAMES:
+            packets = video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24"))
+            for packet in [*packets, *sound.encode(silence)]:
+                file.mux(packet)
+        for packet in [*video.encode(None), *sound.encode(None)]:
+            file.mux(packet)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("mp4", "libx264"), ("mov", "mpeg4"), ("matroska", "libx264"), ("avi", "mpeg4"), ("mpegts", "libx264")]
+    + [("flv", "libx264")],
+)
+def test_sound_is_not_read(container: str, codec: str) -> None:
+    data = with_sound(container, codec)
+    with av.open(io.BytesIO(data)) as file:
+        assert [stream.type for stream in file.streams].count("audio") == 1
+        every = [np.asarray(frame.to_image()) for frame in file.decode(video=0)]
+    assert equal(read(data), every)
+    assert equal(arrays(VideoSource(data), [29]), every[29:])
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "avi", "flv"])
+def test_a_title_in_any_letters_is_no_matter(container: str) -> None:
+    data = with_sound(container, "flv" if container == "flv" else "mpeg4", title="caf?")
+    assert b"caf?" in data
+    assert equal(read(data.replace(b"caf?", b"caf\xe9")), read(data))
 
 
 @pytest.mark.parametrize("rotation", [90, 180, -90])

@@ -334,7 +334,7 @@ async def test_a_cancelled_query_leaves_the_others_and_later_ones_alone(
         (
             "embed_multimodal",
             ["a", {"txt": "b"}],
-            r"item 1: unknown keys \['txt'\]; known are \['image', 'text', 'video'\]",
+            r"item 1: unknown keys \['txt'\]; known are \['image', 'text'\]",
         ),
         ("embed_multimodal", ["a", {"text": "b", "image": "{good}", "id": 3}], r"item 1: unknown keys \['id'\]"),
         ("embed_multimodal", ["a", {}], "item 1: it has neither text nor image"),
