@@ -88,7 +88,8 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             and Qwen3-VL only; 1280 for GME. A lower bound is faster and less exact on detailed pictures.
         num_crops: Most tiles that an image is cut into, 1 to 16. Models on Phi-3-V only; 4 for VLM2Vec and 16 for DSE.
             Fewer are faster and less exact on detailed pictures.
-        num_frames: How many frames of a video are embedded, where the model takes videos; 8 for VLM2Vec-V2.
+        num_frames: How many frames of a video are embedded at most, where the model takes videos; 8 for VLM2Vec-V2, 64
+            for Qwen3-VL-Embedding.
         max_length: Longest input in tokens, image tokens included; the end of longer texts is cut, which is logged.
             1800 for GME, 8192 for Qwen3-VL-Embedding, and as many as the model has positions for elsewhere.
         image_limits: What reading an image may cost; see :class:`st_modules.ImageLimits`.

@@ -50,7 +50,7 @@ from st_modules.inputs.items import Item, parse_items
 from st_modules.inputs.limits import ImageLimits, check_image_limits
 from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.long_texts import most_characters
-from st_modules.prompts.templates import TEMPLATES, Image, Side, Video
+from st_modules.prompts.templates import TEMPLATES, Image, Segment, Side, Video
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Row:
 
     Attributes:
         ids: Token ids, with those of the images and the video that are read among the text.
-        visuals: The images, or the video, not opened beyond their headers.
+        visuals: The images and the video, in the row's order, not opened beyond their headers.
         trimmed: Whether the end of the item's text was cut to fit ``max_length``.
         length: Tokens that the row costs, with those of images that are read apart from the text.
         constant: How many of the first ids are the same for every item that has the same instruction, and mean the
@@ -275,6 +275,10 @@ class Backbone(InputModule):
             ImageError: The image cannot be read.
         """
 
+    def select_frames(self, total: int) -> list[int]:
+        """Return the numbers of the frames, from 0, that are embedded of a video that is a list of so many."""
+        raise NotImplementedError
+
     def video_tokens(self, video: VideoSource) -> int:
         """Return how many tokens a video becomes, from the number and the size of its frames alone.
 
@@ -292,6 +296,14 @@ class Backbone(InputModule):
 
         Raises:
             InputError: The video cannot be read.
+        """
+        raise NotImplementedError
+
+    def video_times(self, video: VideoSource) -> list[float]:
+        """Return at how many seconds each step of a video is, where the layout has a place for each.
+
+        Raises:
+            InputError: The video cannot be read, or its file does not say when its frames are shown.
         """
         raise NotImplementedError
 
@@ -449,14 +461,13 @@ class Backbone(InputModule):
         if not self.takes_video:
             refuse_videos(items)
         embeddings = self._follow_tokenizer()
-        render = TEMPLATES[self.template].render
         # An instruction is never trimmed: a longer one is an error where it is read, and no row needs a copy of it.
         longest = most_characters(self.positions) + 1
         prompt = prompt[:longest] if prompt else prompt
         instructions = [item.instruction[:longest] if item.instruction else prompt for item in items]
-        rendered = [render(item, instruction, side) for item, instruction in zip(items, instructions, strict=True)]
+        rendered = [self._render(item, each, side) for item, each in zip(items, instructions, strict=True)]
         visuals = [[segment for segment in row if isinstance(segment, (Image, Video))] for row in rendered]
-        counts = [[self.count_tokens(visual.source) for visual in row] for row in visuals]
+        counts = [self._count_segments(row) for row in visuals]
         tokenized = self.segment_tokenizer(
             rendered,
             counts,
@@ -471,13 +482,31 @@ class Backbone(InputModule):
         return [
             Row(
                 ids=row.ids,
-                visuals=tuple(segment.source for segment in segments),
+                visuals=tuple(each.source for each in segments if isinstance(each, Image) or each.part == 0),
                 trimmed=row.trimmed,
                 length=len(row.ids) + sum(n for each, n in zip(segments, tokens, strict=True) if each.token is None),
                 constant=row.constant,
             )
             for row, segments, tokens in zip(tokenized, visuals, counts, strict=True)
         ]
+
+    def _render(self, item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+        template = TEMPLATES[self.template]
+        row = template.render(item, instruction, side)
+        if item.video is None or template.divide is None:
+            return row
+        return template.divide(row, self.video_times(item.video))
+
+    def _count_segments(self, segments: Sequence[Image | Video]) -> list[int]:
+        """Return how many tokens stand in each place of a row; a video is asked once for all of its parts."""
+        counts: list[int] = []
+        for segment in segments:
+            if isinstance(segment, Video) and segment.part:
+                counts.append(counts[-1])
+            else:
+                count = self.count_tokens(segment.source)
+                counts.append(count // segment.parts if isinstance(segment, Video) else count)
+        return counts
 
     def _follow_tokenizer(self) -> int:
         """Read tokens that were added to the tokenizer; return how many tokens the model has embeddings for."""

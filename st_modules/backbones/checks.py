@@ -39,8 +39,7 @@ def refuse_videos(items: Sequence[Item]) -> None:
     for item in items:
         if item.video is not None:
             names = [spec.name for spec in list_models() if TEMPLATES[spec.options["template"]].takes_video]
-            verb = "do" if len(names) > 1 else "does"
-            raise InputError(f"this model takes no video; {' and '.join(names)} {verb}", item.place)
+            raise InputError(f"this model takes no video; {', '.join(names[:-1])} and {names[-1]} do", item.place)
 
 
 def refuse_backend(backend: object) -> None:

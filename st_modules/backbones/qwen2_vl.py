@@ -7,7 +7,7 @@ positions, which gives other embeddings without an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ from st_modules.prompts.templates import TEMPLATES, Side
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
 MAX_ASPECT_RATIO = 200
-DEFAULT_FRAMES = 8
+_DEFAULT_FRAMES = 8
 """How many frames of a video are embedded where nobody says, as by VLM2Vec-V2's authors."""
 _MOST_TOKENS = 16384
 """The most tokens of an image in the published models, which the smallest image cannot be asked to exceed."""
@@ -208,6 +208,10 @@ class Qwen2VL(DecoderBackbone):
         """Read an image as bytes where the vision tower is one that takes them; see :meth:`byte_features`."""
         return self.byte_features(image) if self._takes_bytes else self.pixel_features(image)
 
+    def select_frames(self, total: int) -> list[int]:
+        """Return the numbers of the frames that are embedded of a video; see :meth:`Backbone.select_frames`."""
+        return select_frames(total, self.num_frames or _DEFAULT_FRAMES)
+
     def video_tokens(self, video: VideoSource) -> int:
         """Return how many tokens a video becomes, from the number and the size of its frames alone.
 
@@ -227,8 +231,8 @@ class Qwen2VL(DecoderBackbone):
         """
         processor, (numbers, (height, width)) = self.image_processor, self._frames(video)
         length, steps, waiting = processor.temporal_patch_size, [], []
-        for number, frame in enumerate(video.read(numbers), start=1):
-            waiting.append(to_rgb(frame).resize((width, height), processor.resample))
+        for number, frame in enumerate(self._read_frames(video, numbers, (width, height)), start=1):
+            waiting.append(frame)
             if number == len(numbers):
                 waiting += waiting[-1:] * (-number % length)
             if len(waiting) == length:
@@ -258,14 +262,15 @@ class Qwen2VL(DecoderBackbone):
         Returns:
             Shape (rows, tokens) where tokens are counted one by one, (3, rows, tokens) for multimodal ones; int64.
         """
-        if not self.multimodal_positions or "image_grid_thw" not in features:
+        grids = {name: features[name] for name in ("image_grid_thw", "video_grid_thw") if name in features}
+        if not self.multimodal_positions or not grids:
             return super().position_ids(features)
-        ids = features["input_ids"]
+        ids, config = features["input_ids"], self.model.config
         positions, _ = self.model.get_rope_index(
             ids,
-            mm_token_type_ids=(ids == self.model.config.image_token_id).int(),
-            image_grid_thw=features["image_grid_thw"],
+            mm_token_type_ids=(ids == config.image_token_id).int() + 2 * (ids == config.video_token_id).int(),
             attention_mask=features["attention_mask"],
+            **grids,
         )
         return positions
 
@@ -315,9 +320,13 @@ class Qwen2VL(DecoderBackbone):
 
     def _frames(self, video: VideoSource) -> tuple[list[int], tuple[int, int]]:
         """Which frames of a video are embedded, and the height and width that they are resized to."""
-        numbers = select_frames(video.frame_count, self.num_frames or DEFAULT_FRAMES)
+        numbers = self.select_frames(video.frame_count)
         width, height = video.check_size(numbers)
         return numbers, self._final_size(height, width, video.place)
+
+    def _read_frames(self, video: VideoSource, numbers: Sequence[int], size: tuple[int, int]) -> Iterator[PILImage]:
+        """Yield some frames as RGB images of a width and a height."""
+        return (to_rgb(frame).resize(size, self.image_processor.resample) for frame in video.read(numbers))
 
     def _sizes(self, image: ImageSource) -> tuple[tuple[int, int], tuple[int, int]]:
         """Height and width of an image after the first resize, and after the processor's."""
@@ -380,7 +389,7 @@ def qwen_vl_utils_first_resize(height: int, width: int) -> tuple[int, int]:
     return qwen_vl_utils_resize(height, width, _SIDE, *_QWEN2_BOUNDS)
 
 
-def qwen_vl_utils_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+def qwen_vl_utils_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: float) -> tuple[int, int]:
     """Return the size that the package qwen-vl-utils gives an image or a frame.
 
     Args:
@@ -400,11 +409,11 @@ def qwen_vl_utils_resize(height: int, width: int, factor: int, min_pixels: int, 
         raise ValueError(f"the aspect ratio is above {MAX_ASPECT_RATIO}")
     height, width = _round_to_factor(height, width, factor, min_pixels, max_pixels)
     if not height or not width:
-        raise ValueError(f"too elongated for {max_pixels // factor**2} tokens")
+        raise ValueError(f"too elongated for {int(max_pixels // factor**2)} tokens")
     return height, width
 
 
-def _round_to_factor(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+def _round_to_factor(height: int, width: int, factor: int, min_pixels: int, max_pixels: float) -> tuple[int, int]:
     """Both sides as the nearest multiples of a factor, at least one; the area within some bounds."""
     new_height, new_width = (max(factor, round(length / factor) * factor) for length in (height, width))
     if new_height * new_width > max_pixels:

@@ -7,13 +7,15 @@ the image tokens. transformers does that itself, for rows that are packed too: i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image as PILImage
-from PIL.Image import Resampling
+from PIL.Image import Resampling, fromarray, merge
+from torch.nn.functional import interpolate
 from transformers import (
     Qwen2Tokenizer,
     Qwen2VLImageProcessorPil,
@@ -25,12 +27,25 @@ from transformers import (
 from st_modules.arguments import check_integer
 from st_modules.backbones.base import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
-from st_modules.backbones.qwen2_vl import Qwen2VL
+from st_modules.backbones.qwen2_vl import Qwen2VL, qwen_vl_utils_resize
+from st_modules.backbones.sampling import select_each_second, spread
 from st_modules.checkpoints.configuration import CONFIG
 from st_modules.checkpoints.fields import Kind, each, exactly, optional, whole
+from st_modules.errors import VideoError
 from st_modules.inputs.images import ImageSource, flatten_on_white
 from st_modules.inputs.limits import ImageLimits
+from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.tokenizer import SegmentTokenizer
+
+_DEFAULT_FRAMES = 64
+"""How many frames of a video the authors of Qwen3-VL-Embedding take at most."""
+_LIST_RATE = 2.0
+"""How many frames of a list are shown in a second, as ``qwen-vl-utils`` has it."""
+_FRAME_TOKENS = (128, 768)
+_VIDEO_TOKENS = 7680
+"""Fewest and most tokens that a frame of a video is as large as, and most of half of its frames together."""
+_LIST_TOKENS = (4, 16384)
+"""The same of a frame of a list when it is first resized, in tokens of double the side."""
 
 
 class Qwen3VL(Qwen2VL):
@@ -43,11 +58,12 @@ class Qwen3VL(Qwen2VL):
         template: Name of the layout in ``st_modules.prompts.templates``.
         min_image_tokens: Fewest tokens that an image becomes; smaller images are scaled up.
         max_image_tokens: Most tokens that an image becomes; larger images are scaled down. A token is 32x32 pixels.
+        num_frames: How many frames of a video are embedded at most. ``None`` is 64.
         max_length: Longest row in tokens; longer rows lose the end of their text, never the tokens after it.
         image_limits: What an image may cost; see :class:`st_modules.ImageLimits`.
     """
 
-    config_keys: list[str] = [*DecoderBackbone.config_keys, "min_image_tokens", "max_image_tokens"]
+    config_keys: list[str] = [*DecoderBackbone.config_keys, "min_image_tokens", "max_image_tokens", "num_frames"]
     model: Qwen3VLModel  # pyright: ignore[reportIncompatibleVariableOverride]
     architecture = Architecture(
         "qwen3_vl",
@@ -72,6 +88,7 @@ class Qwen3VL(Qwen2VL):
         template: str,
         min_image_tokens: int = 4,
         max_image_tokens: int = 1800,
+        num_frames: int | None = None,
         max_length: int | None = None,
         image_limits: ImageLimits | None = None,
     ) -> None:
@@ -84,6 +101,7 @@ class Qwen3VL(Qwen2VL):
             multimodal_positions=True,
             min_image_tokens=min_image_tokens,
             max_image_tokens=max_image_tokens,
+            num_frames=num_frames,
             max_length=max_length,
             image_limits=image_limits,
         )
@@ -162,3 +180,68 @@ class Qwen3VL(Qwen2VL):
     def _read(self, image: ImageSource) -> PILImage:
         _, (height, width) = self._sizes(image)
         return flatten_on_white(image.load()).resize((width, height), Resampling.BICUBIC)
+
+    def select_frames(self, total: int) -> list[int]:
+        """Return the numbers of the frames that are embedded of a list; see :meth:`Backbone.select_frames`."""
+        return spread(total, self._most_frames)
+
+    def video_times(self, video: VideoSource) -> list[float]:
+        """Return at how many seconds each step of a video is, which is the middle of its frames' own."""
+        numbers, _ = self._frames(video)
+        length, rate = self.image_processor.temporal_patch_size, video.rate
+        if rate is None:
+            numbers, rate = list(range(math.ceil(len(numbers) / length) * length)), _LIST_RATE
+        numbers += numbers[-1:] * (-len(numbers) % length)
+        steps = zip(numbers[::length], numbers[length - 1 :: length], strict=True)
+        return [(first / rate + last / rate) / 2 for first, last in steps]
+
+    @property
+    def _most_frames(self) -> int:
+        return self.num_frames or _DEFAULT_FRAMES
+
+    def _frames(self, video: VideoSource) -> tuple[list[int], tuple[int, int]]:
+        total, rate = video.frame_count, video.rate
+        numbers = self.select_frames(total) if rate is None else select_each_second(total, rate, self._most_frames)
+        width, height = video.check_size(numbers)
+        try:
+            if rate is None:
+                width, height = self._first_frame_size(width, height)
+            # For each frame, of which two are one step.
+            area, count = self._token_side**2, math.ceil(len(numbers) / 2) * 2
+            largest = max(min(_FRAME_TOKENS[1], _VIDEO_TOKENS / count * 2) * area, int(_FRAME_TOKENS[0] * area * 1.05))
+            return numbers, qwen_vl_utils_resize(height, width, self._token_side, _FRAME_TOKENS[0] * area, largest)
+        except ValueError as error:
+            raise VideoError(
+                f"frames of {width}x{height} pixels: {error}. Crop or resize them.", video.place
+            ) from error
+
+    def _read_frames(self, video: VideoSource, numbers: Sequence[int], size: tuple[int, int]) -> Iterator[PILImage]:
+        for frame in video.read(numbers):
+            pixels = flatten_on_white(frame)
+            if video.rate is None:
+                pixels = pixels.resize(self._first_frame_size(*pixels.size), Resampling.BICUBIC)
+            yield resize_like_torch(pixels, size)
+
+    def _first_frame_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of a frame of a list, which is resized by itself before the clip is."""
+        side = 2 * self._token_side
+        height, width = qwen_vl_utils_resize(height, width, side, *(tokens * side**2 for tokens in _LIST_TOKENS))
+        return width, height
+
+
+def resize_like_torch(image: PILImage, size: tuple[int, int]) -> PILImage:
+    """Resize an RGB image by torch's bicubic filter with antialiasing; Pillow's also rounds between its two passes.
+
+    Args:
+        image: The image.
+        size: Width and height.
+    """
+    if image.size == size:
+        return image
+    bands: list[PILImage] = []
+    # One by one, since each is made of floats.
+    for band in image.split():
+        pixels = torch.from_numpy(np.array(band)).float()[None, None]
+        resized = interpolate(pixels, size[::-1], mode="bicubic", align_corners=False, antialias=True)
+        bands.append(fromarray(resized.clamp(0, 255).round().byte()[0, 0].numpy()))
+    return merge("RGB", bands)

@@ -16,8 +16,6 @@ from tqdm.auto import tqdm
 
 import st_modules
 from st_modules.backbones.base import Backbone, find_backbone
-from st_modules.backbones.qwen2_vl import DEFAULT_FRAMES
-from st_modules.backbones.sampling import select_frames
 from st_modules.catalog import ModelSpec, find_published
 from st_modules.checkpoints.weights import digest_weights
 from st_modules.errors import name_inputs
@@ -138,14 +136,14 @@ def _rows(batch: Mapping[str, Any], backbone: Backbone | None) -> list[dict[str,
     rows = zip(*(batch[name] for name in columns), strict=True)
     items = [{name: value for name, value in zip(columns, row, strict=True) if value is not None} for row in rows]
     for item in items:
-        if hasattr(item.get("video"), "get_frames_at"):
-            item["video"] = _read_frames(item["video"], getattr(backbone, "num_frames", None) or DEFAULT_FRAMES)
+        if backbone is not None and hasattr(item.get("video"), "get_frames_at"):
+            item["video"] = _read_frames(item["video"], backbone)
     return items
 
 
-def _read_frames(decoder: Any, count: int) -> Any:
+def _read_frames(decoder: Any, backbone: Backbone) -> Any:
     """Return the frames that are embedded of a video that torchcodec decodes, as Hugging Face's datasets have it."""
-    return decoder.get_frames_at(select_frames(decoder.metadata.num_frames, count)).data
+    return decoder.get_frames_at(backbone.select_frames(decoder.metadata.num_frames)).data
 
 
 def model_meta(spec: ModelSpec, *, revision: str | None = None) -> ModelMeta:

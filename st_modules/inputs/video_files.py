@@ -45,12 +45,14 @@ class Track:
         count: How many there are.
         times: When each is shown, in order, in units of the file; empty where the file does not say.
         starts: Those of them at which decoding can begin.
+        rate: Frames a second; ``None`` where the file does not say.
     """
 
     size: tuple[int, int]
     count: int
     times: tuple[int, ...]
     starts: tuple[int, ...]
+    rate: float | None = None
 
 
 def find_track(stream: BinaryIO, limits: ImageLimits) -> Track:
@@ -85,12 +87,15 @@ def find_track(stream: BinaryIO, limits: ImageLimits) -> Track:
         times = sorted(each for each, _, _ in shown if each is not None)
         exact = len(set(times)) == len(shown)
         starts = sorted(each for each, is_start, _ in shown if is_start and each is not None)
+        rate = float(video.average_rate or 0)
     with _open(stream, limits, clock) as (container, video):
         first = next(_decode(container, video, clock, limits), None)
         if first is None:
             raise VideoError("no frame in it can be decoded; save it again")
         size = _to_image(first).size
-    return Track(size, len(shown), tuple(times) if exact else (), tuple(starts) if exact else ())
+    return Track(
+        size, len(shown), tuple(times) if exact else (), tuple(starts) if exact else (), rate if rate > 0 else None
+    )
 
 
 def decode_frames(stream: BinaryIO, track: Track, numbers: Sequence[int], limits: ImageLimits) -> Iterator[Image.Image]:

@@ -76,6 +76,20 @@ class VideoSource:
         return len(self._frames) if self._file is None else self._find_track().count
 
     @property
+    def rate(self) -> float | None:
+        """How many frames a file shows in a second; ``None`` of a list of frames, which has no times.
+
+        Raises:
+            VideoError: As ``frame_count``, or the file does not say.
+        """
+        if self._file is None:
+            return None
+        rate = self._find_track().rate
+        if rate is None:
+            raise self._error("it does not say how many frames it shows in a second; save it again, or pass its frames")
+        return rate
+
+    @property
     def memory(self) -> int:
         """How many bytes reading it takes at a time, one frame after the other.
 

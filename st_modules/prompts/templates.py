@@ -7,8 +7,8 @@ control token: text cut anywhere else could tokenise differently from the whole 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from PIL import Image as PILImage
@@ -74,19 +74,24 @@ class Image:
 
 @dataclass(frozen=True)
 class Video:
-    """The place of a video.
+    """The place of a video, or of a part of it.
 
     Attributes:
-        token: Repeated once for each of the video's tokens.
+        token: Repeated once for each of the tokens that stand there.
         source: The video.
+        part: Which of the parts it is that the video is divided into, from 0.
+        parts: How many parts there are, of equally many tokens.
     """
 
     token: str
     source: VideoSource
+    part: int = 0
+    parts: int = 1
 
 
 Segment: TypeAlias = Start | End | Special | Text | Image | Video
 Render: TypeAlias = Callable[[Item, str | None, Side | None], list[Segment]]
+Divide: TypeAlias = Callable[[Sequence[Segment], Sequence[float]], list[Segment]]
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,8 @@ class Template:
         normalises: Whether its texts are in the form in which they are split into words, so that the tokenizer has
             nothing to normalise in them.
         takes_video: Whether it has a place for a video.
+        divide: From the segments of an item with a video, and the seconds at which each step of it is, to segments with
+            a place for each step; ``None`` where the video has one place.
     """
 
     render: Render
@@ -110,6 +117,7 @@ class Template:
     task_instructions: bool = False
     normalises: bool = False
     takes_video: bool = False
+    divide: Divide | None = None
 
     def reads_instruction(self, side: Side | None, has_text: bool = True) -> bool:
         """Whether an instruction changes the layout of an item on a side."""
@@ -163,7 +171,7 @@ def render_dse_qwen2(item: Item, instruction: str | None, side: Side | None) -> 
 
 
 def render_qwen3_vl_embedding(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
-    """Qwen3-VL-Embedding: a chat turn with the instruction as its system text, images before the text.
+    """Qwen3-VL-Embedding: a chat turn with the instruction as its system text, a video and images before the text.
 
     ``Qwen3VLEmbedder`` of the authors' repository, which reads an instruction on every side, and ends it with a full
     stop where it ends in no punctuation. The last token is the one before the answer, or what the tokenizer itself
@@ -173,6 +181,28 @@ def render_qwen3_vl_embedding(item: Item, instruction: str | None, side: Side | 
     if not unicodedata.category(system[-1]).startswith("P"):
         system += "."
     return _wrap_qwen2_turn(system, _list_qwen2_user(item), End())
+
+
+def divide_qwen3_video(row: Sequence[Segment], times: Sequence[float]) -> list[Segment]:
+    """Qwen3-VL: each step of a video in a block of its own, after the seconds at which it is."""
+    divided: list[Segment] = []
+    for segment in row:
+        if not isinstance(segment, Video):
+            divided.append(segment)
+            continue
+        for part, seconds in enumerate(times):
+            time = f"<{seconds:.1f} seconds>"
+            # No control token is between the first time and the text before it.
+            if isinstance(last := divided[-1], Text):
+                divided.pop()
+                time = last.before + time
+            divided += [
+                Text(time),
+                Special("<|vision_start|>"),
+                replace(segment, part=part, parts=len(times)),
+                Special("<|vision_end|>"),
+            ]
+    return divided
 
 
 def render_dse_phi3(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -345,12 +375,11 @@ def _wrap_qwen2_turn(system: str, user: list[Segment], end: Segment = Special("<
 
 
 def _list_qwen2_user(item: Item) -> list[Segment]:
-    """The user's part of such a turn: images, then the text."""
+    """The user's part of such a turn: a video, images, then the text."""
     text = item.text or ""
-    if not item.images:
-        return [Text("user\n", text)]
-    blocks = [segment for image in item.images for segment in _wrap_qwen2_image(image)]
-    return [Text("user\n"), *blocks, Text("", text)]
+    blocks: list[Segment] = [] if item.video is None else [Video("<|video_pad|>", item.video)]
+    blocks += [segment for image in item.images for segment in _wrap_qwen2_image(image)]
+    return [Text("user\n"), *blocks, Text("", text)] if blocks else [Text("user\n", text)]
 
 
 def _wrap_qwen2_image(image: ImageSource) -> list[Segment]:
@@ -374,7 +403,9 @@ def _refuse_instruction(item: Item, instruction: str | None, model: str) -> None
 
 TEMPLATES: dict[str, Template] = {
     "gme": Template(render_gme, _NOT_DOCUMENTS, task_instructions=True),
-    "qwen3_vl_embedding": Template(render_qwen3_vl_embedding, _EVERY_SIDE, task_instructions=True),
+    "qwen3_vl_embedding": Template(
+        render_qwen3_vl_embedding, _EVERY_SIDE, task_instructions=True, takes_video=True, divide=divide_qwen3_video
+    ),
     "dse_qwen2": Template(render_dse_qwen2, _NO_SIDE),
     "dse_phi3": Template(render_dse_phi3, _NO_SIDE),
     "vlm2vec_qwen2vl": Template(render_vlm2vec_qwen2vl, _EVERY_SIDE, task_instructions=True),

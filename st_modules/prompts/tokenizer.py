@@ -152,7 +152,7 @@ class SegmentTokenizer:
 
         Args:
             rows: One list of segments an item.
-            visual_tokens: For each item, the number of tokens of each of its images, or of its video.
+            visual_tokens: For each item, the number of tokens of each of its images, and of each part of its video.
             places: Where each item stands, for errors.
             max_lengths: Most tokens of each row; a longer row loses the end of its user text.
 
@@ -274,7 +274,10 @@ class SegmentTokenizer:
             for kind in (Image, Video)
         )
         what, advice = "its instruction is", "Shorten"
-        if images:
+        if images and frames:
+            what = f"its {images} image tokens, its {frames} video tokens and its instruction are"
+            advice = "Pass fewer or smaller images and frames, shorten"
+        elif images:
             what = f"its {images} image tokens and its instruction are"
             advice = "Pass fewer or smaller images, shorten"
         elif frames:

@@ -9,50 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from transformers import PreTrainedTokenizerFast, Qwen3VLModel
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from st_modules import EncodeOptions, ImageError, SentenceTransformer
 from st_modules.errors import ArgumentError
 from st_modules.inputs.images import ImageSource
 from tests.helpers.paths import GOLDEN
 from tests.helpers.references import TOLERANCE, load_once, reference
+from tests.helpers.stock_qwen3_vl import CHECKPOINT, TAIL, Stock
 
 NAME = "qwen3-vl-embedding-2b"
-CHECKPOINT = GOLDEN / "qwen3_vl_embedding" / "checkpoint"
-SYSTEM = "<|im_start|>system\nRepresent the user's input.<|im_end|>\n<|im_start|>user\n"
-TAIL = "<|im_end|>\n<|im_start|>assistant\n"
 RANDOM = np.random.default_rng(3)
 WIDE, TALL, SQUARE = (
     Image.fromarray(RANDOM.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in ((64, 128), (160, 64), (96, 96))
 )
-
-
-class Stock:
-    """One row at a time through transformers' own model, its own positions and its own DeepStack.
-
-    Pictures must have a size that needs no resize.
-    """
-
-    def __init__(self, folder: Path = CHECKPOINT) -> None:
-        self.model: Any = Qwen3VLModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-        self.processor = Qwen2VLImageProcessorPil.from_pretrained(folder, do_resize=False)
-
-    @torch.no_grad()
-    def vector(self, text: str, *pictures: Image.Image) -> np.ndarray:
-        pixels: Any = self.processor(list(pictures), return_tensors="pt") if pictures else {}
-        blocks = "".join(
-            f"<|vision_start|>{'<|image_pad|>' * (grid.prod().item() // 4)}<|vision_end|>"
-            for grid in pixels.get("image_grid_thw", ())
-        )
-        ids = self.tokenizer(f"{SYSTEM}{blocks}{text}{TAIL}", return_tensors="pt")["input_ids"]
-        self.model.rope_deltas = None
-        image_tokens = (ids == self.model.config.image_token_id).int()
-        hidden = self.model(input_ids=ids, mm_token_type_ids=image_tokens, **pixels).last_hidden_state
-        return torch.nn.functional.normalize(hidden[0, -1], dim=0).numpy()
 
 
 @pytest.fixture(scope="module")

@@ -33,9 +33,10 @@ from st_modules.evaluate import models as models_module
 from st_modules.evaluate.drawings import DRAWINGS, Drawings, DrawingsI2T, DrawingsIT2I, DrawingsMixed, DrawingsT2I
 from st_modules.evaluate.instructions import find_instruction
 from st_modules.evaluate.local_task import local_metadata
+from st_modules.prompts.templates import TEMPLATES
 from tests.helpers.evaluation import ranks, similarities
 from tests.helpers.paths import GOLDEN
-from tests.helpers.references import load_once, reference
+from tests.helpers.references import reference
 from tests.helpers.videos import random_frames
 
 # By value: before Python 3.11 there is no StrEnum, and the members of one are read as strings.
@@ -267,21 +268,25 @@ class _Decoder:
 
     def __init__(self, frames: list[np.ndarray]) -> None:
         self.metadata = SimpleNamespace(num_frames=len(frames))
+        self.asked: list[int] = []
         self._frames = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)
 
     def get_frames_at(self, numbers: list[int]) -> Any:
-        assert len(numbers) <= 8
+        self.asked = numbers
         return SimpleNamespace(data=self._frames[numbers])
 
 
-def test_videos_are_embedded_by_the_frames_that_the_model_takes() -> None:
-    model = load_once("vlm2vec-v2", "sdpa")
+@pytest.mark.parametrize(("name", "most"), [("vlm2vec-v2", 8), ("qwen3-vl-embedding-2b", 4)])
+def test_videos_are_embedded_by_the_frames_that_the_model_takes(name: str, most: int) -> None:
+    model = reference(name).load(name, num_frames=most)
     clips = [random_frames(count, seed=count) for count in (3, 70)]
-    batches: Any = [{"video": [_Decoder(clip) for clip in clips]}, {"text": ["a star"], "video": [None]}]
+    decoders = [_Decoder(clip) for clip in clips]
+    batches: Any = [{"video": decoders}, {"text": ["a star"], "video": [None]}]
     options: dict[str, Any] = {"task_metadata": DrawingsMixed.metadata, "hf_split": "test", "hf_subset": "default"}
     heard: Any = [{"video": [None], "audio": [None]}]
-    wrapped = wrap_model(model, "vlm2vec-v2")
+    wrapped = wrap_model(model, name)
     found = wrapped.encode(batches, show_progress_bar=False, **options)
+    assert [len(decoder.asked) for decoder in decoders] == [3, most]
     prompt = wrapped.instruction(DrawingsMixed.metadata, None)
     expected = model.encode([{"video": clips[0]}, {"video": clips[1]}, "a star"], prompt=prompt)
     assert np.abs(found - expected).max() <= 1e-5
@@ -513,7 +518,7 @@ def test_every_model_of_the_catalog_has_a_name_of_its_own() -> None:
 @pytest.mark.parametrize("spec", list_models(), ids=lambda spec: spec.name)
 def test_a_model_of_the_catalog_is_described_to_mteb(spec: Any) -> None:
     meta = model_meta(spec)
-    assert meta.modalities == ["text", "image", *(["video"] if spec.name == "vlm2vec-v2" else [])]
+    assert meta.modalities == ["text", "image", *(["video"] if TEMPLATES[spec.options["template"]].takes_video else [])]
     assert meta.embed_dim == spec.dimension
     assert meta.license == (None if spec.licence == "unknown" else spec.licence)
     assert meta.revision

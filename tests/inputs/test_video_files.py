@@ -132,6 +132,12 @@ def test_frames_are_counted_where_no_time_leads_to_them(mp4: bytes) -> None:
         assert equal(arrays(video, [0, 20, 59]), expected)
 
 
+@pytest.mark.parametrize("container", LOSSLESS)
+def test_how_many_frames_a_file_shows_in_a_second_is_read_from_it(container: str) -> None:
+    assert VideoSource(write_video(FRAMES[:10], container)).rate == 25
+    assert VideoSource([*FRAMES[:2]]).rate is None
+
+
 def with_sound(container: str, codec: str, title: str = "") -> bytes:
     """Return a video of the frames and of as much silence, the sound being the first stream."""
     buffer = io.BytesIO()

@@ -17,6 +17,8 @@ from st_modules.prompts.templates import (
     Special,
     Start,
     Text,
+    Video,
+    divide_qwen3_video,
     render_bge_vl_mllm,
     render_dse_phi3,
     render_gme,
@@ -214,6 +216,19 @@ def test_vlm2vec_v2_has_a_video_in_the_place_of_an_image(
 ) -> None:
     video = VideoSource([b""])
     assert written(render_vlm2vec_v2(Item(text, (), None, 0, video), instruction, side)) == expected
+
+
+@pytest.mark.parametrize("text", [None, "a lamp"])
+def test_qwen3_vl_embedding_has_a_video_before_images_and_its_steps_after_their_times(text: str | None) -> None:
+    video, image = VideoSource([b""]), ImageSource(b"")
+    row = divide_qwen3_video(render_qwen3_vl_embedding(Item(text, (image,), None, 0, video), None, None), [0.25, 61])
+    block = "<|vision_start|><|{}_pad|><|vision_end|>"
+    clip = f"<0.2 seconds>{block.format('video')}<61.0 seconds>{block.format('video')}"
+    user = f"<|im_start|>user\n{clip}{block.format('image')}{text or ''}<|im_end|>"
+    assert user in written(row)
+    # The text before the first time is one piece with it, as in the whole string.
+    assert Text("user\n<0.2 seconds>") in row
+    assert [(part.part, part.parts) for part in row if isinstance(part, Video)] == [(0, 2), (1, 2)]
 
 
 def test_vlm2vec_v2_refuses_a_video_beside_an_image() -> None:

@@ -74,7 +74,8 @@ def _qwen3_vl(spec: ModelSpec, text: dict[str, Any], vision: dict[str, Any]) -> 
         vision_config={**vision, "patch_size": 16, "out_hidden_size": text["hidden_size"]},
     )
     processor = Qwen2VLImageProcessorPil(patch_size=16)
-    return Qwen3VL(hf.Qwen3VLModel(config), _segment_tokenizer(config.image_token_id), processor, **spec.options)
+    encoder = _segment_tokenizer(config.image_token_id, config.video_token_id)
+    return Qwen3VL(hf.Qwen3VLModel(config), encoder, processor, **spec.options)
 
 
 def _vision(hidden: int, depth: int, intermediate: int, taken: list[int]) -> dict[str, Any]:
