@@ -16,6 +16,8 @@ _TEXT_FIELDS = frozenset(field.name for field in dataclasses.fields(Phi3Config))
     field.name for field in dataclasses.fields(PreTrainedConfig)
 )
 _SHORT, _LONG = "original_max_position_embeddings", "max_position_embeddings"
+_ROPE_TYPES = ("su", "longrope")
+"""Names of the one type that the published models have."""
 _OLD_FIELDS = frozenset({"rope_scaling", "rope_theta"})
 
 
@@ -112,8 +114,14 @@ class Phi3VModel(PreTrainedModel):
 
 
 def _read_published(fields: dict[str, Any]) -> dict[str, Any]:
-    """Turn the fields of published files into those that ``Phi3Config`` takes."""
+    """Turn the fields of published files into those that ``Phi3Config`` takes.
+
+    Raises:
+        ValueError: Positions are of a type that the models' own code does otherwise than ``Phi3Config``, or not at all.
+    """
     rope, short, long = (fields.get(name) for name in ("rope_scaling", _SHORT, _LONG))
+    if isinstance(rope, dict) and (found := rope.get("rope_type", rope.get("type"))) not in _ROPE_TYPES:
+        raise ValueError(f"rope_scaling.type is {found!r}, and one of {', '.join(_ROPE_TYPES)} is needed")
     if isinstance(rope, dict) and short and long:
         fields["rope_scaling"] = {_SHORT: short, "factor": long / short, **rope}
     return fields

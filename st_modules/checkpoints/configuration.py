@@ -64,7 +64,8 @@ _FIELDS: dict[str, Kind] = {
         ),
         _SIZE,
     ),
-    **dict.fromkeys(("head_dim", "image_seq_length", "num_key_value_heads"), optional(_SIZE)),
+    # A window of no token would leave nothing to attend to.
+    **dict.fromkeys(("head_dim", "image_seq_length", "num_key_value_heads", "sliding_window"), optional(_SIZE)),
     **dict.fromkeys(("layer_norm_eps", "rms_norm_eps"), _EPSILON),
     **dict.fromkeys(("attention_dropout", "attention_probs_dropout_prob", "hidden_dropout_prob"), _PART),
     "logit_scale_init_value": Kind("a number with a point", lambda value: isinstance(value, float)),

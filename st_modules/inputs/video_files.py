@@ -6,6 +6,8 @@ file says of other files or addresses is not followed. Headers are not believed:
 
 from __future__ import annotations
 
+import math
+import struct
 import time
 from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
@@ -31,6 +33,18 @@ _DECODERS = frozenset(
     {"h264", "hevc", "libdav1d", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "h263", "flv", "mjpeg", "png"}
     | {"ffv1", "prores", "rawvideo"}
 )
+_TURNS = {
+    (0, 0, 0, 0): None,  # a matrix that nobody filled in
+    (1, 0, 0, 1): None,
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}
+"""What is done to a frame, by the axes of :func:`_read_axes`."""
 _NO_PROTOCOL = "none"
 _PACKET = 188
 """Bytes of a packet of MPEG-TS, each of which begins with the same one."""
@@ -172,11 +186,26 @@ def _take(frame: Any, number: int, track: Track) -> Image.Image:
 
 
 def _to_image(frame: Any) -> Image.Image:
-    """Return a frame as RGB, turned as its file says that it is to be shown."""
+    """Return a frame as RGB, turned and mirrored as its file says that it is to be shown."""
     image: Image.Image = frame.to_image()
-    turns = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
-    turn = turns.get(int(frame.rotation) % 360)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    axes = _read_axes(bytes(matrix))
+    if axes not in _TURNS:
+        raise VideoError("to be shown at an angle that is no multiple of 90 degrees; save it upright")
+    turn = _TURNS[axes]
     return image if turn is None else image.transpose(turn)
+
+
+def _read_axes(matrix: bytes) -> tuple[int, int, int, int]:
+    """Return where a matrix turns a frame's axes to, the right one and the one down: x and y of each, as signs."""
+    right_x, right_y, _, down_x, down_y = struct.unpack_from("<5i", matrix)
+    axes = (right_x, right_y, down_x, down_y)
+    # To within a degree, as FFmpeg itself.
+    least = max(map(abs, axes)) * math.radians(1)
+    signs = [(length > least) - (length < -least) for length in axes]
+    return signs[0], signs[1], signs[2], signs[3]
 
 
 def _demux(container: Any, video: Any, clock: _Clock, limits: ImageLimits) -> Iterator[tuple[int | None, bool, bool]]:

@@ -24,6 +24,7 @@ GME: list[tuple[str, Any]] = [
     *(("intermediate_size", value) for value in (0, -1, "96")),
     *(("max_position_embeddings", value) for value in (0, -1, 10**30, 1e5)),
     *(("rope_theta", value) for value in (0, -1.0, NAN, INFINITE, 1e300, "1e6", True)),
+    *(("sliding_window", value) for value in (0, -1, 1.5, "8", True)),
     *(("rms_norm_eps", value) for value in (NAN, -1e-5, 1.5, INFINITE, "1e-5")),
     *(("hidden_act", value) for value in ("nope", 1, ["silu"])),
     *(("torch_dtype", value) for value in ("nope", "nn", "int8", "Tensor", 3)),

@@ -24,6 +24,7 @@ def write_video(
     codec: str | None = None,
     pixels: str | None = None,
     rotation: int = 0,
+    mirrored: bool = False,
     **options: str,
 ) -> bytes:
     """Return a video file of these frames; without a codec, one that changes no pixel."""
@@ -37,8 +38,8 @@ def write_video(
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels or (lossless[1] if codec is None else "yuv420p")
         stream.options = options
-        if rotation:
-            stream.set_display_rotation(rotation)
+        if rotation or mirrored:
+            stream.set_display_rotation(rotation, hflip=mirrored)
         for frame in frames:
             for packet in stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")):
                 file.mux(packet)

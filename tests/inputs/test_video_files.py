@@ -179,12 +179,25 @@ def test_a_title_in_any_letters_is_no_matter(container: str) -> None:
     assert equal(read(data.replace(b"caf?", b"caf\xe9")), read(data))
 
 
-@pytest.mark.parametrize("rotation", [90, 180, -90])
-def test_frames_are_turned_as_they_are_shown(rotation: int) -> None:
-    video = VideoSource(write_video(FRAMES[:2], "mov", rotation=rotation))
+@pytest.mark.parametrize("rotation", [0, 90, 180, -90])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_frames_are_turned_and_mirrored_as_they_are_shown(rotation: int, mirrored: bool) -> None:
+    video = VideoSource(write_video(FRAMES[:2], "mov", rotation=rotation, mirrored=mirrored))
     turned = [np.rot90(frame, rotation // 90 % 4) for frame in FRAMES[:2]]
-    assert video.check_size([0]) == (turned[0].shape[1], turned[0].shape[0])
-    assert equal(arrays(video, [0, 1]), turned)
+    shown = [frame[:, ::-1] if mirrored else frame for frame in turned]
+    assert video.check_size([0]) == (shown[0].shape[1], shown[0].shape[0])
+    assert equal(arrays(video, [0, 1]), shown)
+
+
+def test_a_frame_that_is_shown_at_an_angle_is_refused() -> None:
+    with pytest.raises(VideoError, match="video: .*at an angle that is no multiple of 90 degrees"):
+        read(write_video(FRAMES[:2], "mov", rotation=45))
+
+
+def test_a_matrix_of_zeros_turns_nothing() -> None:
+    data = write_video(FRAMES[:1], "mov", rotation=180)
+    start = data.index(b"tkhd") + 44
+    assert equal(read(data[:start] + bytes(36) + data[start + 36 :]), FRAMES[:1])
 
 
 def test_the_matrix_of_a_telephone_held_upright_turns_clockwise() -> None:
