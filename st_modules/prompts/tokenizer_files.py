@@ -158,7 +158,10 @@ def _check_charsmap(field: str, encoded: Any) -> None:
     units = np.frombuffer(table[4 : 4 + size], dtype="<u4").astype(np.int64)
     leads_to = np.arange(len(units)) ^ ((units >> 10) << ((units & 512) >> 6))
     is_value = units >> 31 == 1
-    starts = {0, *(place + 1 for place, byte in enumerate(replacements) if byte == 0)}
+    # The search begins at the first, whatever it is.
+    is_value[0] = False
+    ends = [place + 1 for place, byte in enumerate(replacements) if byte == 0]
+    starts = {0, *ends[:-1]} if ends else set[int]()
     ends_in = leads_to[~is_value & (units & 256 == 256)]
     values = units[np.minimum(ends_in, len(units) - 1)] & 0x7FFFFFFF
     if (leads_to[~is_value] | 255).max(initial=0) >= len(units) or not set(values.tolist()) <= starts:

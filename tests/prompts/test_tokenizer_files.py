@@ -130,6 +130,8 @@ CHARSMAPS = {
     "too few units": charsmap(0, 0),
     "units that lead out of it": charsmap(*[0x7FFFFC00] * 256),
     "values that lead out of it": charsmap(*[256] * 256, replacements=b"a"),
+    "a first unit that leads out of it": charsmap(*[0xFFFFFFFF] * 256),
+    "values at the end of it": charsmap(256 | 1 << 10, 2 | 1 << 31, *[0] * 254),
     "long replacements": charsmap(*[1 << 31] * 256, replacements=b"x" * 1000),
     "damaged replacements": charsmap(*[1 << 31] * 256, replacements=b"\xff\0"),
 }
