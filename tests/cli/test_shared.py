@@ -57,20 +57,24 @@ def test_bugs_keep_their_tracebacks(error: Exception) -> None:
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_signals_clean_up(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     number, cleaned = getattr(signal, name), []
+    # Under nohup, say, the tests themselves ignore one.
+    before = signal.signal(number, signal.SIG_DFL)
 
     def run() -> None:
         with one_line_errors():
             try:
-                os.kill(os.getpid(), number)
-                signal.pause()
+                signal.raise_signal(number)
             finally:
                 cleaned.append(True)
 
-    with pytest.raises(typer.Exit) as caught:
-        run()
+    try:
+        with pytest.raises(typer.Exit) as caught:
+            run()
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert (caught.value.exit_code, cleaned) == (128 + number, [True])
     assert capsys.readouterr().err == f"Error: Stopped by {name}.\n"
-    assert signal.getsignal(number) == signal.SIG_DFL
 
 
 def test_a_signal_that_is_ignored_stays_so() -> None:
