@@ -156,24 +156,24 @@ def _read_text_block(block: Mapping[Any, Any], place: Place) -> dict[str, Any]:
 
 def _read_image_block(block: Mapping[Any, Any], place: Place) -> dict[str, Any]:
     """LangChain's of both versions, Anthropic's, and one with a path or an image in memory."""
-    if block.get("source_type") == "id":
-        _refuse_file(block.get("id"), "id", place)
-    _check_keys(block, {*_IMAGES, "source_type"}, place)
-    found = [key for key in _IMAGES if key in block]
-    if len(found) != 1:
-        raise InputError(f"an image block needs exactly one of {sorted(_IMAGES)}, and has {found}", place)
-    return _image(_IMAGES[found[0]](block[found[0]], found[0], place))
+    return _image(_read_one_of(block, _IMAGES, "an image", place))
 
 
 def _read_video_block(block: Mapping[Any, Any], place: Place) -> dict[str, Any]:
     """LangChain's of both versions, and one with a path, frames or a video in memory."""
+    return _video(_read_one_of(block, _VIDEOS, "a video", place))
+
+
+def _read_one_of(
+    block: Mapping[Any, Any], readers: Mapping[str, Callable[[Any, str, Place], Any]], kind: str, place: Place
+) -> Any:
     if block.get("source_type") == "id":
         _refuse_file(block.get("id"), "id", place)
-    _check_keys(block, {*_VIDEOS, "source_type"}, place)
-    found = [key for key in _VIDEOS if key in block]
+    _check_keys(block, {*readers, "source_type"}, place)
+    found = [key for key in readers if key in block]
     if len(found) != 1:
-        raise InputError(f"a video block needs exactly one of {sorted(_VIDEOS)}, and has {found}", place)
-    return _video(_VIDEOS[found[0]](block[found[0]], found[0], place))
+        raise InputError(f"{kind} block needs exactly one of {sorted(readers)}, and has {found}", place)
+    return readers[found[0]](block[found[0]], found[0], place)
 
 
 def _read_video_url(block: Mapping[Any, Any], place: Place) -> dict[str, Any]:
