@@ -21,6 +21,7 @@ from st_modules.backbones.qwen3_vl import resize_like_torch
 from st_modules.backbones.sampling import select_each_second, spread
 from tests.helpers.references import TOLERANCE, load_once, reference
 from tests.helpers.stock_qwen3_vl import Stock
+from tests.helpers.training_rows import gradients
 from tests.helpers.videos import random_frames, write_video
 
 NAME = "qwen3-vl-embedding-2b"
@@ -127,13 +128,11 @@ def test_a_training_batch_split_by_rows_has_the_gradients_of_the_whole(rows: int
         [PICTURE, item("", (), SHORT), "two dogs"],
     ]
 
-    def gradients(loss: torch.nn.Module) -> dict[str, torch.Tensor]:
-        model.zero_grad()
-        loss([model.preprocess(column) for column in columns], None).backward()
-        return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+    def find_gradients(loss: torch.nn.Module) -> dict[str, torch.Tensor]:
+        return gradients(model, loss, [model.preprocess(column) for column in columns])
 
-    expected = gradients(MultipleNegativesRankingLoss(model))
-    found = gradients(CachedMultipleNegativesRankingLoss(model, mini_batch_size=rows))
+    expected = find_gradients(MultipleNegativesRankingLoss(model))
+    found = find_gradients(CachedMultipleNegativesRankingLoss(model, mini_batch_size=rows))
     largest = max(gradient.abs().max() for gradient in expected.values())
     assert largest > 1e-3
     assert max((found[name] - expected[name]).abs().max() for name in expected) <= 1e-4 * largest
