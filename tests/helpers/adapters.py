@@ -15,6 +15,7 @@ LAYERS = {
     "gme-2b": ["q_proj", "v_proj"],
     "qwen3-vl-embedding-2b": ["q_proj", "v_proj"],
     "bge-vl-mllm-s1": ["q_proj", "v_proj"],
+    "vlm2vec-phi3.5-v": ["qkv_proj", "o_proj"],
     "bge-vl-base": ["q_proj", "v_proj"],
     "bge-visualized-base": ["query", "value"],
     "bge-visualized-m3": ["query", "value"],

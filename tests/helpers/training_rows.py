@@ -10,7 +10,7 @@ from torch import Tensor
 from st_modules import SentenceTransformer
 from tests.helpers.references import reference
 
-MODELS = ["gme-2b", "qwen3-vl-embedding-2b", "bge-vl-mllm-s1", "bge-vl-base", "bge-visualized-base"]
+MODELS = ["gme-2b", "qwen3-vl-embedding-2b", "bge-vl-mllm-s1", "vlm2vec-phi3.5-v", "bge-vl-base", "bge-visualized-base"]
 """One row of the catalog for each backbone."""
 
 

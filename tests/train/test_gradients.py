@@ -28,6 +28,7 @@ TOWERS = {
     "gme-2b": ("language_model", "visual"),
     "qwen3-vl-embedding-2b": ("language_model", "visual"),
     "bge-vl-mllm-s1": ("language_model", "vision_tower"),
+    "vlm2vec-phi3.5-v": ("language_model", "img_processor"),
     "bge-vl-base": ("text_model", "vision_model"),
     "bge-visualized-base": ("text", "tower"),
 }
