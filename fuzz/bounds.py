@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import resource
 import signal
@@ -103,6 +104,8 @@ def run_apart(
     child = os.fork()
     if not child:
         os.close(reading)
+        # What the process before it left to be collected would be freed within the call, and hide what that takes.
+        gc.freeze()
         warm_up()
         _report(call, writing)
     os.close(writing)

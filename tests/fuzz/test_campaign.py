@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -101,6 +102,23 @@ def test_what_a_process_of_its_own_returns_and_takes_is_told() -> None:
 
     outcome, cost = run_apart(call, seconds=60)
     assert outcome == Outcome(True, f"{100 * 2**20}\nbytes", 7.0)
+    assert 90 < cost.mebibytes < 150
+
+
+@linux
+def test_what_was_left_to_be_collected_before_is_not_freed_within_it() -> None:
+    def call() -> Outcome:
+        gc.collect()
+        return Outcome(True, str(np.ones(100 * 2**20, dtype=np.uint8).size))
+
+    gc.disable()
+    try:
+        left: list[Any] = [np.ones(200 * 2**20, dtype=np.uint8)]
+        left.append(left)
+        del left
+        _, cost = run_apart(call, seconds=60)
+    finally:
+        gc.enable()
     assert 90 < cost.mebibytes < 150
 
 
