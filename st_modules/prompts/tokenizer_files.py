@@ -119,6 +119,7 @@ def _walk(step: Any, field: str, depth: int = 0) -> Iterator[tuple[str, Mapping[
     if not isinstance(step, dict):
         raise _Wrong(f"{field} is of type {type(step).__name__}; an object is needed.")
     step = cast("dict[str, Any]", step)
+    _take(step, "type", str, field=f"{field}.type")
     yield field, step
     for name in ("normalizers", "pretokenizers", "decoders"):
         if name in step:

@@ -85,6 +85,7 @@ TOKENIZER: dict[str, tuple[Change, str]] = {
     ),
     "deep steps": (use("normalizer", NESTED), r"normalizer\.normalizers\[0\].* is nested too deeply"),
     "steps of another type": (use("normalizer", "NFC"), "normalizer is of type str; an object"),
+    "a step of another type": (use("pre_tokenizer.type", []), r"pre_tokenizer\.type is of type list; a string"),
     "random tokens": (use("model.dropout", 0.1), r"model\.dropout is 0\.1.*at random"),
     "long words": (use("model.max_input_chars_per_word", 10**9), r"model\.max_input_chars_per_word is 1000000000"),
     "words of another type": (
