@@ -28,6 +28,8 @@ from transformers import (
     PreTrainedModel,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
@@ -51,6 +53,19 @@ def write_gme(folder: Path) -> Files:
     text = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 1408}
     vision = {"embed_dim": 320, "depth": 4, "num_heads": 5, "hidden_size": 512, "mlp_ratio": 4}
     _write_qwen2_vl(GOLDEN / "gme" / "checkpoint", folder, text, vision, seed=1)
+    return Files(folder)
+
+
+def write_qwen3_vl_embedding(folder: Path) -> Files:
+    """Write a Qwen3-VL of 8 layers, 512 wide, with a vision tower of 4 layers, 320 wide, two of them for DeepStack."""
+    config = _copy(GOLDEN / "qwen3_vl_embedding" / "checkpoint", folder)
+    config["text_config"].update(
+        hidden_size=512, num_hidden_layers=8, num_attention_heads=8, head_dim=64, intermediate_size=1408
+    )
+    config["text_config"]["rope_scaling"]["mrope_section"] = [12, 10, 10]
+    config["vision_config"].update(hidden_size=320, depth=4, num_heads=5, intermediate_size=1280, out_hidden_size=512)
+    _write_json(folder / "config.json", config)
+    _save(Qwen3VLForConditionalGeneration(Qwen3VLConfig.from_pretrained(folder)), folder, seed=9)
     return Files(folder)
 
 
@@ -164,7 +179,7 @@ def _copy(golden: Path, folder: Path) -> dict[str, Any]:
     """Copy everything but the weights, and return the configuration."""
     folder.mkdir(parents=True)
     for path in golden.iterdir():
-        if path.suffix in {".json", ".txt"}:
+        if path.suffix in {".json", ".txt", ".jinja"}:
             # Not shutil.copy: the copies are rewritten, and the originals may be read-only.
             shutil.copyfile(path, folder / path.name)
     return json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -14,12 +14,13 @@ from references.base import Reference
 from references.clip import CLIPReference
 from references.llava_next import BGEVLMLLMReference
 from references.qwen2_vl import GMEReference, VLM2VecReference
+from references.qwen3_vl import Qwen3VLEmbeddingReference
 from references.visualized_bge import VisualizedBGEReference
 from workloads import MAX_IMAGE_TOKENS, MIN_IMAGE_TOKENS, Limits
 
 from st_modules.backbones.base import Row
 
-_QWEN2_VL_IMAGES = {"min_image_tokens": MIN_IMAGE_TOKENS, "max_image_tokens": MAX_IMAGE_TOKENS}
+_QWEN_VL_IMAGES = {"min_image_tokens": MIN_IMAGE_TOKENS, "max_image_tokens": MAX_IMAGE_TOKENS}
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,16 @@ class Family:
 
 
 _FAMILIES = (
-    Family("gme", "gme-2b", checkpoints.write_gme, GMEReference, flops.qwen2_vl, _QWEN2_VL_IMAGES),
-    Family("vlm2vec", "vlm2vec-v2", checkpoints.write_vlm2vec, VLM2VecReference, flops.qwen2_vl, _QWEN2_VL_IMAGES),
+    Family("gme", "gme-2b", checkpoints.write_gme, GMEReference, flops.qwen2_vl, _QWEN_VL_IMAGES),
+    Family(
+        "qwen3_vl_embedding",
+        "qwen3-vl-embedding-2b",
+        checkpoints.write_qwen3_vl_embedding,
+        Qwen3VLEmbeddingReference,
+        flops.qwen2_vl,
+        _QWEN_VL_IMAGES,
+    ),
+    Family("vlm2vec", "vlm2vec-v2", checkpoints.write_vlm2vec, VLM2VecReference, flops.qwen2_vl, _QWEN_VL_IMAGES),
     Family("bge_vl_mllm", "bge-vl-mllm-s1", checkpoints.write_bge_vl_mllm, BGEVLMLLMReference, flops.llava_next),
     Family(
         "bge_vl_clip",

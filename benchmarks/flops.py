@@ -14,16 +14,21 @@ from st_modules.backbones.base import Row
 
 
 def qwen2_vl(reference: Any, rows: Sequence[Row]) -> int:
-    """Return the operations of rows for a stock ``Qwen2VLModel``, with at most one image in a row."""
+    """Return the operations of rows for stock Qwen2-VL or Qwen3-VL, with at most one image in a row."""
     model = reference.model
     return sum(_qwen2_vl_row(model, len(row.ids), row.ids.count(model.config.image_token_id)) for row in rows)
 
 
 def _qwen2_vl_row(model: Any, tokens: int, image_tokens: int) -> int:
-    vision = model.visual
-    patches = image_tokens * model.config.vision_config.spatial_merge_size**2
-    tower = patches * (_weights(vision.patch_embed) + _weights(vision.blocks)) + image_tokens * _weights(vision.merger)
-    tower_attention = len(vision.blocks) * _attention(model.config.vision_config.embed_dim, patches)
+    vision, config = model.visual, model.config.vision_config
+    patches = image_tokens * config.spatial_merge_size**2
+    # Qwen3-VL has mergers for what its tower sees on its way.
+    mergers = [vision.merger, *getattr(vision, "deepstack_merger_list", ())]
+    tower = patches * (_weights(vision.patch_embed) + _weights(vision.blocks)) + image_tokens * sum(
+        map(_weights, mergers)
+    )
+    width = config.hidden_size if hasattr(vision, "deepstack_merger_list") else config.embed_dim
+    tower_attention = len(vision.blocks) * _attention(width, patches)
     return 2 * tower + tower_attention + _decoder(model.language_model, tokens)
 
 

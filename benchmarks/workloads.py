@@ -42,7 +42,8 @@ class Item:
         """The item as ``encode`` takes it."""
         if self.text is None:
             return self.image
-        return self.text if self.image is None else {"text": self.text, "image": self.image}
+        # The order counts where sentence-transformers itself writes the message.
+        return self.text if self.image is None else {"image": self.image, "text": self.text}
 
 
 @dataclass(frozen=True)
