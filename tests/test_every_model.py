@@ -93,7 +93,7 @@ def test_one_preprocessed_batch_matches_the_reference(row: str, model: SentenceT
         with torch.inference_mode():
             return model(model.preprocess(call.items, prompt=call.prompt, task=task))["sentence_embedding"]
 
-    calls = mixed(list(reference(row).cases.values()))
+    calls = mixed([case for case in reference(row).cases.values() if case.dimension is None])
     assert [call.name for call in calls if not close(embed(call), call.expected)] == []
 
 

@@ -17,6 +17,13 @@ _GME = {
     "max_image_tokens": 1280,
     "max_length": 1800,
 }
+_OPS_MM = {
+    "template": "ops_mm",
+    "first_resize": "ops_mm",
+    "multimodal_positions": True,
+    "min_image_tokens": 256,
+    "max_image_tokens": 1280,
+}
 _VLM2VEC_QWEN2VL = {"template": "vlm2vec_qwen2vl", "first_resize": "vlm2vec"}
 _QWEN3_VL_EMBEDDING = {
     "template": "qwen3_vl_embedding",
@@ -37,6 +44,13 @@ _BGE_VL_MLLM = {"template": "bge_vl_mllm", "first_resize": 512}
 
 _GME_PROMPTS = {"t2i": "Find an image that matches the given text."}
 _QWEN3_VL_EMBEDDING_PROMPTS = {"retrieve": "Retrieve images or text relevant to the user's query."}
+_RZEN_PROMPTS = {
+    "image": "Represent the given image.",
+    "page": "Understand the content of the provided document image.",
+    "t2i": "Find me an everyday image that matches the given caption: ",
+    "i2t": "Find an image caption describing the given everyday image.",
+    "t2page": "Find a document image that matches the given query: ",
+}
 _VLM2VEC_PROMPTS = {
     "image": "Represent the given image.",
     "vqa": "Represent the given image with the following question:",
@@ -118,6 +132,58 @@ MODELS = (
         options=_QWEN3_VL_EMBEDDING,
         prompts=_QWEN3_VL_EMBEDDING_PROMPTS,
         own_modules=True,
+    ),
+    ModelSpec(
+        name="ops-mm-v1-2b",
+        repo_id="OpenSearch-AI/Ops-MM-embedding-v1-2B",
+        backbone="qwen2_vl",
+        dimension=1536,
+        licence="apache-2.0",
+        languages="multilingual",
+        parity="authors' code",
+        revision="69c23ac5595bb7fb3a9959df96fe155b3650c01e",
+        options=_OPS_MM,
+        prompts=_GME_PROMPTS,
+    ),
+    ModelSpec(
+        name="ops-mm-v1-7b",
+        repo_id="OpenSearch-AI/Ops-MM-embedding-v1-7B",
+        backbone="qwen2_vl",
+        dimension=3584,
+        licence="apache-2.0",
+        languages="multilingual",
+        parity="authors' code",
+        revision="e9179f601f9bf21d2fd20136c11eb4ae2ea42859",
+        options=_OPS_MM,
+        prompts=_GME_PROMPTS,
+    ),
+    ModelSpec(
+        name="rzen-embed",
+        repo_id="qihoo360/RzenEmbed",
+        backbone="qwen2_vl",
+        dimension=3584,
+        licence="mit",
+        languages="English, Chinese",
+        parity="stock transformers",
+        revision="ea95c339008f9639420fcb33ba2ba606ea94be78",
+        options={**_GME, "template": "rzen_embed", "max_length": 2000},
+        prompts=_RZEN_PROMPTS,
+    ),
+    ModelSpec(
+        name="unite-qwen2vl-2b",
+        repo_id="friedrichor/Unite-Base-Qwen2-VL-2B",
+        backbone="qwen2_vl",
+        dimension=1536,
+        licence="apache-2.0",
+        languages="English",
+        parity="stock transformers",
+        revision="850056e7a4b4129768e1c76795eac3c4331de76d",
+        options={
+            "template": "unite",
+            "first_resize": "qwen_vl_utils",
+            "min_image_tokens": 256,
+            "max_image_tokens": 1280,
+        },
     ),
     ModelSpec(
         name="vlm2vec-qwen2vl-2b",
@@ -326,6 +392,24 @@ MODELS = (
             "min_image_tokens": 1,
             "max_image_tokens": 2560,
         },
+    ),
+    ModelSpec(
+        name="vdr-2b-multi",
+        repo_id="llamaindex/vdr-2b-multi-v1",
+        backbone="qwen2_vl",
+        dimension=1536,
+        licence="apache-2.0",
+        languages="English, Italian, French, German, Spanish",
+        parity="authors' usage",
+        revision="2c4e54c8db4071cc61fc3c62f4490124e40c37db",
+        options={
+            "template": "vdr",
+            "first_resize": "vdr",
+            "multimodal_positions": True,
+            "min_image_tokens": 1,
+            "max_image_tokens": 768,
+        },
+        own_modules=True,
     ),
     ModelSpec(
         name="dse-phi3",
