@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from st_modules import SentenceTransformer
-from tests.helpers import stock_models
+from tests.helpers import stock_models, stock_qwen2_vl
 from tests.helpers.paths import GOLDEN
 
 TOLERANCE = 1e-5
@@ -122,7 +122,6 @@ _NOT_OURS = re.compile(
 _APART = re.compile(r".*text_long|.*crops16_.*|lora_.*")
 
 
-_STOCK = {"dse-qwen2-2b": stock_models.StockDSE}
 _STOCK_CASES = [
     *(stock_models.Case(None, image) for image in ("square", "wide", "tall", "small", "panorama")),
     *(stock_models.Case(None, image) for image in ("gray", "rgba", "palette")),
@@ -131,13 +130,28 @@ _STOCK_CASES = [
     stock_models.Case("a", method="encode_document"),
     stock_models.Case("Make the background dark", "square"),
     stock_models.Case("two dogs", "gray", method="encode_document"),
+    stock_models.Case(""),
 ]
+_SEVERAL_AND_INSTRUCTED = [
+    stock_models.Case(None, "small,gray"),
+    stock_models.Case("two dogs", "wide,square", method="encode_query"),
+    *(
+        stock_models.Case(text, image, "Find it: ", method)
+        for method in ("encode_query", "encode_document")
+        for text, image in (("猫 and a tiger", None), (None, "tall"), ("two dogs", "gray"), ("", None))
+    ),
+]
+_STOCK = {
+    "dse-qwen2-2b": (stock_qwen2_vl.StockDSE, _STOCK_CASES),
+    "rzen-embed": (stock_qwen2_vl.StockRzenEmbed, _STOCK_CASES + _SEVERAL_AND_INSTRUCTED),
+    "unite-qwen2vl-2b": (stock_qwen2_vl.StockUnite, _STOCK_CASES),
+}
 
 
 def case_ids(name: str) -> list[str]:
     """Return the names of a row's cases, without making its checkpoint."""
     if name in _STOCK:
-        return [case.id for case in _STOCK_CASES]
+        return [case.id for case in _STOCK[name][1]]
     return [case["id"] for case in _stated(name)]
 
 
@@ -154,12 +168,14 @@ def load_once(name: str, attention: str) -> SentenceTransformer:
 
 
 def _stock_reference(name: str) -> Reference:
-    folder = stock_models.QWEN2_VL_CHECKPOINT
-    stock = _STOCK[name](folder)
+    folder = stock_qwen2_vl.CHECKPOINT
+    make, stated = _STOCK[name]
+    stock = make(folder)
     images = stock_models.GOLDEN_IMAGES
     pictures = {path.stem: path for path in images.glob("*.png")}
     cases = {
-        case.id: Case([case.item(pictures)], stock.vector(case, pictures)[None], case.method) for case in _STOCK_CASES
+        case.id: Case([case.item(pictures)], stock.vector(case, pictures)[None], case.method, case.instruction)
+        for case in stated
     }
     return Reference(folder, cases, images=images)
 
