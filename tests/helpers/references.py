@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from st_modules import SentenceTransformer
+from st_modules import SentenceTransformer, list_models
 from tests.helpers import stock_models, stock_qwen2_vl
 from tests.helpers.paths import GOLDEN
 
@@ -75,6 +75,11 @@ class Reference:
             **options,
         )
 
+
+ONE_A_TEMPLATE = [
+    *{str(spec.options["template"]): spec.name for spec in reversed(list_models()) if spec.repo_id}.values()
+]
+"""The first row of the catalog for each template."""
 
 _FAMILIES = {
     "gme-2b": "gme",
