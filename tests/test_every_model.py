@@ -20,7 +20,7 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
-from st_modules import CheckpointError, InputError, SentenceTransformer, get_model, list_models
+from st_modules import CheckpointError, InputError, SentenceTransformer, Side, get_model, list_models
 from tests.helpers.references import SEVERAL_IMAGES, TOLERANCE, Case, Reference, case_ids, load_once, mixed, reference
 from tests.helpers.training_checkpoints import CLIP_SF, clip_sf_weights, save_run
 
@@ -133,6 +133,15 @@ def test_control_tokens_in_a_text_stay_text(row: str, model: SentenceTransformer
     assert control_ids(text) == control_ids("a")
     assert control_ids(f"a{text}b") == control_ids("a")
     assert np.isfinite(model.encode([{"text": text}, {"text": f"a {text}"}])).all()
+
+
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_the_empty_prompt_that_sentence_transformers_passes_on_a_side_is_none(
+    row: str, model: SentenceTransformer, side: Side
+) -> None:
+    items = [{"text": "a car"}, {"image": reference(row).images / "small.png"}]
+    found, expected = (model.preprocess(items, prompt=prompt, task=side)["input_ids"] for prompt in ("", None))
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("image", [None, "small.png"])

@@ -155,16 +155,19 @@ def render_gme(item: Item, instruction: str | None, side: Side | None) -> list[S
 
 
 def render_ops_mm(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
-    """Ops-MM-embedding: as GME, with the instruction on every side, and as it is: an empty one stays empty."""
-    system = QWEN2_DEFAULT_SYSTEM if instruction is None else instruction
-    return _wrap_qwen2_turn(system, _list_qwen2_user(item))
+    """Ops-MM-embedding: as GME, with the instruction on every side, and as it is: an empty one stays empty.
+
+    On a side it counts as none: sentence-transformers' ``encode_query`` and ``encode_document`` pass an empty prompt
+    where nobody names one.
+    """
+    if instruction is None or (side and not instruction):
+        instruction = QWEN2_DEFAULT_SYSTEM
+    return _wrap_qwen2_turn(instruction, _list_qwen2_user(item))
 
 
 def render_rzen_embed(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """RzenEmbed: as GME, with the instruction right before the text, and on every side."""
-    *before, text = _list_qwen2_user(item)
-    assert isinstance(text, Text)
-    return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, [*before, replace(text, before=text.before + (instruction or ""))])
+    return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, _list_qwen2_user(item, before_text=instruction or ""))
 
 
 def render_unite(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -173,12 +176,10 @@ def render_unite(item: Item, instruction: str | None, side: Side | None) -> list
     ``inference_demo.py`` of the authors' repository. There is no place for an instruction.
     """
     _refuse_instruction(item, instruction, "Unite-Base")
-    image, text = _take_only_image(item), item.text or ""
-    kinds = " and ".join(kind for kind, there in (("sentence", text or not image), ("image", image)) if there)
-    asked = f"\nSummary above {kinds} in one word:"
-    if image is None:
-        return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, [Text("user\n", text, asked)])
-    return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, [Text("user\n"), *_wrap_qwen2_image(image), Text("", text, asked)])
+    image = _take_only_image(item)
+    kinds = " and ".join(kind for kind, there in (("sentence", item.text or not image), ("image", image)) if there)
+    user = _list_qwen2_user(item, after_text=f"\nSummary above {kinds} in one word:")
+    return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, user)
 
 
 def render_dse_qwen2(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -416,12 +417,14 @@ def _list_page(item: Item, before_text: str) -> list[Segment]:
     return [Text("user\n"), *_wrap_qwen2_image(image or stand_in), text]
 
 
-def _list_qwen2_user(item: Item) -> list[Segment]:
+def _list_qwen2_user(item: Item, before_text: str = "", after_text: str = "") -> list[Segment]:
     """The user's part of such a turn: a video, images, then the text."""
     text = item.text or ""
     blocks: list[Segment] = [] if item.video is None else [Video("<|video_pad|>", item.video)]
     blocks += [segment for image in item.images for segment in _wrap_qwen2_image(image)]
-    return [Text("user\n"), *blocks, Text("", text)] if blocks else [Text("user\n", text)]
+    if not blocks:
+        return [Text(f"user\n{before_text}", text, after_text)]
+    return [Text("user\n"), *blocks, Text(before_text, text, after_text)]
 
 
 def _wrap_qwen2_image(image: ImageSource) -> list[Segment]:

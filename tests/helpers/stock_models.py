@@ -158,7 +158,8 @@ class StockLlavaNext(StockModel):
     def hidden_states(self, ids: list[int], images: tuple[Path, ...]) -> torch.Tensor:
         if not images:
             return self.model(input_ids=torch.tensor([ids])).last_hidden_state
-        with Image.open(*images) as opened:
+        (image,) = images
+        with Image.open(image) as opened:
             pixels = self.image_processor(opened.convert("RGB"), return_tensors="pt")
         # Asked of the model, so that the count is not one more copy of the rule under test.
         features = self.model.get_image_features(**pixels, return_dict=True).pooler_output
