@@ -39,8 +39,6 @@ ROWS = [
     "qwen3-vl-embedding-2b",
     "vlm2vec-qwen2vl-2b",
     "ops-mm-v1-2b",
-    "rzen-embed",
-    "unite-qwen2vl-2b",
     "dse-qwen2-2b",
     "vdr-2b-multi",
     "bge-vl-mllm-s1",

@@ -37,7 +37,7 @@ from st_modules.errors import ImageError
 from st_modules.inputs.images import ImageSource
 
 # Image sides in pixels. Their pairs have the smallest and the largest image of each rule, and ratios up to 128.
-SIDES = [28 * tokens for tokens in (1, 2, 4, 8, 16, 32, 40, 64, 128)]
+SIDES = [28 * tokens for tokens in (1, 2, 4, 8, 16, 24, 32, 40, 64, 128)]
 
 _QWEN2_BOUNDS = {"shortest_edge": 4 * 28**2, "longest_edge": 16384 * 28**2}
 _TILES = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
