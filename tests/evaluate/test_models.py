@@ -13,6 +13,7 @@ from typing import Any
 import mteb
 import numpy as np
 import pytest
+import sentence_transformers
 import torch
 from datasets import Dataset, Features, Image, Value
 from mteb._create_dataloaders import create_dataloader
@@ -22,8 +23,10 @@ from mteb.abstasks.sts import AbsTaskSTS
 from mteb.models import SentenceTransformerEncoderWrapper
 from mteb.types import PromptType
 from scipy.stats import spearmanr
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sklearn.metrics import ndcg_score
 from sklearn.neighbors import KNeighborsClassifier
+from tokenizers import Tokenizer
 
 from st_modules import InputError, SentenceTransformer, get_model, list_models
 from st_modules.demo.wording import caption, paraphrase
@@ -382,6 +385,22 @@ class _Texts(DrawingsT2I):
 
     def items(self) -> Any:
         return [{"text": paraphrase(s, self.rng)} for s in self.scenes], [{"text": caption(s)} for s in self.scenes]
+
+
+def test_a_model_of_texts_of_sentence_transformers_own_gets_the_scores_of_a_brute_force_search(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    model: Any = sentence_transformers.SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=64)])
+    outcome = run(wrap_model(model, "local/static"), tmp_path, entry(_Texts, scenes=12))
+    assert outcome.errors == {}
+    assert outcome.scores["DrawingsTexts"] == pytest.approx(expected(model, _Texts(12), None), abs=1e-5)
+
+
+def test_a_model_of_texts_and_pictures_apart_gets_the_scores_of_a_brute_force_search(tmp_path: Path) -> None:
+    folder = str(GOLDEN / "bge_vl_clip" / "checkpoint")
+    model: Any = sentence_transformers.SentenceTransformer(folder, device="cpu")
+    outcome = run(wrap_model(model, "local/clip"), tmp_path, entry(DrawingsT2I, scenes=6))
+    assert outcome.errors == {}
+    assert outcome.scores["DrawingsT2I"] == pytest.approx(expected(model, DrawingsT2I(6), None), abs=1e-5)
 
 
 # mteb says of tiny's prompts that they are for no task of its own, and is warned of names that it uses itself.
