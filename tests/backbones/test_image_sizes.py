@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from st_modules import ImageError, SentenceTransformer
 from st_modules.backbones.qwen2_vl import Qwen2VL
@@ -14,6 +16,7 @@ from st_modules.backbones.qwen2_vl_sizes import FIRST_RESIZES
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
 from tests.helpers.paths import GOLDEN
+from tests.helpers.references import load_once, reference
 
 CHECKPOINT = GOLDEN / "gme" / "checkpoint"
 # The model's own side of a token and bounds, which the rules of scripts with bounds of their own do not read.
@@ -83,6 +86,39 @@ def test_the_first_resizes_by_the_models_own_bounds(
     bounds = {"ops_mm": (256 * 784, 1280 * 784), "vdr": (784, 768 * 784)}[rule]
     assert FIRST_RESIZES[rule](height, width, 28, *bounds) == expected
     assert FIRST_RESIZES[rule](width, height, 28, *bounds) == expected[::-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "first"),
+    [
+        ("ops-mm-v1-2b", (7000, 20), (5600, 28)),  # too small after the clamp: the processor scales it up again
+        ("ops-mm-v1-2b", (5, 1300), (28, 5600)),
+        ("ops-mm-v1-2b", (30, 40), (392, 532)),
+        ("vdr-2b-multi", (13, 500), (28, 504)),
+        ("vdr-2b-multi", (1000, 4), (1008, 28)),
+        ("vdr-2b-multi", (1, 1), (28, 28)),
+    ],
+)
+def test_pictures_are_resized_by_the_authors_and_then_by_the_processor(
+    name: str, size: tuple[int, int], first: tuple[int, int]
+) -> None:
+    fewest, most = {"ops-mm-v1-2b": (256, 1280), "vdr-2b-multi": (1, 768)}[name]
+    source = reference(name)
+    processor = Qwen2VLImageProcessorPil.from_pretrained(
+        source.weights, do_convert_rgb=False, min_pixels=fewest * 784, max_pixels=most * 784
+    )
+    pixels = np.random.default_rng(7).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    expected = processor(picture.resize(first, Image.Resampling.BICUBIC), return_tensors="pt")
+    backbone: Any = load_once(name, "sdpa")[0]
+    found = backbone.pixel_features(ImageSource(picture))
+    assert found["image_grid_thw"].tolist() == expected["image_grid_thw"].tolist()
+    assert torch.equal(found["pixel_values"], expected["pixel_values"])
+
+
+def test_a_page_that_stays_too_elongated_is_refused_by_position() -> None:
+    with pytest.raises(ImageError, match=r"^item 1: .*aspect ratio must be smaller than 200"):
+        load_once("vdr-2b-multi", "sdpa").encode(["a", Image.new("RGB", (7000, 20))])
 
 
 @pytest.mark.parametrize("rule", ["gme", "ops_mm", "qwen_vl_utils", "vdr"])
