@@ -96,7 +96,9 @@ def test_the_first_resizes_by_the_models_own_bounds(
         ("ops-mm-v1-2b", (30, 40), (392, 532)),
         ("vdr-2b-multi", (13, 500), (28, 504)),
         ("vdr-2b-multi", (1000, 4), (1008, 28)),
+        ("ops-mm-v1-2b", (1120, 896), (1120, 896)),  # 1280 tokens
         ("vdr-2b-multi", (1, 1), (28, 28)),
+        ("vdr-2b-multi", (896, 672), (896, 672)),  # 768 tokens
     ],
 )
 def test_pictures_are_resized_by_the_authors_and_then_by_the_processor(
