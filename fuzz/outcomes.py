@@ -17,6 +17,8 @@ GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 
 CHECKPOINTS = {
     "gme-2b": ("gme/checkpoint", None),
+    "ops-mm-v1-2b": ("ops_mm/checkpoint", None),
+    "vdr-2b-multi": ("vdr/checkpoint", None),
     "qwen3-vl-embedding-2b": ("qwen3_vl_embedding/checkpoint", None),
     "vlm2vec-v2": ("vlm2vec_v2_video/checkpoint", "vlm2vec_v2_video/base"),
     "vlm2vec-phi3.5-v": ("vlm2vec_phi3v_full/checkpoint", None),

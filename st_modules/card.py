@@ -13,7 +13,15 @@ from sentence_transformers import SentenceTransformerModelCardData
 
 from st_modules.catalog import ModelSpec
 
-_LANGUAGES = {"English": "en", "Chinese": "zh", "French": "fr", "multilingual": "multilingual"}
+_LANGUAGES = {
+    "Chinese": "zh",
+    "English": "en",
+    "French": "fr",
+    "German": "de",
+    "Italian": "it",
+    "Spanish": "es",
+    "multilingual": "multilingual",
+}
 
 # A saved model loads through this package, so its card must not send readers to the plain class.
 _WORDING = {

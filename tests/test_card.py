@@ -21,7 +21,15 @@ from tests.helpers.paths import GOLDEN
 from tests.helpers.references import load_once, reference
 
 ROWS = [spec.name for spec in list_models() if spec.repo_id]
-CODES = {"English": "en", "Chinese": "zh", "French": "fr", "multilingual": "multilingual"}
+CODES = {
+    "Chinese": "zh",
+    "English": "en",
+    "French": "fr",
+    "German": "de",
+    "Italian": "it",
+    "Spanish": "es",
+    "multilingual": "multilingual",
+}
 
 
 def save(model: sentence_transformers.SentenceTransformer, folder: Path) -> ModelCard:

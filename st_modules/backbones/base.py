@@ -464,7 +464,7 @@ class Backbone(InputModule):
         # An instruction is never trimmed: a longer one is an error where it is read, and no row needs a copy of it.
         longest = most_characters(self.positions) + 1
         prompt = prompt[:longest] if prompt else prompt
-        instructions = [item.instruction[:longest] if item.instruction else prompt for item in items]
+        instructions = [prompt if item.instruction is None else item.instruction[:longest] for item in items]
         rendered = [self._render(item, each, side) for item, each in zip(items, instructions, strict=True)]
         visuals = [[segment for segment in row if isinstance(segment, (Image, Video))] for row in rendered]
         counts = [self._count_segments(row) for row in visuals]

@@ -7,7 +7,7 @@ positions, which gives other embeddings without an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from st_modules.arguments import check_choice, check_flag, check_optional_integer
 from st_modules.backbones.base import Architecture, Row, Towers
 from st_modules.backbones.decoder import DecoderBackbone
+from st_modules.backbones.qwen2_vl_sizes import FIRST_RESIZES, MOST_TOKENS, RESIZES, Resize
 from st_modules.backbones.qwen2_vl_vision import computes_the_same, cut_frames, cut_patches, embed_images, normalise
 from st_modules.backbones.sampling import select_frames
 from st_modules.checkpoints.configuration import CONFIG
@@ -38,14 +39,8 @@ from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.templates import TEMPLATES, Side
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
-MAX_ASPECT_RATIO = 200
 _DEFAULT_FRAMES = 8
 """How many frames of a video are embedded where nobody says, as by VLM2Vec-V2's authors."""
-_MOST_TOKENS = 16384
-"""The most tokens of an image in the published models, which the smallest image cannot be asked to exceed."""
-_SIDE = 28
-_QWEN2_BOUNDS = (4 * _SIDE**2, _MOST_TOKENS * _SIDE**2)
-"""Side of a token, fewest and most pixels of an image, as qwen-vl-utils has them for Qwen2-VL."""
 
 
 class Qwen2VL(DecoderBackbone):
@@ -170,7 +165,7 @@ class Qwen2VL(DecoderBackbone):
             "merge_size": exactly(vision.spatial_merge_size, f", as in {CONFIG},"),
             "temporal_patch_size": exactly(vision.temporal_patch_size, f", as in {CONFIG},"),
             # The same under its older name.
-            "size.shortest_edge": _called("min_pixels", whole(1, _MOST_TOKENS * token)),
+            "size.shortest_edge": _called("min_pixels", whole(1, MOST_TOKENS * token)),
             "size.longest_edge": _called("max_pixels", whole(token, 10**12)),
         }
 
@@ -331,17 +326,17 @@ class Qwen2VL(DecoderBackbone):
     def _sizes(self, image: ImageSource) -> tuple[tuple[int, int], tuple[int, int]]:
         """Height and width of an image after the first resize, and after the processor's."""
         width, height = image.size
-        first_resize = FIRST_RESIZES[self.first_resize] if self.first_resize else _keep_size
-        try:
-            first = first_resize(height, width)
-        except ValueError as error:
-            raise ImageError(f"{width}x{height} pixels: {error}. Crop or resize it.", image.place) from error
+        first = (height, width)
+        if self.first_resize:
+            first = self._find_size(FIRST_RESIZES[self.first_resize], height, width, image.place)
         return first, self._final_size(*first, image.place)
 
     def _final_size(self, height: int, width: int, place: Place | str) -> tuple[int, int]:
-        resize = RESIZES[self.resize] if self.resize else smart_resize
+        return self._find_size(RESIZES[self.resize] if self.resize else smart_resize, height, width, place)
+
+    def _find_size(self, rule: Resize, height: int, width: int, place: Place | str) -> tuple[int, int]:
         try:
-            return resize(height, width, self._token_side, *self._pixel_bounds)
+            return rule(height, width, self._token_side, *self._pixel_bounds)
         except ValueError as error:
             raise ImageError(f"{width}x{height} pixels: {error}. Crop or resize it.", place) from error
 
@@ -349,118 +344,3 @@ class Qwen2VL(DecoderBackbone):
 def _called(name: str, kind: Kind) -> Kind:
     """Return the kind of a field that has an older name too."""
     return Kind(f"{kind.needed} ({name})", kind.fits)
-
-
-def gme_first_resize(height: int, width: int) -> tuple[int, int]:
-    """Return the size that GME's script gives an image before the processor sees it.
-
-    The rule of ``gme_inference.py`` in the model repositories: that of qwen-vl-utils, but an aspect ratio above 200 is
-    clamped.
-
-    Args:
-        height: Height in pixels.
-        width: Width in pixels.
-
-    Returns:
-        Height and width in pixels.
-
-    Raises:
-        ValueError: The image is too elongated for a side to be left.
-    """
-    height, width = _round_to_factor(height, width, _SIDE, *_QWEN2_BOUNDS)
-    if not height or not width:
-        raise ValueError("too elongated")
-    return min(height, width * MAX_ASPECT_RATIO), min(width, height * MAX_ASPECT_RATIO)
-
-
-def qwen_vl_utils_first_resize(height: int, width: int) -> tuple[int, int]:
-    """Return the size that the package qwen-vl-utils gives an image before Qwen2-VL's processor sees it.
-
-    Args:
-        height: Height in pixels.
-        width: Width in pixels.
-
-    Returns:
-        Height and width in pixels.
-
-    Raises:
-        ValueError: The aspect ratio is above 200, or too large for a side to be left.
-    """
-    return qwen_vl_utils_resize(height, width, _SIDE, *_QWEN2_BOUNDS)
-
-
-def qwen_vl_utils_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: float) -> tuple[int, int]:
-    """Return the size that the package qwen-vl-utils gives an image or a frame.
-
-    Args:
-        height: Height in pixels.
-        width: Width in pixels.
-        factor: What both sides become multiples of.
-        min_pixels: Fewest pixels.
-        max_pixels: Most pixels.
-
-    Returns:
-        Height and width in pixels.
-
-    Raises:
-        ValueError: The aspect ratio is above 200, or too large for a side to be left.
-    """
-    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
-        raise ValueError(f"the aspect ratio is above {MAX_ASPECT_RATIO}")
-    height, width = _round_to_factor(height, width, factor, min_pixels, max_pixels)
-    if not height or not width:
-        raise ValueError(f"too elongated for {int(max_pixels // factor**2)} tokens")
-    return height, width
-
-
-def _round_to_factor(height: int, width: int, factor: int, min_pixels: int, max_pixels: float) -> tuple[int, int]:
-    """Both sides as the nearest multiples of a factor, at least one; the area within some bounds."""
-    new_height, new_width = (max(factor, round(length / factor) * factor) for length in (height, width))
-    if new_height * new_width > max_pixels:
-        scale = math.sqrt(height * width / max_pixels)
-        return math.floor(height / scale / factor) * factor, math.floor(width / scale / factor) * factor
-    if new_height * new_width < min_pixels:
-        scale = math.sqrt(min_pixels / (height * width))
-        return math.ceil(height * scale / factor) * factor, math.ceil(width * scale / factor) * factor
-    return new_height, new_width
-
-
-def vlm2vec_first_resize(height: int, width: int) -> tuple[int, int]:
-    """Return the size that VLM2Vec's evaluation gives an image: 56x56 where a side is under 28 pixels, else its own."""
-    return (56, 56) if min(height, width) < 28 else (height, width)
-
-
-def _keep_size(height: int, width: int) -> tuple[int, int]:
-    return height, width
-
-
-def vlm2vec_v2_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """Return the size that VLM2Vec-V2's image processor gives an image or a frame.
-
-    The rule of Qwen2-VL's, but what is too small or too elongated for that becomes a square of its longer side.
-
-    Args:
-        height: Height in pixels.
-        width: Width in pixels.
-        factor: What both sides become multiples of.
-        min_pixels: Fewest pixels.
-        max_pixels: Most pixels.
-
-    Returns:
-        Height and width in pixels.
-    """
-    short, long = sorted((height, width))
-    if short < factor or long / short > MAX_ASPECT_RATIO:
-        height = width = max(factor, long)
-    return smart_resize(height, width, factor, min_pixels, max_pixels)
-
-
-FIRST_RESIZES: dict[str, Callable[[int, int], tuple[int, int]]] = {
-    "gme": gme_first_resize,
-    "vlm2vec": vlm2vec_first_resize,
-    "qwen_vl_utils": qwen_vl_utils_first_resize,
-}
-RESIZES: dict[str, Callable[[int, int, int, int, int], tuple[int, int]]] = {
-    "qwen_vl_utils": qwen_vl_utils_resize,
-    "vlm2vec_v2": vlm2vec_v2_resize,
-}

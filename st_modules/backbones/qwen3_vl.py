@@ -27,7 +27,8 @@ from transformers import (
 from st_modules.arguments import check_integer
 from st_modules.backbones.base import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
-from st_modules.backbones.qwen2_vl import Qwen2VL, qwen_vl_utils_resize
+from st_modules.backbones.qwen2_vl import Qwen2VL
+from st_modules.backbones.qwen2_vl_sizes import qwen_vl_utils_resize
 from st_modules.backbones.sampling import select_each_second, spread
 from st_modules.checkpoints.configuration import CONFIG
 from st_modules.checkpoints.fields import Kind, each, exactly, optional, whole

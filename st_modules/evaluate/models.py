@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from st_modules.catalog import ModelSpec, find_published
 from st_modules.checkpoints.weights import digest_weights
 from st_modules.errors import name_inputs
 from st_modules.evaluate.instructions import find_instruction
+from st_modules.integrations.others import encode_with_others
 from st_modules.model import SentenceTransformer
 from st_modules.prompts.templates import TEMPLATES
 
@@ -31,7 +33,14 @@ if TYPE_CHECKING:
 ROWS_IN_MEMORY = 256
 """How many rows with decoded pictures are held at a time."""
 
-_LANGUAGES = {"English": "eng-Latn", "Chinese": "cmn-Hans", "French": "fra-Latn"}
+_LANGUAGES = {
+    "Chinese": "cmn-Hans",
+    "English": "eng-Latn",
+    "French": "fra-Latn",
+    "German": "deu-Latn",
+    "Italian": "ita-Latn",
+    "Spanish": "spa-Latn",
+}
 _CHANGES_NO_VECTOR = frozenset(
     {"device", "cache_folder", "token", "local_files_only", "keep_prefixes", "max_batch_tokens"}
 )
@@ -111,9 +120,12 @@ class MTEBModel(AbsEncoder):
         before = 0
         for items in _groups(tqdm(inputs, desc=what, disable=not shown), find_backbone(self.model)):
             with name_inputs(lambda row: f"{what} {row}", offset=before):
-                vectors.append(embed(items, prompt=prompt, show_progress_bar=False, **kwargs))
+                vectors.append(self._embed(items, partial(embed, prompt=prompt, show_progress_bar=False, **kwargs)))
             before += len(items)
         return np.concatenate(vectors)
+
+    def _embed(self, items: list[dict[str, Any]], encode: Callable[[list[Any]], Any]) -> Any:
+        return encode(items) if find_backbone(self.model) else encode_with_others(self.model, encode, items)
 
 
 def _groups(batches: Iterable[Mapping[str, Any]], backbone: Backbone | None) -> Iterator[list[dict[str, Any]]]:

@@ -152,10 +152,30 @@ _VISUALIZED_M3 = PublishedScores(
     ),
 )
 
+_UNITE = "https://raw.githubusercontent.com/friedrichor/UNITE/main/inference/examples"
+_REINDEER = (
+    "The book titled 'Riding with Reindeer - A Bicycle Odyssey through Finland, Lapland, and the Arctic' provides a "
+    "detailed account of a journey that explores the regions of Lapland and the Arctic, focusing on the experience of "
+    "riding with reindeer."
+)
+_PLACE = "What is the name of this place?"
+
 PUBLISHED: Mapping[str, PublishedScores] = {
     "gme-2b": _TRUCK_AND_OFFICE,
     "gme-7b": _TWO_CYBERTRUCKS,
     "qwen3-vl-embedding-2b": _WOMAN_AND_DOG,
+    "unite-qwen2vl-2b": PublishedScores(
+        "inference/inference_demo.py of UNITE (bfloat16)",
+        (
+            Score("book · cover", {"text": _REINDEER}, {"image": f"{_UNITE}/518L0uDGe0L.jpg"}, 0.7500),
+            Score(
+                "both fused",
+                _fuse(_PLACE, f"{_UNITE}/oven_05011373.jpg"),
+                _fuse("Marina Beach.", f"{_UNITE}/Q673659.jpg"),
+                0.7695,
+            ),
+        ),
+    ),
     "vlm2vec-qwen2vl-2b": PublishedScores(
         "VLM2Vec-Qwen2VL-2B's model card (bfloat16)", _ask_what_is_in(0.2500, 0.1865)
     ),
@@ -205,6 +225,8 @@ _MEGAPAIRS = Instead("mmeb", "the tables in the README of MegaPairs")
 
 INSTEAD: Mapping[str, Instead] = {
     "qwen3-vl-embedding-8b": Instead("mmeb", "the overall score on images, 80.1, in the README of Qwen3-VL-Embedding"),
+    **dict.fromkeys(("ops-mm-v1-2b", "ops-mm-v1-7b"), Instead("mmeb", "the MMEB scores of its model card")),
+    "rzen-embed": Instead("mmeb", "the tables of RzenEmbed's paper (arXiv:2510.27350)"),
     "bge-vl-base": _circo(34.3),
     "bge-vl-large": _circo(39.2),
     "bge-vl-mllm-s1": _circo(42.2),
@@ -214,6 +236,9 @@ INSTEAD: Mapping[str, Instead] = {
     "clip-sf-large": _umrb(43.66),
     "e5-v": _umrb(42.52),
     "vlm2vec-phi3.5-v-lora": Instead("mmeb", "the tables in the README of VLM2Vec"),
+    "vdr-2b-multi": Instead(
+        "ViDoRe(v1)", "an average nDCG@5 of 84.0 in its author's post (huggingface.co/blog/vdr-2b-multilingual)"
+    ),
     **dict.fromkeys(
         ("dse-qwen2-2b", "dse-phi3", "dse-phi3-docmatix"), Instead("ViDoRe(v1)", "the nDCG@5 of ViDoRe's leaderboard")
     ),

@@ -25,6 +25,7 @@ from st_modules.inputs.items import Item, check_texts, parse_items, parse_valid
 from st_modules.inputs.limits import ImageLimits
 from st_modules.inputs.videos import VideoSource
 from st_modules.integrations.dynamic_batching import DynamicBatcher
+from st_modules.integrations.others import encode_with_others
 from st_modules.integrations.skipping import Remaining, put_at
 from st_modules.model import SentenceTransformer
 from st_modules.prompts.templates import Side
@@ -138,9 +139,12 @@ class Embedder:
         Returns:
             float32 of shape (items, dimensions).
         """
-        encode = self.model.encode_query if side == "query" else self.model.encode_document
-        embeddings = encode(self.parse(items), **{**options, "convert_to_numpy": True, "convert_to_tensor": False})
-        return np.asarray(embeddings, dtype=np.float32)
+        method = self.model.encode_query if side == "query" else self.model.encode_document
+        encode = partial(method, **{**options, "convert_to_numpy": True, "convert_to_tensor": False})
+        parsed = self.parse(items)
+        if parsed and find_backbone(self.model) is None:
+            return np.asarray(encode_with_others(self.model, encode, parsed), dtype=np.float32)
+        return np.asarray(encode(parsed), dtype=np.float32)
 
     def parse(self, items: Sequence[Any]) -> list[Any]:
         """Check items before anything is embedded; images are not opened.

@@ -154,6 +154,34 @@ def render_gme(item: Item, instruction: str | None, side: Side | None) -> list[S
     return _wrap_qwen2_turn(system, _list_qwen2_user(item))
 
 
+def render_ops_mm(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """Ops-MM-embedding: as GME, with the instruction on every side, and as it is: an empty one stays empty.
+
+    On a side it counts as none: sentence-transformers' ``encode_query`` and ``encode_document`` pass an empty prompt
+    where nobody names one.
+    """
+    if instruction is None or (side and not instruction):
+        instruction = QWEN2_DEFAULT_SYSTEM
+    return _wrap_qwen2_turn(instruction, _list_qwen2_user(item))
+
+
+def render_rzen_embed(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """RzenEmbed: as GME, with the instruction right before the text, and on every side."""
+    return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, _list_qwen2_user(item, before_text=instruction or ""))
+
+
+def render_unite(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """Unite: a chat turn that asks for one word about a sentence, an image, or both.
+
+    ``inference_demo.py`` of the authors' repository. There is no place for an instruction.
+    """
+    _refuse_instruction(item, instruction, "Unite-Base")
+    image = _take_only_image(item)
+    kinds = " and ".join(kind for kind, there in (("sentence", item.text or not image), ("image", image)) if there)
+    user = _list_qwen2_user(item, after_text=f"\nSummary above {kinds} in one word:")
+    return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, user)
+
+
 def render_dse_qwen2(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
     """DSE-Qwen2: a chat turn about one picture; a text stands beside a black stand-in picture of four tokens.
 
@@ -161,13 +189,16 @@ def render_dse_qwen2(item: Item, instruction: str | None, side: Side | None) -> 
     no place for an instruction.
     """
     _refuse_instruction(item, instruction, "DSE-Qwen2")
-    image = _take_only_image(item)
-    if image is None:
-        text = Text("Query: " if side == "query" else "Document: ", item.text or "")
-    else:
-        text = Text("", item.text) if item.text else Text("What is shown in this image?")
-    stand_in = ImageSource(PILImage.new("RGB", (56, 56)), "stand-in picture")
-    return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, [Text("user\n"), *_wrap_qwen2_image(image or stand_in), text])
+    return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, _list_page(item, "Query: " if side == "query" else "Document: "))
+
+
+def render_vdr(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """Vdr: as DSE-Qwen2, without the beginning of an answer, and every text is a query, on any side.
+
+    The author's functions for mcdse-2b-v1. They have no layout for a text among the documents.
+    """
+    _refuse_instruction(item, instruction, "vdr")
+    return _wrap_qwen2_turn(QWEN2_DEFAULT_SYSTEM, _list_page(item, "Query: "), answer=False)
 
 
 def render_qwen3_vl_embedding(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
@@ -357,8 +388,10 @@ def render_visualized_bge(item: Item, instruction: str | None, side: Side | None
     return [Start(), *images, Text(before, item.text or ""), End()]
 
 
-def _wrap_qwen2_turn(system: str, user: list[Segment], end: Segment = Special("<|endoftext|>")) -> list[Segment]:
-    """Qwen2-VL's chat layout up to the answer, and the token that its embedders pool."""
+def _wrap_qwen2_turn(
+    system: str, user: list[Segment], end: Segment = Special("<|endoftext|>"), *, answer: bool = True
+) -> list[Segment]:
+    """Qwen2-VL's chat layout, mostly up to the answer, and the token that its embedders pool."""
     return [
         Special("<|im_start|>"),
         Text(f"system\n{system}"),
@@ -368,18 +401,30 @@ def _wrap_qwen2_turn(system: str, user: list[Segment], end: Segment = Special("<
         *user,
         Special("<|im_end|>"),
         Text("\n"),
-        Special("<|im_start|>"),
-        Text("assistant\n"),
+        *([Special("<|im_start|>"), Text("assistant\n")] if answer else []),
         end,
     ]
 
 
-def _list_qwen2_user(item: Item) -> list[Segment]:
+def _list_page(item: Item, before_text: str) -> list[Segment]:
+    """The user's part of such a turn about one picture; a text stands beside a black stand-in picture."""
+    image = _take_only_image(item)
+    if image is None:
+        text = Text(before_text, item.text or "")
+    else:
+        text = Text("", item.text) if item.text else Text("What is shown in this image?")
+    stand_in = ImageSource(PILImage.new("RGB", (56, 56)), "stand-in picture")
+    return [Text("user\n"), *_wrap_qwen2_image(image or stand_in), text]
+
+
+def _list_qwen2_user(item: Item, before_text: str = "", after_text: str = "") -> list[Segment]:
     """The user's part of such a turn: a video, images, then the text."""
     text = item.text or ""
     blocks: list[Segment] = [] if item.video is None else [Video("<|video_pad|>", item.video)]
     blocks += [segment for image in item.images for segment in _wrap_qwen2_image(image)]
-    return [Text("user\n"), *blocks, Text("", text)] if blocks else [Text("user\n", text)]
+    if not blocks:
+        return [Text(f"user\n{before_text}", text, after_text)]
+    return [Text("user\n"), *blocks, Text(before_text, text, after_text)]
 
 
 def _wrap_qwen2_image(image: ImageSource) -> list[Segment]:
@@ -406,7 +451,11 @@ TEMPLATES: dict[str, Template] = {
     "qwen3_vl_embedding": Template(
         render_qwen3_vl_embedding, _EVERY_SIDE, task_instructions=True, takes_video=True, divide=divide_qwen3_video
     ),
+    "ops_mm": Template(render_ops_mm, _EVERY_SIDE, task_instructions=True),
+    "rzen_embed": Template(render_rzen_embed, _EVERY_SIDE, task_instructions=True),
+    "unite": Template(render_unite, _NO_SIDE),
     "dse_qwen2": Template(render_dse_qwen2, _NO_SIDE),
+    "vdr": Template(render_vdr, _NO_SIDE),
     "dse_phi3": Template(render_dse_phi3, _NO_SIDE),
     "vlm2vec_qwen2vl": Template(render_vlm2vec_qwen2vl, _EVERY_SIDE, task_instructions=True),
     "vlm2vec_v2": Template(render_vlm2vec_v2, _EVERY_SIDE, task_instructions=True, takes_video=True),

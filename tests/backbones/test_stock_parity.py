@@ -15,10 +15,9 @@ import torch
 from PIL import Image
 
 from st_modules import InputError, SentenceTransformer
+from tests.helpers import stock_qwen2_vl
 from tests.helpers.stock_models import (
-    QWEN2_VL_CHECKPOINT,
     Case,
-    StockDSE,
     StockE5V,
     StockModel,
     StockVLM2VecLlavaNext,
@@ -105,7 +104,7 @@ class Workshop:
 
     def folder(self, name: str) -> Path:
         if name == "dse":
-            return QWEN2_VL_CHECKPOINT
+            return stock_qwen2_vl.CHECKPOINT
         folder = self._factory.mktemp(name)
         if name == "e5-v":
             write_e5_v(folder)
@@ -114,7 +113,7 @@ class Workshop:
         return folder
 
     def stock(self, name: str) -> StockModel:
-        stock_class = {"e5-v": StockE5V, "dse": StockDSE}.get(name, StockVLM2VecLlavaNext)
+        stock_class = {"e5-v": StockE5V, "dse": stock_qwen2_vl.StockDSE}.get(name, StockVLM2VecLlavaNext)
         return stock_class(self.folder(name))
 
     def model(self, name: str, attention: str = "sdpa", max_length: int | None = None) -> SentenceTransformer:
@@ -267,7 +266,7 @@ def test_dse_scales_a_picture_down_to_2560_tokens_as_stock_does(workshop: Worksh
         over = large.convert("RGB").resize((1568, 1400))
     over.save(tmp_path / "over.png")
     stock = workshop.stock("dse")
-    assert isinstance(stock, StockDSE)
+    assert isinstance(stock, stock_qwen2_vl.StockDSE)
     features = workshop.model("dse").preprocess([{"image": tmp_path / "over.png"}])
     pixels = stock.image_processor(over, return_tensors="pt")
     assert torch.equal(features["image_grid_thw"], pixels["image_grid_thw"])

@@ -19,7 +19,8 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from st_modules import CheckpointError, EncodeOptions, InputError, SentenceTransformer, VideoError
-from st_modules.backbones.qwen2_vl import Qwen2VL, vlm2vec_v2_resize
+from st_modules.backbones.qwen2_vl import Qwen2VL
+from st_modules.backbones.qwen2_vl_sizes import vlm2vec_v2_resize
 from st_modules.backbones.sampling import select_frames
 from st_modules.errors import ArgumentError
 from tests.helpers.references import TOLERANCE, load_once, reference

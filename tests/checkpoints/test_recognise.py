@@ -116,7 +116,17 @@ def test_a_folder_of_several_models_is_refused_with_their_names(present: list[st
 
 
 @pytest.mark.parametrize(
-    "name", ["gme-2b", "qwen3-vl-embedding-2b", "bge-vl-mllm-s1", "bge-vl-base", "e5-v", "dse-qwen2-2b"]
+    "name",
+    [
+        "gme-2b",
+        "qwen3-vl-embedding-2b",
+        "bge-vl-mllm-s1",
+        "bge-vl-base",
+        "e5-v",
+        "dse-qwen2-2b",
+        "ops-mm-v1-2b",
+        "vdr-2b-multi",
+    ],
 )
 def test_a_folder_of_another_name_is_refused_with_what_to_pass(name: str, tmp_path: Path) -> None:
     folder = copy_to(name, tmp_path / "mine")

@@ -24,12 +24,17 @@ def items(table: Dataset) -> list[dict[str, Any]]:
     return [{kind: row[kind] for kind in kinds if row[kind] not in (None, "")} for row in rows]
 
 
+def _simplest(table: Dataset) -> list[Any]:
+    """Rows as texts, where the table has nothing else: some models take texts as strings alone."""
+    return items(table) if "image" in table.column_names else list(table["text"])
+
+
 def similarities(
     model: SentenceTransformer, queries: Dataset, corpus: Dataset, prompt: str | None = None
 ) -> dict[str, dict[str, float]]:
     """Return the cosine of every query with every document by their ids."""
-    asked = model.encode_query(items(queries), prompt=prompt, normalize_embeddings=True)
-    found = model.encode_document(items(corpus), normalize_embeddings=True)
+    asked = model.encode_query(_simplest(queries), prompt=prompt, normalize_embeddings=True)
+    found = model.encode_document(_simplest(corpus), normalize_embeddings=True)
     table = np.asarray(asked, dtype=np.float64) @ np.asarray(found, dtype=np.float64).T
     return {
         query: dict(zip(corpus["id"], row.tolist(), strict=True))

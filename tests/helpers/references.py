@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from st_modules import SentenceTransformer
-from tests.helpers import stock_models
+from st_modules import SentenceTransformer, list_models
+from tests.helpers import stock_models, stock_qwen2_vl
 from tests.helpers.paths import GOLDEN
 
 TOLERANCE = 1e-5
-SEVERAL_IMAGES = frozenset({"gme", "qwen3_vl_embedding"})
+SEVERAL_IMAGES = frozenset({"gme", "qwen3_vl_embedding", "ops_mm", "rzen_embed"})
 """Templates that lay out any number of images; the others refuse a second one."""
 
 
@@ -30,20 +30,23 @@ class Case:
         expected: Vectors of shape (items, dimension).
         side: Name of the method: ``encode``, ``encode_query`` or ``encode_document``.
         prompt: The instruction.
+        dimension: How many components the vectors are cut to; ``None`` leaves them whole.
     """
 
     items: list[dict[str, Any]]
     expected: np.ndarray
     side: str = "encode"
     prompt: str | None = None
+    dimension: int | None = None
 
     @property
     def name(self) -> str:
         """What tells calls apart that :func:`mixed` has made."""
-        return f"{self.side}, {self.prompt!r}"
+        return f"{self.side}, {self.prompt!r}, {self.dimension}"
 
     def embed(self, model: SentenceTransformer, batch_size: int) -> np.ndarray:
-        return getattr(model, self.side)(self.items, prompt=self.prompt, batch_size=batch_size)
+        cut = {"truncate_dim": self.dimension, "normalize_embeddings": True} if self.dimension else {}
+        return getattr(model, self.side)(self.items, prompt=self.prompt, batch_size=batch_size, **cut)
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,17 @@ class Reference:
         )
 
 
+ONE_A_TEMPLATE = [
+    *{str(spec.options["template"]): spec.name for spec in reversed(list_models()) if spec.repo_id}.values()
+]
+"""The first row of the catalog for each template."""
+
 _FAMILIES = {
     "gme-2b": "gme",
     "gme-7b": "gme",
+    "ops-mm-v1-2b": "ops_mm",
+    "ops-mm-v1-7b": "ops_mm",
+    "vdr-2b-multi": "vdr",
     "qwen3-vl-embedding-2b": "qwen3_vl_embedding",
     "qwen3-vl-embedding-8b": "qwen3_vl_embedding",
     "vlm2vec-qwen2vl-2b": "vlm2vec",
@@ -105,15 +116,17 @@ _IMAGE_TOKENS = {
     "vlm2vec_phi3v_full": "<|image_1|> ",
     "vlm2vec_phi3v_lora": "<|image_1|> ",
 }
-# What cases have that is none of ours. Of Phi-3-V: control tokens in a text, and pictures behind one. Of
+# Cases, by family, with what is none of ours. Of Phi-3-V: control tokens in a text, and pictures behind one. Of
 # Qwen3-VL-Embedding: an item with nothing in it, and a long row of which the end is cut off, where that of the text is
 # here (tests/backbones/test_qwen3_vl.py).
-_NOT_OURS = re.compile(r".*text_6|query_6|query_batch|.*image_last|.*image_middle|nothing|text_cut")
+_NOT_OURS = re.compile(
+    r"vlm2vec_phi3v_\w+/.*(text_6|image_last|image_middle)|dse_phi3/query_(6|batch)"
+    r"|qwen3_vl_embedding/(nothing|text_cut)"
+)
 # What would take long in a batch with all others, or needs other options or an adapter of its own.
 _APART = re.compile(r".*text_long|.*crops16_.*|lora_.*")
 
 
-_STOCK = {"dse-qwen2-2b": stock_models.StockDSE}
 _STOCK_CASES = [
     *(stock_models.Case(None, image) for image in ("square", "wide", "tall", "small", "panorama")),
     *(stock_models.Case(None, image) for image in ("gray", "rgba", "palette")),
@@ -122,13 +135,28 @@ _STOCK_CASES = [
     stock_models.Case("a", method="encode_document"),
     stock_models.Case("Make the background dark", "square"),
     stock_models.Case("two dogs", "gray", method="encode_document"),
+    stock_models.Case(""),
 ]
+_SEVERAL_AND_INSTRUCTED = [
+    stock_models.Case(None, "small,gray"),
+    stock_models.Case("two dogs", "wide,square", method="encode_query"),
+    *(
+        stock_models.Case(text, image, "Find it: ", method)
+        for method in ("encode_query", "encode_document")
+        for text, image in (("猫 and a tiger", None), (None, "tall"), ("two dogs", "gray"), ("", None))
+    ),
+]
+_STOCK = {
+    "dse-qwen2-2b": (stock_qwen2_vl.StockDSE, _STOCK_CASES),
+    "rzen-embed": (stock_qwen2_vl.StockRzenEmbed, _STOCK_CASES + _SEVERAL_AND_INSTRUCTED),
+    "unite-qwen2vl-2b": (stock_qwen2_vl.StockUnite, _STOCK_CASES),
+}
 
 
 def case_ids(name: str) -> list[str]:
     """Return the names of a row's cases, without making its checkpoint."""
     if name in _STOCK:
-        return [case.id for case in _STOCK_CASES]
+        return [case.id for case in _STOCK[name][1]]
     return [case["id"] for case in _stated(name)]
 
 
@@ -145,12 +173,14 @@ def load_once(name: str, attention: str) -> SentenceTransformer:
 
 
 def _stock_reference(name: str) -> Reference:
-    folder = stock_models.QWEN2_VL_CHECKPOINT
-    stock = _STOCK[name](folder)
+    folder = stock_qwen2_vl.CHECKPOINT
+    make, stated = _STOCK[name]
+    stock = make(folder)
     images = stock_models.GOLDEN_IMAGES
     pictures = {path.stem: path for path in images.glob("*.png")}
     cases = {
-        case.id: Case([case.item(pictures)], stock.vector(case, pictures)[None], case.method) for case in _STOCK_CASES
+        case.id: Case([case.item(pictures)], stock.vector(case, pictures)[None], case.method, case.instruction)
+        for case in stated
     }
     return Reference(folder, cases, images=images)
 
@@ -162,7 +192,7 @@ def _stated(name: str) -> list[dict[str, Any]]:
 def golden_cases(family: str) -> list[dict[str, Any]]:
     """Return what was handed to the authors' code of a family, as far as it can be handed to ours."""
     cases = json.loads((GOLDEN / family / "cases.json").read_text(encoding="utf-8"))["cases"]
-    return [case for case in cases if not _NOT_OURS.fullmatch(case["id"])]
+    return [case for case in cases if not _NOT_OURS.fullmatch(f"{family}/{case['id']}")]
 
 
 def _golden_reference(name: str) -> Reference:
@@ -181,12 +211,13 @@ def _golden_reference(name: str) -> Reference:
 def _case(folder: Path, case: dict[str, Any], expected: np.ndarray) -> Case:
     stated = case.get("items", [case])
     items = [read_item(folder, item) for item in stated]
-    kind = case.get("kind") or case.get("side")
+    kind = case.get("kind") or case.get("side") or case.get("role")
     document = kind in ("document", "candidate") or case.get("is_query") is False
     side = "encode_document" if document else "encode_query" if kind else "encode"
-    instructions = [case.get("instruction") or item.get("instruction") for item in stated]
+    told = case.get("instruction")
+    instructions = told if isinstance(told, list) else [item.get("instruction", told) for item in stated]
     if len(set(instructions)) == 1:
-        return Case(items, expected, side, instructions[0])
+        return Case(items, expected, side, instructions[0], case.get("dimension"))
     return Case([*map(_message, items, instructions)], expected, side)
 
 
@@ -215,13 +246,13 @@ def read_item(folder: Path, stated: dict[str, Any]) -> dict[str, Any]:
 
 def mixed(cases: list[Case]) -> list[Case]:
     """Join the cases that one call can embed, their items in another order."""
-    groups: dict[tuple[str, str | None], list[Case]] = {}
+    groups: dict[tuple[str, str | None, int | None], list[Case]] = {}
     for case in cases:
-        groups.setdefault((case.side, case.prompt), []).append(case)
+        groups.setdefault((case.side, case.prompt, case.dimension), []).append(case)
     joined: list[Case] = []
-    for (side, prompt), group in groups.items():
+    for call, group in groups.items():
         items = [item for case in group for item in case.items]
         expected = np.concatenate([case.expected for case in group])
         order = np.random.default_rng(0).permutation(len(items))
-        joined.append(Case([items[place] for place in order], expected[order], side, prompt))
+        joined.append(Case([items[place] for place in order], expected[order], *call))
     return joined

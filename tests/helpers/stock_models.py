@@ -26,15 +26,12 @@ from transformers import (
     MistralConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
-    Qwen2VLModel,
 )
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from tests.helpers.paths import GOLDEN
 
 MLLM_CHECKPOINT = GOLDEN / "bge_vl_mllm" / "checkpoint"
-QWEN2_VL_CHECKPOINT = GOLDEN / "gme" / "checkpoint"
 GOLDEN_IMAGES = GOLDEN / "bge_vl_mllm" / "images"
 
 LLAMA3_PATTERN = (
@@ -74,7 +71,7 @@ def write_pictures(folder: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Case:
-    """One item as it is passed to the package; ``picture`` is a name of :func:`write_pictures`."""
+    """One item as it is passed to the package; ``picture`` is a name of :func:`write_pictures`, or some with commas."""
 
     text: str | None = None
     picture: str | None = None
@@ -87,8 +84,12 @@ class Case:
         told = self.instruction and f"told {self.instruction[:12]}"
         return "-".join(part for part in (self.method, self.picture, text, told) if part)
 
+    @property
+    def names(self) -> list[str]:
+        return self.picture.split(",") if self.picture else []
+
     def item(self, pictures: dict[str, Path]) -> dict[str, Any]:
-        image = {} if self.picture is None else {"image": pictures[self.picture]}
+        image = {"image": [pictures[name] for name in self.names]} if self.names else {}
         return image if self.text is None else {"text": self.text, **image}
 
 
@@ -103,15 +104,15 @@ class StockModel(ABC):
         self.image_id = self.tokenizer.token_to_id(self.image_token)
         self._disguises = {token: chr(0xE000 + number) for number, token in enumerate(self.control_tokens)}
         self._disguised = _rename_tokens(folder / "tokenizer.json", self._disguises)
-        self._vectors: dict[tuple[Case, Path | None], np.ndarray] = {}
+        self._vectors: dict[tuple[Case, tuple[Path, ...]], np.ndarray] = {}
 
     @abstractmethod
     def string(self, case: Case) -> str:
-        """Return the whole string, with one image token for the picture."""
+        """Return the whole string, with one image token for each picture."""
 
     @abstractmethod
-    def hidden_states(self, ids: list[int], image: Path | None) -> torch.Tensor:
-        """Run one item, the image token repeated once for each feature of the image."""
+    def hidden_states(self, ids: list[int], images: tuple[Path, ...]) -> torch.Tensor:
+        """Run one item, the image token repeated once for each feature of its image."""
 
     def ids(self, case: Case) -> list[int]:
         """Tokenise the whole string, special tokens included, with one image token for the picture."""
@@ -125,17 +126,20 @@ class StockModel(ABC):
         string = marked.replace("\uf000", case.text or "").replace("\uf001", case.instruction or "")
         return self._disguised.encode(string).ids
 
-    def repeat_image_token(self, ids: list[int], times: int) -> torch.Tensor:
-        return torch.tensor([[each for token in ids for each in [token] * (times if token == self.image_id else 1)]])
+    def repeat_image_token(self, ids: list[int], *times: int) -> torch.Tensor:
+        left = iter(times)
+        return torch.tensor(
+            [[each for token in ids for each in [token] * (next(left) if token == self.image_id else 1)]]
+        )
 
     def vector(self, case: Case, pictures: dict[str, Path]) -> np.ndarray:
         """Return the last position of the last hidden state (after the final norm), of length one."""
-        image = None if case.picture is None else pictures[case.picture]
-        if (case, image) not in self._vectors:
+        images = tuple(pictures[name] for name in case.names)
+        if (case, images) not in self._vectors:
             with torch.inference_mode():
-                last = self.hidden_states(self.ids(case), image)[0, -1]
-            self._vectors[case, image] = torch.nn.functional.normalize(last, dim=0).numpy()
-        return self._vectors[case, image]
+                last = self.hidden_states(self.ids(case), images)[0, -1]
+            self._vectors[case, images] = torch.nn.functional.normalize(last, dim=0).numpy()
+        return self._vectors[case, images]
 
 
 class StockLlavaNext(StockModel):
@@ -151,9 +155,10 @@ class StockLlavaNext(StockModel):
         self.model = loaded.model.eval()
         self.image_processor = LlavaNextImageProcessorPil.from_pretrained(folder, do_convert_rgb=False)
 
-    def hidden_states(self, ids: list[int], image: Path | None) -> torch.Tensor:
-        if image is None:
+    def hidden_states(self, ids: list[int], images: tuple[Path, ...]) -> torch.Tensor:
+        if not images:
             return self.model(input_ids=torch.tensor([ids])).last_hidden_state
+        (image,) = images
         with Image.open(image) as opened:
             pixels = self.image_processor(opened.convert("RGB"), return_tensors="pt")
         # Asked of the model, so that the count is not one more copy of the rule under test.
@@ -187,60 +192,6 @@ class StockE5V(StockLlavaNext):
             f"<|start_header_id|>user<|end_header_id|>\n\n{body}<|eot_id|>"
             "<|start_header_id|>assistant<|end_header_id|>\n\n \n"
         )
-
-
-class StockDSE(StockModel):
-    """Qwen2-VL with its own M-RoPE; a text goes with a black picture."""
-
-    image_token = "<|image_pad|>"
-    control_tokens = (
-        "<|endoftext|>",
-        "<|im_start|>",
-        "<|im_end|>",
-        "<|vision_start|>",
-        "<|vision_end|>",
-        "<|image_pad|>",
-        "<|video_pad|>",
-    )
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        loaded: Any = Qwen2VLModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
-        self.model = loaded.eval()
-        # Not by size=, over which the file's own min_pixels and max_pixels would win.
-        self.image_processor = Qwen2VLImageProcessorPil.from_pretrained(
-            folder, do_convert_rgb=False, min_pixels=1 * 28 * 28, max_pixels=2560 * 28 * 28
-        )
-        size = self.image_processor.size
-        assert (size["shortest_edge"], size["longest_edge"]) == (784, 2560 * 784)
-
-    def string(self, case: Case) -> str:
-        assert case.instruction is None
-        if case.picture is not None:
-            text = "What is shown in this image?" if case.text is None else case.text
-        else:
-            text = f"{'Query' if case.method == 'encode_query' else 'Document'}: {case.text}"
-        return (
-            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-            f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{text}<|im_end|>\n"
-            "<|im_start|>assistant\n<|endoftext|>"
-        )
-
-    def hidden_states(self, ids: list[int], image: Path | None) -> torch.Tensor:
-        if image is None:
-            picture = Image.new("RGB", (56, 56))
-        else:
-            with Image.open(image) as opened:
-                picture = opened.convert("RGB")
-            height, width = smart_resize(
-                picture.height, picture.width, 28, min_pixels=4 * 28 * 28, max_pixels=16384 * 28 * 28
-            )
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-        pixels = self.image_processor(picture, return_tensors="pt")
-        input_ids = self.repeat_image_token(ids, int(pixels["image_grid_thw"].prod()) // 4)
-        # Given the token types and no position_ids, the model works out M-RoPE positions by itself.
-        token_types = (input_ids == self.image_id).int()
-        return self.model(input_ids=input_ids, mm_token_type_ids=token_types, **pixels).last_hidden_state
 
 
 def _rename_tokens(path: Path, names: Mapping[str, str]) -> Tokenizer:

@@ -11,23 +11,13 @@ from torch import Tensor
 
 from st_modules import SentenceTransformer
 from st_modules.train import DataCollator, Trainer
-from tests.helpers.references import reference
+from tests.helpers.references import ONE_A_TEMPLATE, reference
 from tests.helpers.training_rows import rows
 
-SIDED = [
-    "gme-2b",
-    "qwen3-vl-embedding-2b",
-    "dse-qwen2-2b",
-    "bge-vl-mllm-s1",
-    "vlm2vec-qwen2vl-2b",
-    "bge-vl-base",
-    "bge-visualized-m3",
-]
-"""One row of the catalog for each template whose sides or instructions differ."""
-WITHOUT_INSTRUCTION = {"dse-qwen2-2b"}
+WITHOUT_INSTRUCTION = {"e5-v", "unite-qwen2vl-2b", "dse-qwen2-2b", "vdr-2b-multi", "dse-phi3"}
 
 
-@pytest.fixture(scope="module", params=SIDED)
+@pytest.fixture(scope="module", params=ONE_A_TEMPLATE)
 def loaded(request: pytest.FixtureRequest) -> tuple[str, SentenceTransformer]:
     return request.param, reference(request.param).load(request.param)
 

@@ -37,7 +37,7 @@ from st_modules.errors import ImageError
 from st_modules.inputs.images import ImageSource
 
 # Image sides in pixels. Their pairs have the smallest and the largest image of each rule, and ratios up to 128.
-SIDES = [28 * tokens for tokens in (1, 2, 4, 8, 16, 32, 40, 64, 128)]
+SIDES = [28 * tokens for tokens in (1, 2, 4, 8, 16, 24, 32, 40, 64, 128)]
 
 _QWEN2_BOUNDS = {"shortest_edge": 4 * 28**2, "longest_edge": 16384 * 28**2}
 _TILES = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
@@ -53,7 +53,8 @@ def _segment_tokenizer(image_token_id: int | None = None, video_token_id: int | 
     return SimpleNamespace(tokenizer=None, image_ids={image_token_id}, video_ids={video_token_id}, end_ids=[0])
 
 
-def _qwen2_vl(spec: ModelSpec, text: dict[str, Any]) -> Backbone:
+def _qwen2_vl(spec: ModelSpec) -> Backbone:
+    text = _QWEN2_VL[spec.dimension]
     vision = {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "patch_size": 14}
     config = hf.Qwen2VLConfig(
         text_config={**text, "max_position_embeddings": 32768},
@@ -118,8 +119,11 @@ def _build_visualized(spec: ModelSpec, text_model: Any, config: Any, tower: EVA0
     )
 
 
-_QWEN2_VL_2B = partial(_qwen2_vl, text=_sizes(1536, 28, 12, 8960, num_key_value_heads=2, vocab_size=151936))
-_QWEN2_VL_7B = partial(_qwen2_vl, text=_sizes(3584, 28, 28, 18944, num_key_value_heads=4, vocab_size=152064))
+# Of the model of 2 and that of 7 billion parameters, by their dimension.
+_QWEN2_VL = {
+    1536: _sizes(1536, 28, 12, 8960, num_key_value_heads=2, vocab_size=151936),
+    3584: _sizes(3584, 28, 28, 18944, num_key_value_heads=4, vocab_size=152064),
+}
 _MISTRAL = partial(_llava_next, model_type="mistral", max_position_embeddings=32768)
 _CLIP_L14 = partial(
     _clip, text=_sizes(768, 12, 12, 3072), vision=_sizes(1024, 24, 16, 4096, patch_size=14), dimension=768
@@ -132,20 +136,15 @@ _XLM_ROBERTA = hf.XLMRobertaConfig(
 )
 
 ARCHITECTURES: dict[str, Callable[[ModelSpec], Backbone]] = {
-    "gme-2b": _QWEN2_VL_2B,
-    "gme-7b": _QWEN2_VL_7B,
+    "qwen2_vl": _qwen2_vl,
+    "phi3_v": _phi3_v,
     "qwen3-vl-embedding-2b": partial(
         _qwen3_vl, text=_sizes(2048, 28, 16, 6144), vision=_vision(1024, 24, 4096, [5, 11, 17])
     ),
     "qwen3-vl-embedding-8b": partial(
         _qwen3_vl, text=_sizes(4096, 36, 32, 12288), vision=_vision(1152, 27, 4304, [8, 16, 24])
     ),
-    "vlm2vec-qwen2vl-2b": _QWEN2_VL_2B,
-    "vlm2vec-qwen2vl-7b": _QWEN2_VL_7B,
-    "vlm2vec-v2": _QWEN2_VL_2B,
     "vlm2vec-llava-next": partial(_MISTRAL, vocab_size=32064),
-    "vlm2vec-phi3.5-v": _phi3_v,
-    "vlm2vec-phi3.5-v-lora": _phi3_v,
     "bge-vl-base": partial(
         _clip, text=_sizes(512, 12, 8, 2048), vision=_sizes(768, 12, 12, 3072, patch_size=16), dimension=512
     ),
@@ -158,10 +157,15 @@ ARCHITECTURES: dict[str, Callable[[ModelSpec], Backbone]] = {
     "bge-visualized-base": partial(_build_visualized, text_model=hf.BertModel, config=_BERT, tower=_B16),
     "bge-visualized-m3": partial(_build_visualized, text_model=hf.XLMRobertaModel, config=_XLM_ROBERTA, tower=_L14),
     "e5-v": partial(_llava_next, model_type="llama", max_position_embeddings=8192, vocab_size=128320),
-    "dse-qwen2-2b": _QWEN2_VL_2B,
-    "dse-phi3": _phi3_v,
-    "dse-phi3-docmatix": _phi3_v,
 }
+"""Builders by backbone where dimension and options tell its models apart, else by the catalog's names."""
+
+
+def build(spec: ModelSpec) -> Backbone:
+    """Make a model's module without weights."""
+    make = ARCHITECTURES.get(spec.name) or ARCHITECTURES[spec.backbone]
+    with torch.device("meta"):
+        return make(spec)
 
 
 def image_tokens(backbone: Backbone, images: list[ImageSource]) -> str:
@@ -175,8 +179,7 @@ def image_tokens(backbone: Backbone, images: list[ImageSource]) -> str:
 
 
 def row(spec: ModelSpec, images: list[ImageSource]) -> str:
-    with torch.device("meta"):
-        backbone = ARCHITECTURES[spec.name](spec)
+    backbone = build(spec)
     count = sum(weight.numel() for weight in backbone.parameters())
     parameters = f"{count / 1e9:.2f} B" if count >= 1e9 else f"{count / 1e6:.1f} M"
     memory = f"{count * torch.bfloat16.itemsize / 2**30:.2f}"

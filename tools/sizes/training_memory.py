@@ -21,7 +21,7 @@ import argparse
 from typing import Any
 
 import torch
-from model_sizes import ARCHITECTURES
+from model_sizes import build
 from peft import inject_adapter_in_model
 from torch import Tensor
 from transformers import AttentionInterface
@@ -76,7 +76,7 @@ def kept_bytes(language_model: Any, tokens: int) -> int:
 def estimate(name: str, rank: int, rows: int, length: int) -> list[str]:
     """The cells of a model's row."""
     with torch.device("meta"):
-        backbone = ARCHITECTURES[name](get_model(name)).to(torch.bfloat16)
+        backbone = build(get_model(name)).to(torch.bfloat16)
         parameters = sum(each.numel() for each in backbone.parameters())
         inject_adapter_in_model(lora_config(backbone, LoraSettings(rank=rank)), backbone.model)
     adapter = [each for name, each in backbone.named_parameters() if "lora_" in name]

@@ -6,70 +6,9 @@ model reports is read from its weights; the one here is what listings show.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
 
-from st_modules.errors import UnknownModelError
-
-Parity: TypeAlias = Literal["authors' code", "authors' usage", "stock transformers", "trained here"]
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """One published model.
-
-    Attributes:
-        name: The short name, as in ``SentenceTransformer("gme-2b")``.
-        repo_id: Repository on the Hugging Face Hub; ``None`` for the model that ships with the package.
-        backbone: The module in ``st_modules.backbones`` that runs it.
-        dimension: Embedding dimension of the published weights.
-        licence: SPDX-like identifier that the repository states.
-        languages: Languages that the authors name.
-        parity: What the tests compare small checkpoints of this layout with: vectors that the authors' own code gave,
-            vectors that the steps of their published usage gave, or calls of stock transformers put together. A model
-            that was trained here has nothing to be compared with.
-        revision: Commit that parity was established for; ``None`` follows the repository's default branch.
-        modelscope_id: The same model's identifier on ModelScope, an alias for look-ups.
-        base_repo_id: What an adapter or a tower is built on.
-        weights_file: The one file of the repository that holds the weights, where it holds several models; a path.
-        options: Keyword arguments of the backbone that make it this model.
-        prompts: The authors' task instructions by name.
-        path: Folder of a model that ships with the package.
-        own_modules: Whether its repository may have a ``modules.json`` of sentence-transformers' own modules, which is
-            no sign of another model then.
-    """
-
-    name: str
-    repo_id: str | None
-    backbone: str
-    dimension: int
-    licence: str
-    languages: str
-    parity: Parity
-    revision: str | None = None
-    modelscope_id: str | None = None
-    base_repo_id: str | None = None
-    weights_file: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    path: Path | None = None
-    own_modules: bool = False
-
-    @property
-    def repositories(self) -> list[str]:
-        """The names of its repositories, with and without their owners."""
-        ids = [each for each in (self.repo_id, self.modelscope_id) if each]
-        return [*ids, *(each.rpartition("/")[2] for each in ids)]
-
-    def find_weights_file(self, folder: Path) -> Path | None:
-        """Find the one file of weights in a folder that has the repository's layout, or the end of its path."""
-        parts = Path(self.weights_file).parts if self.weights_file else ()
-        paths = (folder.joinpath(*parts[start:]) for start in range(len(parts)))
-        return next((path for path in paths if path.is_file()), None)
-
+from st_modules.catalog.spec import ModelSpec
 
 _GME = {
     "template": "gme",
@@ -77,6 +16,13 @@ _GME = {
     "min_image_tokens": 256,
     "max_image_tokens": 1280,
     "max_length": 1800,
+}
+_OPS_MM = {
+    "template": "ops_mm",
+    "first_resize": "ops_mm",
+    "multimodal_positions": True,
+    "min_image_tokens": 256,
+    "max_image_tokens": 1280,
 }
 _VLM2VEC_QWEN2VL = {"template": "vlm2vec_qwen2vl", "first_resize": "vlm2vec"}
 _QWEN3_VL_EMBEDDING = {
@@ -98,6 +44,13 @@ _BGE_VL_MLLM = {"template": "bge_vl_mllm", "first_resize": 512}
 
 _GME_PROMPTS = {"t2i": "Find an image that matches the given text."}
 _QWEN3_VL_EMBEDDING_PROMPTS = {"retrieve": "Retrieve images or text relevant to the user's query."}
+_RZEN_PROMPTS = {
+    "image": "Represent the given image.",
+    "page": "Understand the content of the provided document image.",
+    "t2i": "Find me an everyday image that matches the given caption: ",
+    "i2t": "Find an image caption describing the given everyday image.",
+    "t2page": "Find a document image that matches the given query: ",
+}
 _VLM2VEC_PROMPTS = {
     "image": "Represent the given image.",
     "vqa": "Represent the given image with the following question:",
@@ -118,7 +71,7 @@ _BGE_VL_MLLM_PROMPTS = {
     "image retrieval instructions: ",
 }
 
-_MODELS = (
+MODELS = (
     ModelSpec(
         name="tiny",
         repo_id=None,
@@ -128,7 +81,7 @@ _MODELS = (
         languages="English",
         parity="trained here",
         options=_GME,
-        path=Path(__file__).parent / "assets" / "tiny",
+        path=Path(__file__).parents[1] / "assets" / "tiny",
     ),
     ModelSpec(
         name="gme-2b",
@@ -179,6 +132,58 @@ _MODELS = (
         options=_QWEN3_VL_EMBEDDING,
         prompts=_QWEN3_VL_EMBEDDING_PROMPTS,
         own_modules=True,
+    ),
+    ModelSpec(
+        name="ops-mm-v1-2b",
+        repo_id="OpenSearch-AI/Ops-MM-embedding-v1-2B",
+        backbone="qwen2_vl",
+        dimension=1536,
+        licence="apache-2.0",
+        languages="multilingual",
+        parity="authors' code",
+        revision="69c23ac5595bb7fb3a9959df96fe155b3650c01e",
+        options=_OPS_MM,
+        prompts=_GME_PROMPTS,
+    ),
+    ModelSpec(
+        name="ops-mm-v1-7b",
+        repo_id="OpenSearch-AI/Ops-MM-embedding-v1-7B",
+        backbone="qwen2_vl",
+        dimension=3584,
+        licence="apache-2.0",
+        languages="multilingual",
+        parity="authors' code",
+        revision="e9179f601f9bf21d2fd20136c11eb4ae2ea42859",
+        options=_OPS_MM,
+        prompts=_GME_PROMPTS,
+    ),
+    ModelSpec(
+        name="rzen-embed",
+        repo_id="qihoo360/RzenEmbed",
+        backbone="qwen2_vl",
+        dimension=3584,
+        licence="mit",
+        languages="English, Chinese",
+        parity="stock transformers",
+        revision="ea95c339008f9639420fcb33ba2ba606ea94be78",
+        options={**_GME, "template": "rzen_embed", "max_length": 2000},
+        prompts=_RZEN_PROMPTS,
+    ),
+    ModelSpec(
+        name="unite-qwen2vl-2b",
+        repo_id="friedrichor/Unite-Base-Qwen2-VL-2B",
+        backbone="qwen2_vl",
+        dimension=1536,
+        licence="apache-2.0",
+        languages="English",
+        parity="stock transformers",
+        revision="850056e7a4b4129768e1c76795eac3c4331de76d",
+        options={
+            "template": "unite",
+            "first_resize": "qwen_vl_utils",
+            "min_image_tokens": 256,
+            "max_image_tokens": 1280,
+        },
     ),
     ModelSpec(
         name="vlm2vec-qwen2vl-2b",
@@ -389,6 +394,24 @@ _MODELS = (
         },
     ),
     ModelSpec(
+        name="vdr-2b-multi",
+        repo_id="llamaindex/vdr-2b-multi-v1",
+        backbone="qwen2_vl",
+        dimension=1536,
+        licence="apache-2.0",
+        languages="English, Italian, French, German, Spanish",
+        parity="authors' usage",
+        revision="2c4e54c8db4071cc61fc3c62f4490124e40c37db",
+        options={
+            "template": "vdr",
+            "first_resize": "vdr",
+            "multimodal_positions": True,
+            "min_image_tokens": 1,
+            "max_image_tokens": 768,
+        },
+        own_modules=True,
+    ),
+    ModelSpec(
         name="dse-phi3",
         repo_id="Tevatron/dse-phi3-v1.0",
         backbone="phi3_v",
@@ -409,71 +432,4 @@ _MODELS = (
         options=_DSE_PHI3,
     ),
 )
-
-
-def list_models() -> list[ModelSpec]:
-    """Return every model of the catalog, in its order."""
-    return list(_MODELS)
-
-
-def find_model(name: str) -> ModelSpec | None:
-    """Look a model up by short name, repository id or ModelScope id, with or without the owner, in any letter case.
-
-    Args:
-        name: What the user calls the model.
-
-    Returns:
-        Its row, or ``None`` where ``name`` is nobody's (a path, another library's model).
-
-    Raises:
-        UnknownModelError: ``name`` is a repository that holds several models.
-    """
-    wanted = name.casefold()
-    hits = [spec for spec in _MODELS if wanted in map(str.casefold, (spec.name, *spec.repositories))]
-    if len(hits) > 1:
-        names = " or ".join(repr(spec.name) for spec in hits)
-        raise UnknownModelError(f"{name!r} holds several models: pass {names}.")
-    return hits[0] if hits else None
-
-
-def find_published(name: str) -> ModelSpec | None:
-    """Look a model up as :func:`find_model` does, but for a name that is that of a folder here."""
-    return None if names_folder(name) else find_model(name)
-
-
-def names_folder(name: str) -> bool:
-    """Whether a name is that of a folder or a file that is here, and no short name, which always means the model."""
-    # In its own letter case: "BGE-VL-base" is the name of a repository, and may be a folder's.
-    return name not in {spec.name for spec in _MODELS} and Path(name).exists()
-
-
-def get_model(name: str) -> ModelSpec:
-    """Look a model up as :func:`find_model` does.
-
-    Args:
-        name: What the user calls the model.
-
-    Returns:
-        The model's row.
-
-    Raises:
-        UnknownModelError: The catalog has no such model (near names are suggested).
-    """
-    spec = find_model(name)
-    if spec is None:
-        raise UnknownModelError(f"Unknown model {name!r}.{_suggestion(name)} `st-modules list` shows every model.")
-    return spec
-
-
-def near_miss(name: str) -> str:
-    """Return a suggestion for a name that is no path and has no owner, else the empty string."""
-    return "" if "/" in name or Path(name).exists() else _suggestion(name)
-
-
-def _suggestion(name: str) -> str:
-    """Return `` Did you mean 'x'?`` for a name that is near one of the catalog's, else the empty string."""
-    names = {alias.casefold(): spec.name for spec in _MODELS for alias in (*spec.repositories, spec.name)}
-    near = difflib.get_close_matches(name.casefold(), list(names), cutoff=0.75)
-    # One that only lacks its end is meant rather than one that is as long.
-    near.sort(key=lambda each: not each.startswith(name.casefold()))
-    return f" Did you mean {names[near[0]]!r}?" if near else ""
+"""The rows, in the order of listings."""
