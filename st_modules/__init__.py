@@ -23,6 +23,7 @@ from st_modules.errors import (
 )
 
 if TYPE_CHECKING:
+    from st_modules.cross_encoder import CrossEncoder
     from st_modules.encode.options import EncodeOptions
     from st_modules.inputs.formats import image_suffixes
     from st_modules.inputs.images import ImageSource
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "CrossEncoder",
     "Embedder",
     "EncodeOptions",
     "ImageError",
@@ -63,6 +65,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "CrossEncoder": "cross_encoder",
         "Embedder": "integrations.embedder",
         "EncodeOptions": "encode.options",
         "ImageLimits": "inputs.limits",

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from st_modules.errors import UnknownModelError
 
+Task: TypeAlias = Literal["embed", "rerank"]
 Parity: TypeAlias = Literal["authors' code", "authors' usage", "stock transformers", "trained here"]
 
 
@@ -40,6 +41,7 @@ class ModelSpec:
         path: Folder of a model that ships with the package.
         own_modules: Whether its repository may have a ``modules.json`` of sentence-transformers' own modules, which is
             no sign of another model then.
+        task: What it does: an embedder turns one input into a vector, a reranker a query and a document into a score.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ModelSpec:
     prompts: Mapping[str, str] = field(default_factory=dict)
     path: Path | None = None
     own_modules: bool = False
+    task: Task = "embed"
 
     @property
     def repositories(self) -> list[str]:
@@ -411,9 +414,40 @@ _MODELS = (
 )
 
 
-def list_models() -> list[ModelSpec]:
-    """Return every model of the catalog, in its order."""
-    return list(_MODELS)
+_QWEN3_VL_RERANKER = {
+    "template": "qwen3_vl_reranker",
+    "min_image_tokens": 4,
+    "max_image_tokens": 1800,
+    # The authors count 10240 without the five tokens that end the turn.
+    "max_length": 10245,
+}
+
+_RERANKERS = tuple(
+    ModelSpec(
+        name=f"qwen3-vl-reranker-{size}",
+        repo_id=f"Qwen/Qwen3-VL-Reranker-{size.upper()}",
+        backbone="qwen3_vl_reranker",
+        dimension=dimension,
+        licence="apache-2.0",
+        languages="multilingual",
+        parity="authors' code",
+        options=_QWEN3_VL_RERANKER,
+        prompts=_QWEN3_VL_EMBEDDING_PROMPTS,
+        own_modules=True,
+        task="rerank",
+    )
+    for size, dimension in (("2b", 2048), ("8b", 4096))
+)
+_ALL = (*_MODELS, *_RERANKERS)
+
+
+def list_models(task: Task | None = "embed") -> list[ModelSpec]:
+    """Return the models of the catalog, in its order.
+
+    Args:
+        task: What they do: ``"embed"``, ``"rerank"``, or ``None`` for all of them.
+    """
+    return [spec for spec in _ALL if task in (spec.task, None)]
 
 
 def find_model(name: str) -> ModelSpec | None:
@@ -429,7 +463,7 @@ def find_model(name: str) -> ModelSpec | None:
         UnknownModelError: ``name`` is a repository that holds several models.
     """
     wanted = name.casefold()
-    hits = [spec for spec in _MODELS if wanted in map(str.casefold, (spec.name, *spec.repositories))]
+    hits = [spec for spec in _ALL if wanted in map(str.casefold, (spec.name, *spec.repositories))]
     if len(hits) > 1:
         names = " or ".join(repr(spec.name) for spec in hits)
         raise UnknownModelError(f"{name!r} holds several models: pass {names}.")
@@ -444,7 +478,7 @@ def find_published(name: str) -> ModelSpec | None:
 def names_folder(name: str) -> bool:
     """Whether a name is that of a folder or a file that is here, and no short name, which always means the model."""
     # In its own letter case: "BGE-VL-base" is the name of a repository, and may be a folder's.
-    return name not in {spec.name for spec in _MODELS} and Path(name).exists()
+    return name not in {spec.name for spec in _ALL} and Path(name).exists()
 
 
 def get_model(name: str) -> ModelSpec:
@@ -472,7 +506,7 @@ def near_miss(name: str) -> str:
 
 def _suggestion(name: str) -> str:
     """Return `` Did you mean 'x'?`` for a name that is near one of the catalog's, else the empty string."""
-    names = {alias.casefold(): spec.name for spec in _MODELS for alias in (*spec.repositories, spec.name)}
+    names = {alias.casefold(): spec.name for spec in _ALL for alias in (*spec.repositories, spec.name)}
     near = difflib.get_close_matches(name.casefold(), list(names), cutoff=0.75)
     # One that only lacks its end is meant rather than one that is as long.
     near.sort(key=lambda each: not each.startswith(name.casefold()))

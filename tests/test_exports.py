@@ -17,6 +17,7 @@ from tests.helpers.paths import ROOT
 PUBLIC = {
     "st_modules": {
         "CheckpointError",
+        "CrossEncoder",
         "Embedder",
         "EncodeOptions",
         "ImageError",

@@ -144,6 +144,8 @@ class Backbone(InputModule):
     has_token_embeddings = True
     architecture: ClassVar[Architecture]
     towers: ClassVar[Towers]
+    takes_pairs: ClassVar[bool] = False
+    unused_weights: ClassVar[frozenset[str]] = UNUSED_WEIGHTS
     model: Any
     image_processor: Any
 
@@ -348,7 +350,8 @@ class Backbone(InputModule):
             raise ArgumentError(
                 f"{', '.join(unknown)}: no option of {cls.__name__}; known are {sorted(cls.config_keys)}."
             )
-        check_choice("template", options.get("template"), TEMPLATES)
+        known = [name for name, template in TEMPLATES.items() if template.takes_pairs is cls.takes_pairs]
+        check_choice("template", options.get("template"), known)
         check_optional_integer("max_length", options.get("max_length"))
 
     @classmethod
@@ -397,12 +400,12 @@ class Backbone(InputModule):
         folder = checkpoint.base or checkpoint.path
         check_model_type(folder, classes.model_type)
         config = cls.read_config(folder, config_kwargs, quantised="quantization_config" in model_kwargs)
-        kwargs = {"optional": UNUSED_WEIGHTS, "config": config, **model_kwargs}
+        kwargs = {"optional": cls.unused_weights, "config": config, **model_kwargs}
         if classes.names:
             kwargs["key_mapping"] = {**classes.names, **(kwargs.get("key_mapping") or {})}
         model = cls._load_model(checkpoint, **kwargs)
         template = TEMPLATES[options["template"]]
-        return cls(
+        module = cls(
             model.base_model,
             SegmentTokenizer(
                 checkpoint.folder_of("tokenizer_config.json"),
@@ -410,10 +413,16 @@ class Backbone(InputModule):
                 template.render,
                 normalised=template.normalises,
                 takes_video=template.takes_video,
+                takes_pairs=template.takes_pairs,
             ),
             cls._load_image_processor(checkpoint, config),
             **options,
         )
+        module.take_head(model)
+        return module
+
+    def take_head(self, model: PreTrainedModel) -> None:
+        """Keep what is needed of a published model beside what runs, which no embedding needs anything of."""
 
     @classmethod
     def _load_model(cls, checkpoint: Checkpoint, **kwargs: Any) -> PreTrainedModel:
@@ -493,9 +502,7 @@ class Backbone(InputModule):
     def _render(self, item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
         template = TEMPLATES[self.template]
         row = template.render(item, instruction, side)
-        if item.video is None or template.divide is None:
-            return row
-        return template.divide(row, self.video_times(item.video))
+        return template.divide(row, self.video_times) if template.divide else row
 
     def _count_segments(self, segments: Sequence[Image | Video]) -> list[int]:
         """Return how many tokens stand in each place of a row; a video is asked once for all of its parts."""
@@ -556,6 +563,14 @@ class Backbone(InputModule):
             features.update(self.join_pixels(found))
         return features
 
+    def parse(self, inputs: Sequence[Any]) -> list[Item]:
+        """Return one item for each input; images and videos are neither read nor fetched yet.
+
+        Raises:
+            InputError: Something is no input.
+        """
+        return parse_items(inputs, self.image_limits, takes_video=self.takes_video)
+
     def preprocess(
         self,
         inputs: Sequence[Any],
@@ -581,7 +596,7 @@ class Backbone(InputModule):
             ValueError: An option that this module does not have was passed, or one has no value that it can have.
         """
         refuse_options(kwargs)
-        items = parse_items(inputs, self.image_limits, takes_video=self.takes_video)
+        items = self.parse(inputs)
         rows = self.plan(items, prompt, task, max_length)
         self.report_trimmed(rows, max_length)
         return self.collate(rows)

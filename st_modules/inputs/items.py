@@ -37,6 +37,8 @@ class Item:
         instruction: The system text of a chat-style item, or None.
         index: Position in the caller's list, counted from 0.
         video: The video, or None.
+        query: What the item is a document for, where a model reads the two together; an item without a query of its
+            own. The instruction is that of the pair, and ``index`` the pair's.
     """
 
     text: str | None
@@ -44,11 +46,17 @@ class Item:
     instruction: str | None
     index: int
     video: VideoSource | None = None
+    query: Item | None = None
 
     @property
     def place(self) -> Place:
         """Where it stands in the caller's list."""
-        return Place(self.index)
+        return Place(self.index) if self.query is None else pair_place(self.index)
+
+
+def pair_place(index: int) -> Place:
+    """Return where a pair of a query and a document stands in the caller's list."""
+    return Place(index, name=f"pair {index}")
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def parse_items(
     """
     limits = limits or ImageLimits()
     values = list_inputs(inputs)
-    items = [_parse(value, Place(index), limits, takes_video) for index, value in enumerate(values)]
+    items = [parse_item(value, Place(index), limits, takes_video=takes_video) for index, value in enumerate(values)]
     report_lookalikes(
         [value for value, item in zip(values, items, strict=True) if isinstance(value, str) and item.text is not None],
         limits,
@@ -114,7 +122,7 @@ def parse_valid(
     errors: list[InputError] = []
     for index, value in enumerate(inputs):
         try:
-            items.append(_parse(value, Place(index), limits, takes_video))
+            items.append(parse_item(value, Place(index), limits, takes_video=takes_video))
         except InputError as error:
             items.append(None)
             errors.append(error)
@@ -141,7 +149,8 @@ def check_texts(texts: Sequence[object]) -> None:
         check_text(_require_string(text, Place(index, '"text"')), Place(index))
 
 
-def _parse(value: Any, place: Place, limits: ImageLimits, takes_video: bool) -> Item:
+def parse_item(value: Any, place: Place, limits: ImageLimits, *, takes_video: bool) -> Item:
+    """Return one input as an ``Item``, as ``parse_items`` does it; errors name its ``place``."""
     if isinstance(value, Item):
         return value
     if isinstance(value, str):
