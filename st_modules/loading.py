@@ -149,7 +149,8 @@ class CatalogModel(BaseModel):
             check_modules(Path(model_name_or_path))
         if self._spec is None:
             return super()._load_modules(model_name_or_path, *args, **kwargs)
-        self.model_card_data.base_model = self._spec.repo_id
+        card_data: Any = self.model_card_data
+        card_data.base_model = self._spec.repo_id
         backbone_class = BACKBONES[self._spec.backbone]
         saved = self._checkpoint.path / Backbone.config_file_name
         if saved.is_file():

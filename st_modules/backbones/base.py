@@ -68,9 +68,11 @@ class Row:
         visuals: The images and the video, in the row's order, not opened beyond their headers.
         trimmed: Whether the end of the item's text was cut to fit ``max_length``.
         length: Tokens that the row costs, with those of images that are read apart from the text.
-        constant: How many of the first ids are the same for every item that has the same instruction, and mean the
-            same to the model before whatever comes next.
+        constant: How many of the first ids are the same for every item that has the same instruction, and the same
+            query where there is one, and mean the same to the model before whatever comes next.
+        common: How many of the first visuals stand among those ids.
         prefix: Ids before those of the row, which are run once for every row that has them.
+        prefix_visuals: The visuals that stand among those.
     """
 
     ids: list[int]
@@ -78,7 +80,9 @@ class Row:
     trimmed: bool
     length: int
     constant: int
+    common: int = 0
     prefix: tuple[int, ...] = ()
+    prefix_visuals: tuple[Visual, ...] = ()
 
 
 class Towers(NamedTuple):
@@ -488,15 +492,17 @@ class Backbone(InputModule):
                 f"The tokenizer reads a token of the number {highest}, and the model has embeddings for {embeddings}. "
                 "Use the tokenizer files of the model's repository."
             )
+        wholes = [[each for each in row if isinstance(each, Image) or each.part == 0] for row in visuals]
         return [
             Row(
                 ids=row.ids,
-                visuals=tuple(each.source for each in segments if isinstance(each, Image) or each.part == 0),
+                visuals=tuple(each.source for each in whole),
                 trimmed=row.trimmed,
                 length=len(row.ids) + sum(n for each, n in zip(segments, tokens, strict=True) if each.token is None),
                 constant=row.constant,
+                common=sum(each.common for each in whole),
             )
-            for row, segments, tokens in zip(tokenized, visuals, counts, strict=True)
+            for row, segments, whole, tokens in zip(tokenized, visuals, wholes, counts, strict=True)
         ]
 
     def _render(self, item: Item, instruction: str | None, side: Side | None) -> list[Segment]:

@@ -168,7 +168,7 @@ def parse_item(value: Any, place: Place, limits: ImageLimits, *, takes_video: bo
             if _MESSAGE_KEYS.isdisjoint(value)
             else _from_messages([value], place, limits)
         )
-    if _is_sequence(value):
+    if is_sequence(value):
         if isinstance(value, list) and value and all(map(_is_dict, value)):
             return _from_messages(value, place, limits)
         raise InputError(
@@ -230,7 +230,7 @@ def _from_dict(value: Mapping[Any, Any], place: Place, limits: ImageLimits, take
             )
     text, image, video = (value.get(key) for key in ("text", "image", "video"))
     texts = [] if text is None else [_require_string(text, place.within('"text"'))]
-    images = list(image) if _is_sequence(image) else [] if image is None else [image]
+    images = list(image) if is_sequence(image) else [] if image is None else [image]
     return _make_item(_Parts(texts, images, [] if video is None else [video]), None, place, limits)
 
 
@@ -260,7 +260,7 @@ def _read_content(message: Mapping[Any, Any], place: Place) -> _Parts:
     content = message.get("content")
     if isinstance(content, str):
         return _Parts(texts=[content])
-    if not _is_sequence(content):
+    if not is_sequence(content):
         raise InputError(f'"content" is of type {type(content).__name__}; pass a string or a list of parts', place)
     parts = _Parts()
     for number, part in enumerate(content):
@@ -335,7 +335,8 @@ def _is_dict(value: object) -> TypeGuard[Mapping[Any, Any]]:
     return isinstance(value, Mapping)
 
 
-def _is_sequence(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+def is_sequence(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    """Whether a value is a list or a tuple."""
     return isinstance(value, (list, tuple))
 
 

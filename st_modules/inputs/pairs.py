@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from st_modules.errors import InputError
+from st_modules.errors import InputError, Place
 from st_modules.inputs.batches import list_inputs
-from st_modules.inputs.items import Item, pair_place, parse_item
+from st_modules.inputs.items import Item, is_sequence, pair_place, parse_item
 from st_modules.inputs.limits import ImageLimits
 from st_modules.inputs.strings import report_lookalikes
+
+_SIDES = ("query", "document")
 
 
 def parse_pairs(
@@ -32,33 +34,35 @@ def parse_pairs(
             side. Or ``inputs`` is a single pair, or has no order.
     """
     limits = limits or ImageLimits()
-    values = list_inputs(inputs)
     known: dict[tuple[str, int], Item] = {}
     texts: list[str] = []
 
-    def parse_side(name: str, value: Any, index: int) -> Item:
-        key = name, id(value)
-        if key not in known:
-            item = known[key] = parse_item(value, pair_place(index).within(name), limits, takes_video=takes_video)
+    def parse_side(name: str, value: object, place: Place) -> Item:
+        if (key := (name, id(value))) not in known:
+            item = known[key] = parse_item(value, place.within(name), limits, takes_video=takes_video)
             texts.extend([value] if isinstance(value, str) and item.text is not None else [])
         return known[key]
 
-    pairs: list[Item] = []
-    for index, value in enumerate(values):
+    def parse_pair(value: Any, index: int) -> Item:
         if isinstance(value, Item) and value.query is not None:
-            pairs.append(value)
-            continue
-        if not isinstance(value, (list, tuple)) or len(value) != 2:
-            count = f" of {len(value)}" if isinstance(value, (list, tuple)) else ""
-            raise InputError(
-                f"of type {type(value).__name__}{count}; pass a pair of a query and a document", pair_place(index)
-            )
-        query, document = parse_side("query", value[0], index), parse_side("document", value[1], index)
+            return value
+        place = pair_place(index)
+        sides = _split(value, place)
+        query, document = (parse_side(name, side, place) for name, side in zip(_SIDES, sides, strict=True))
         if document.instruction is not None:
             raise InputError(
-                "an instruction belongs to the query; move the system message there",
-                pair_place(index).within("document"),
+                "an instruction belongs to the query; move the system message there", place.within("document")
             )
-        pairs.append(dataclasses.replace(document, index=index, instruction=query.instruction, query=query))
+        return dataclasses.replace(document, index=index, instruction=query.instruction, query=query)
+
+    values = list_inputs(inputs)
+    pairs = [parse_pair(value, index) for index, value in enumerate(values)]
     report_lookalikes(texts, limits)
     return pairs
+
+
+def _split(value: object, place: Place) -> Sequence[object]:
+    if is_sequence(value) and len(value) == 2:
+        return value
+    count = f" and of length {len(value)}" if is_sequence(value) else ""
+    raise InputError(f"of type {type(value).__name__}{count}; pass a pair of a query and a document", place)

@@ -66,10 +66,12 @@ class Image:
         token: Repeated once for each of the image's tokens; the empty string where any token will do, because the
             model puts its own vectors there; ``None`` where it reads the image apart from the text.
         source: The image.
+        common: Whether it is likely the same in many rows, so that these may begin with it in common.
     """
 
     token: str | None
     source: ImageSource
+    common: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,14 @@ class Video:
         source: The video.
         part: Which of the parts it is that the video is divided into, from 0.
         parts: How many parts there are, of equally many tokens.
+        common: As of :class:`Image`.
     """
 
     token: str
     source: VideoSource
     part: int = 0
     parts: int = 1
+    common: bool = False
 
 
 Segment: TypeAlias = Start | End | Special | Text | Image | Video
@@ -198,7 +202,7 @@ def render_qwen3_vl_reranker(item: Item, instruction: str | None, side: Side | N
     would say nothing.
     """
     query = item.query or Item(None, (), None, item.index)
-    asked, read = _list_qwen2_visuals(query), _list_qwen2_visuals(item)
+    asked, read = _list_qwen2_visuals(query, common=True), _list_qwen2_visuals(item)
     before = f"user\n<Instruct>: {instruction or QWEN3_RERANKER_INSTRUCTION}<Query>:"
     user: list[Segment] = []
     if asked:
@@ -409,13 +413,13 @@ def _list_qwen2_user(item: Item) -> list[Segment]:
     return [Text("user\n"), *blocks, Text("", text)] if blocks else [Text("user\n", text)]
 
 
-def _list_qwen2_visuals(item: Item) -> list[Segment]:
-    video: list[Segment] = [] if item.video is None else [Video("<|video_pad|>", item.video)]
-    return video + [segment for image in item.images for segment in _wrap_qwen2_image(image)]
+def _list_qwen2_visuals(item: Item, *, common: bool = False) -> list[Segment]:
+    video: list[Segment] = [] if item.video is None else [Video("<|video_pad|>", item.video, common=common)]
+    return video + [segment for image in item.images for segment in _wrap_qwen2_image(image, common=common)]
 
 
-def _wrap_qwen2_image(image: ImageSource) -> list[Segment]:
-    return [Special("<|vision_start|>"), Image("<|image_pad|>", image), Special("<|vision_end|>")]
+def _wrap_qwen2_image(image: ImageSource, *, common: bool = False) -> list[Segment]:
+    return [Special("<|vision_start|>"), Image("<|image_pad|>", image, common), Special("<|vision_end|>")]
 
 
 def _take_only_image(item: Item) -> ImageSource | None:

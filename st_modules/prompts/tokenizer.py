@@ -43,7 +43,8 @@ class TokenizedRow:
     Attributes:
         ids: The ids.
         trimmed: Whether the end of the user's text was cut.
-        constant: How many of the first ids are the same for every item that has the same instruction.
+        constant: How many of the first ids are the same for every item that has the same instruction, and the same
+            query where there is one.
     """
 
     ids: list[int]
@@ -384,7 +385,7 @@ def _constant(row: Sequence[Segment], parts: Sequence[list[int]], ids: Mapping[P
     """How many of a row's first tokens come before anything of the item's own."""
     count = 0
     for segment, part in zip(row, parts, strict=True):
-        if isinstance(segment, (Image, Video)):
+        if isinstance(segment, (Image, Video)) and not segment.common:
             break
         if isinstance(segment, Text) and segment.user:
             # The last token before the user's text may be one with its beginning.
