@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from st_modules.inputs.limits import ImageLimits
     from st_modules.inputs.videos import VideoSource
     from st_modules.integrations.embedder import Embedder
+    from st_modules.integrations.reranker import Reranker
     from st_modules.model import SentenceTransformer, register, unregister
     from st_modules.prompts.templates import Side
 
@@ -47,6 +48,7 @@ __all__ = [
     "MissingExtraError",
     "ModelSpec",
     "Place",
+    "Reranker",
     "STModulesError",
     "SentenceTransformer",
     "Side",
@@ -71,6 +73,7 @@ __getattr__, __dir__ = lazy_names(
         "ImageLimits": "inputs.limits",
         "ImageSource": "inputs.images",
         "VideoSource": "inputs.videos",
+        "Reranker": "integrations.reranker",
         "SentenceTransformer": "model",
         "Side": "prompts.templates",
         "image_suffixes": "inputs.formats",

@@ -130,6 +130,7 @@ class CrossEncoder(CatalogModel, sentence_transformers.CrossEncoder):
         batch_size: int,
         show_progress_bar: bool,
         activation_fn: Any,
+        apply_softmax: bool | None,
         device: str | torch.device | None = None,
         **kwargs: Any,
     ) -> Tensor:
@@ -141,11 +142,12 @@ class CrossEncoder(CatalogModel, sentence_transformers.CrossEncoder):
                 batch_size=batch_size,
                 show_progress_bar=show_progress_bar,
                 activation_fn=activation_fn,
+                apply_softmax=apply_softmax,
                 device=device,
                 **kwargs,
             )
-        # There is one label, of which a softmax would make nothing but ones.
-        refuse_options({name: value for name, value in kwargs.items() if name != "apply_softmax"})
+        # A softmax is for models of several labels, here as there.
+        refuse_options(kwargs)
         check_integer("batch_size", batch_size)
         device = self._resolve_inference_device(device)
         self._stop_training()

@@ -27,6 +27,7 @@ PUBLIC = {
         "MissingExtraError",
         "ModelSpec",
         "Place",
+        "Reranker",
         "STModulesError",
         "SentenceTransformer",
         "Side",
@@ -44,6 +45,7 @@ PUBLIC = {
         "GMEEmbeddings",
         "MultimodalFilter",
         "MultimodalRedundantFilter",
+        "MultimodalReranker",
         "MultimodalRetriever",
         "MultimodalStore",
         "aadd_multimodal",
@@ -54,6 +56,7 @@ PUBLIC = {
     "llamaindex_gme": {
         "GMEEmbedding",
         "MultimodalNodeParser",
+        "MultimodalRerank",
         "MultimodalVectorIndexRetriever",
         "identify_images",
         "multimodal_readers",

@@ -17,7 +17,7 @@ from tests.helpers import stock_models
 from tests.helpers.paths import GOLDEN
 
 TOLERANCE = 1e-5
-SEVERAL_IMAGES = frozenset({"gme", "qwen3_vl_embedding"})
+SEVERAL_IMAGES = frozenset({"gme", "qwen3_vl_embedding", "qwen3_vl_reranker"})
 """Templates that lay out any number of images; the others refuse a second one."""
 
 
