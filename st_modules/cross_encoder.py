@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from st_modules.arguments import check_integer, check_optional_integer
 from st_modules.backbones.checks import refuse_options
 from st_modules.backbones.qwen3_vl_reranker import Qwen3VLReranker
+from st_modules.card import RERANKER_USAGE, write_card
 from st_modules.encode.engine import Engine
+from st_modules.errors import ArgumentError, CheckpointError
 from st_modules.inputs.limits import ImageLimits
 from st_modules.loading import CatalogModel, merge_limits
 
@@ -89,6 +91,7 @@ class CrossEncoder(CatalogModel, sentence_transformers.CrossEncoder):
         self.max_batch_tokens = max_batch_tokens
         name = self._find_files(model_name_or_path, weights, None, options, kwargs)
         super().__init__(name, **kwargs)
+        self._check_modules(kwargs.get("num_labels"))
         if self._backbone is None and max_length is not None:
             # Another library's model has one too, and it was not known before whose it is.
             self.max_seq_length = self._options.pop("max_length")
@@ -96,6 +99,26 @@ class CrossEncoder(CatalogModel, sentence_transformers.CrossEncoder):
 
     def _follow_backbone(self, backbone: Qwen3VLReranker) -> list[nn.Module]:
         return [backbone.make_score()]
+
+    def _check_modules(self, num_labels: int | None) -> None:
+        if (backbone := self._backbone) is None:
+            return
+        if num_labels not in (None, 1):
+            raise ArgumentError(f"num_labels={num_labels!r}: this model has one score a pair. Leave it out.")
+        modules: list[Any] = list(self)
+        if modules[1].in_features != (dimension := backbone.get_embedding_dimension()):
+            raise CheckpointError(
+                f"The model has vectors of {dimension} dimensions, and its score is one of {modules[1].in_features}. "
+                "Copy the whole folder of one model."
+            )
+
+    def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
+        if self._backbone is None:
+            super()._create_model_card(path, *args, **kwargs)
+            return
+        data: Any = self.model_card_data
+        with write_card(Path(path) / "README.md", data, self._spec, kept=self._model_card_text, usage=RERANKER_USAGE):
+            super()._create_model_card(path, *args, **kwargs)
 
     def parse(self, inputs: Sequence[Any]) -> list[Any]:
         """Check pairs before anything is scored; images are not opened.
@@ -115,6 +138,9 @@ class CrossEncoder(CatalogModel, sentence_transformers.CrossEncoder):
         """Turn pairs into the features of one batch; see :meth:`Backbone.preprocess`."""
         if self._backbone is None or not inputs:
             return super().preprocess(inputs, prompt=prompt, **kwargs)
+        if all(isinstance(each, str) for each in inputs):
+            # Of a column of training data by itself sentence-transformers' card says how long its texts are.
+            return dict(self.tokenizer(list(inputs), padding=True, return_tensors="pt"))
         return self._backbone.preprocess(inputs, prompt=prompt, **kwargs)
 
     def _multi_process(self, inputs: Sequence[Any], *args: Any, **kwargs: Any) -> list[Any] | Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from st_modules.arguments import check_optional_integer
 from st_modules.backbones.base import Backbone
 from st_modules.backbones.checks import refuse_options
-from st_modules.card import write_card
+from st_modules.card import EMBEDDER_USAGE, write_card
 from st_modules.catalog import find_model, names_folder
 from st_modules.checkpoints.adapter_files import name_weights
 from st_modules.checkpoints.adapters import fill_adapter, has_adapters, unload_adapters
@@ -223,9 +223,9 @@ class SentenceTransformer(CatalogModel, sentence_transformers.SentenceTransforme
         if self._backbone is None:
             super()._create_model_card(path, *args, **kwargs)
             return
-        dimension = self._backbone.get_embedding_dimension()
+        usage = EMBEDDER_USAGE.replace("{dimension}", str(self._backbone.get_embedding_dimension()))
         with write_card(
-            Path(path) / "README.md", self.model_card_data, self._spec, kept=self._model_card_text, dimension=dimension
+            Path(path) / "README.md", self.model_card_data, self._spec, kept=self._model_card_text, usage=usage
         ):
             super()._create_model_card(path, *args, **kwargs)
 

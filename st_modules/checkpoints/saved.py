@@ -27,9 +27,11 @@ from st_modules.checkpoints.fields import (
 )
 from st_modules.checkpoints.json_files import check_file, read_json, read_json_value
 from st_modules.checkpoints.locate import SAVED_OPTIONS
+from st_modules.checkpoints.scores import check_score
 from st_modules.errors import CheckpointError
 
 MODULES = "modules.json"
+_DENSE = f"{Dense.__module__}.{Dense.__name__}"
 
 _CLASS = Kind("the path of a class", lambda value: NAME.fits(value) and "." in value.strip("."))
 _RELEASE = re.compile(r"\d+(\.\d+)*((a|b|rc)\d+)?(\.post\d+)?(\.dev\d+)?(\+[a-z0-9.]*[a-z0-9])?")
@@ -40,13 +42,11 @@ _NORMALIZE = {
     "module_input_name": _EMBEDDING,
     "module_output_name": optional(_EMBEDDING),
 }
-_SCORE = {
-    "module_input_name": _EMBEDDING,
-    "module_output_name": exactly("scores"),
-    "out_features": exactly(1),
-    # The answers are no and yes, of which an activation of its own would make something else.
-    "activation_function": exactly("torch.nn.modules.linear.Identity"),
-}
+# sentence-transformers calls whatever torch has by this name.
+_ACTIVATION = Kind(
+    "a class of torch.nn",
+    lambda value: NAME.fits(value) and (not value.startswith("torch.") or value.startswith("torch.nn.modules.")),
+)
 _SETTINGS = {
     "__version__": OBJECT,
     "requirements": optional(OBJECT),
@@ -57,15 +57,9 @@ _OWN_SETTINGS = {
         # sentence-transformers takes one that it does not know for the cosine.
         "similarity_fn_name": one_of([*sentence_transformers.SentenceTransformer.SUPPORTED_SIMILARITY_FN_NAMES, None])
     },
-    "CrossEncoder": {"activation_fn": optional(NAME)},
+    "CrossEncoder": {"activation_fn": optional(_ACTIVATION)},
 }
 """The settings of models, by sentence-transformers' classes."""
-
-_FIELDS: dict[str, dict[Any, dict[str, Kind]]] = {
-    "SentenceTransformer": {Normalize: _NORMALIZE},
-    "CrossEncoder": {Dense: _SCORE},
-}
-"""What the modules after the backbone need of their files, likewise."""
 
 Find = Callable[[str], str | None]
 """From the name of a file of the model to its path; ``None`` where it has no such file."""
@@ -96,10 +90,14 @@ def check_saved_model(
         _check_settings(Path(settings), prompts, model_class.model_type)
     if (card := find("README.md")) is not None:
         check_file(Path(card))
+    if model_class.model_type == "CrossEncoder":
+        if classes != [Dense]:
+            raise CheckpointError(f"{found}: a reranker has one module after its first, {_DENSE}, which scores pairs.")
+        check_score(find, modules[1]["path"])
     for module, module_class in zip(modules[1:], classes, strict=True):
         if (config := find(str(PurePosixPath(module["path"], "config.json")))) is not None:
             fields = read_json(Path(config))
-            check_fields(Path(config), fields, _FIELDS[model_class.model_type].get(module_class, {}))
+            check_fields(Path(config), fields, _NORMALIZE if module_class is Normalize else {})
 
 
 def _names_any(modules: Any, types: Collection[str]) -> bool:
