@@ -1,4 +1,4 @@
-"""LangChain embeddings, stores, retriever and filters for text, images and text+image in one space."""
+"""LangChain embeddings, stores, retriever, filters and reranker for text, images and text+image in one space."""
 
 from st_modules import MissingExtraError
 
@@ -8,6 +8,7 @@ try:
     from langchain_gme.embeddings import GMEEmbeddings
     from langchain_gme.filters import MultimodalFilter, MultimodalRedundantFilter
     from langchain_gme.identify import identify_images
+    from langchain_gme.reranker import MultimodalReranker
     from langchain_gme.stores import MultimodalRetriever, MultimodalStore
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("langchain_core"):
@@ -18,6 +19,7 @@ __all__ = [
     "GMEEmbeddings",
     "MultimodalFilter",
     "MultimodalRedundantFilter",
+    "MultimodalReranker",
     "MultimodalRetriever",
     "MultimodalStore",
     "aadd_multimodal",

@@ -1,4 +1,4 @@
-"""LlamaIndex embeddings, node parser, readers and retriever for text, images and text+image in one space."""
+"""LlamaIndex embeddings, node parser, readers, retriever and reranker for text, images and text+image in one space."""
 
 from st_modules import MissingExtraError
 
@@ -7,6 +7,7 @@ try:
     from llamaindex_gme.nodes import identify_images
     from llamaindex_gme.parser import MultimodalNodeParser
     from llamaindex_gme.readers import multimodal_readers
+    from llamaindex_gme.rerank import MultimodalRerank
     from llamaindex_gme.retriever import MultimodalVectorIndexRetriever
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("llama_index"):
@@ -16,6 +17,7 @@ except ModuleNotFoundError as error:
 __all__ = [
     "GMEEmbedding",
     "MultimodalNodeParser",
+    "MultimodalRerank",
     "MultimodalVectorIndexRetriever",
     "identify_images",
     "multimodal_readers",

@@ -23,12 +23,14 @@ from st_modules.errors import (
 )
 
 if TYPE_CHECKING:
+    from st_modules.cross_encoder import CrossEncoder
     from st_modules.encode.options import EncodeOptions
     from st_modules.inputs.formats import image_suffixes
     from st_modules.inputs.images import ImageSource
     from st_modules.inputs.limits import ImageLimits
     from st_modules.inputs.videos import VideoSource
     from st_modules.integrations.embedder import Embedder
+    from st_modules.integrations.reranker import Reranker
     from st_modules.model import SentenceTransformer, register, unregister
     from st_modules.prompts.templates import Side
 
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "CrossEncoder",
     "Embedder",
     "EncodeOptions",
     "ImageError",
@@ -45,6 +48,7 @@ __all__ = [
     "MissingExtraError",
     "ModelSpec",
     "Place",
+    "Reranker",
     "STModulesError",
     "SentenceTransformer",
     "Side",
@@ -63,11 +67,13 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "CrossEncoder": "cross_encoder",
         "Embedder": "integrations.embedder",
         "EncodeOptions": "encode.options",
         "ImageLimits": "inputs.limits",
         "ImageSource": "inputs.images",
         "VideoSource": "inputs.videos",
+        "Reranker": "integrations.reranker",
         "SentenceTransformer": "model",
         "Side": "prompts.templates",
         "image_suffixes": "inputs.formats",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
-from sentence_transformers import SentenceTransformerModelCardData
+from sentence_transformers.base.model_card import BaseModelCardData
 
 from st_modules.catalog import ModelSpec
 
@@ -28,12 +28,14 @@ _WORDING = {
     "First install the Sentence Transformers library:": "First install st-modules:",
     "pip install -U sentence-transformers": "pip install -U st-modules",
     "from sentence_transformers import SentenceTransformer": "from st_modules import SentenceTransformer",
+    "from sentence_transformers import CrossEncoder": "from st_modules import CrossEncoder",
 }
 _MADE_FROM = re.compile(
-    r"(This is a \[sentence-transformers\]\([^)]*\) model) (?:finetuned from (\[.*?\]\(.*?\))|trained)"
+    r"(This is a \[(?:sentence-transformers|Cross Encoder)\]\([^)]*\) model) "
+    r"(?:finetuned from (\[.*?\]\(.*?\))|trained)"
 )
 _SNIPPET = re.compile(r"```python\n.*?\n```", re.DOTALL)
-_USAGE = """\
+EMBEDDER_USAGE = """\
 ```python
 from st_modules import SentenceTransformer
 
@@ -45,19 +47,34 @@ query = model.encode_query("a red bicycle")
 documents = model.encode_document(
     [
         "A bicycle with a red frame leans on a wall.",
-        {{"image": "picture.jpg"}},
-        {{"text": "A bicycle with a red frame", "image": "picture.jpg"}},
+        {"image": "picture.jpg"},
+        {"text": "A bicycle with a red frame", "image": "picture.jpg"},
     ]
 )
 print(documents.shape)
 # (3, {dimension})
 print(model.similarity(query, documents))
 ```"""
+RERANKER_USAGE = """\
+```python
+from st_modules import CrossEncoder
+
+# The folder of this file, or its repository on the Hub
+model = CrossEncoder("{model_id}")
+
+# A picture is a path, a URL or a Pillow image; a document may have a text and pictures
+documents = [
+    "A bicycle with a red frame leans on a wall.",
+    {"image": "picture.jpg"},
+    {"text": "A bicycle with a red frame", "image": "picture.jpg"},
+]
+print(model.rank("a red bicycle", documents))
+```"""
 
 
 @contextmanager
 def write_card(
-    path: Path, data: SentenceTransformerModelCardData, spec: ModelSpec | None, *, kept: str | None, dimension: int
+    path: Path, data: BaseModelCardData, spec: ModelSpec | None, *, kept: str | None, usage: str
 ) -> Generator[None, None, None]:
     """Let sentence-transformers write a card within, and put it into words that hold for these models.
 
@@ -66,7 +83,7 @@ def write_card(
         data: What the card is made of. What it lacks is filled in.
         spec: The catalog's row, where the model was loaded by its name.
         kept: The card that the model was loaded with. It is written again as it is, unless the model was trained.
-        dimension: Length of an embedding.
+        usage: The example, with ``{model_id}`` in the place of the model's name.
     """
     trained = "generated_from_trainer" in data.tags
     made = trained or not kept
@@ -78,8 +95,8 @@ def write_card(
         return
     card = path.read_text(encoding="utf-8")
     if made:
-        usage = _USAGE.format(model_id=data.model_id or "sentence_transformers_model_id", dimension=dimension)
-        card = _SNIPPET.sub(lambda _: usage, card, count=1)
+        example = usage.replace("{model_id}", data.model_id or "sentence_transformers_model_id")
+        card = _SNIPPET.sub(lambda _: example, card, count=1)
     if not trained:
         card = _MADE_FROM.sub(_say_loaded, card)
     for theirs, ours in _WORDING.items():
@@ -87,7 +104,7 @@ def write_card(
     path.write_text(card, encoding="utf-8")
 
 
-def _complete(data: SentenceTransformerModelCardData, spec: ModelSpec | None, kept: str | None) -> None:
+def _complete(data: BaseModelCardData, spec: ModelSpec | None, kept: str | None) -> None:
     data.add_tags("multimodal")
     if spec:
         data.license = data.license or spec.licence
@@ -108,7 +125,7 @@ def _read_metadata(card: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _no_examples(data: SentenceTransformerModelCardData) -> Generator[None, None, None]:
+def _no_examples(data: BaseModelCardData) -> Generator[None, None, None]:
     """Keep rows of the training data out of the example: they may be private, and name files of another machine."""
     before = data.usage_examples, data.generate_widget_examples
     data.usage_examples, data.generate_widget_examples = [], False

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
-import os
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,31 +14,24 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor, nn
 
-from st_modules.arguments import check_flag, check_optional_integer
-from st_modules.backbones import BACKBONES
-from st_modules.backbones.base import Backbone, find_backbone
-from st_modules.backbones.checks import check_device, refuse_backend, refuse_options
-from st_modules.backbones.decoder import DecoderBackbone
-from st_modules.card import write_card
-from st_modules.catalog import ModelSpec, find_model, list_models, names_folder, near_miss
+from st_modules.arguments import check_optional_integer
+from st_modules.backbones.base import Backbone
+from st_modules.backbones.checks import refuse_options
+from st_modules.card import EMBEDDER_USAGE, write_card
+from st_modules.catalog import find_model, names_folder
 from st_modules.checkpoints.adapter_files import name_weights
 from st_modules.checkpoints.adapters import fill_adapter, has_adapters, unload_adapters
-from st_modules.checkpoints.guard import check_folder, check_modules
-from st_modules.checkpoints.hub import refuse_unreachable
-from st_modules.checkpoints.json_files import read_json
-from st_modules.checkpoints.locate import Checkpoint, locate
 from st_modules.checkpoints.lora import name_targets, read_peft_files
-from st_modules.checkpoints.recognise import recognise, refuse_unnamed
-from st_modules.checkpoints.saved import check_saved_model
+from st_modules.checkpoints.recognise import recognise
 from st_modules.checkpoints.weights import refuse_misfits
 from st_modules.encode.callers import refuse_left_out_images
 from st_modules.encode.checks import check_call, check_truncation
 from st_modules.encode.engine import Engine, check_finite
-from st_modules.encode.options import EncodeOptions
-from st_modules.errors import ArgumentError, CheckpointError, UnknownModelError
+from st_modules.errors import ArgumentError, CheckpointError
 from st_modules.inputs.batches import is_batch, list_inputs
 from st_modules.inputs.items import parse_items
-from st_modules.inputs.limits import ImageLimits, check_image_limits
+from st_modules.inputs.limits import ImageLimits
+from st_modules.loading import CatalogModel, merge_limits
 
 _Encode = TypeVar("_Encode", bound=Callable[..., Any])
 
@@ -62,7 +51,7 @@ def _checked(encode: _Encode) -> _Encode:
     return cast(_Encode, checked)
 
 
-class SentenceTransformer(sentence_transformers.SentenceTransformer):
+class SentenceTransformer(CatalogModel, sentence_transformers.SentenceTransformer):
     """sentence-transformers' class, which also loads the models of this package's catalog by name.
 
     The catalog's short names ("gme-2b"), repository ids and ModelScope ids, with or without their owner, load those
@@ -115,9 +104,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         (2, 128)
     """
 
-    _module_classes: Mapping[str, type[nn.Module]] = {
-        f"{module.__module__}.{module.__name__}": module for module in BACKBONES.values()
-    }
+    task = "embed"
 
     def __init__(
         self,
@@ -137,51 +124,19 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         keep_prefixes: bool = False,
         **kwargs: Any,
     ) -> None:
-        name = None if model_name_or_path is None else str(model_name_or_path)
-        self._spec, weights = _resolve(name, weights) if name else (None, weights)
-        self._options = _given(
-            min_image_tokens=check_optional_integer("min_image_tokens", min_image_tokens),
-            max_image_tokens=check_optional_integer("max_image_tokens", max_image_tokens),
-            num_crops=check_optional_integer("num_crops", num_crops),
-            num_frames=check_optional_integer("num_frames", num_frames),
-            max_length=check_optional_integer("max_length", max_length),
-            image_limits=_limits(image_limits, remote_images, allow_private_hosts),
-        )
+        options = {
+            "min_image_tokens": check_optional_integer("min_image_tokens", min_image_tokens),
+            "max_image_tokens": check_optional_integer("max_image_tokens", max_image_tokens),
+            "num_crops": check_optional_integer("num_crops", num_crops),
+            "num_frames": check_optional_integer("num_frames", num_frames),
+            "max_length": check_optional_integer("max_length", max_length),
+            "image_limits": merge_limits(image_limits, remote_images, allow_private_hosts),
+        }
         self.max_batch_tokens = max_batch_tokens
-        self._requested_device = kwargs.get("device")
-        if self._spec:
-            self._checkpoint = self._prepare(self._spec, weights, base_weights, kwargs)
-            name = str(self._checkpoint.folder)
-        else:
-            if name and weights is None and os.path.exists(name):
-                refuse_unnamed(Path(name), _list_architectures())
-            elif name and weights is None and base_weights is None and not kwargs.get("modules"):
-                cache_folder = kwargs.get("cache_folder") or os.getenv("SENTENCE_TRANSFORMERS_HOME")
-                refuse_unreachable(name, kwargs, cache_folder)
-            if weights is not None or base_weights is not None:
-                raise ValueError(
-                    f"weights= and base_weights= stand in for files of a model of the catalog, and {name!r} is not the "
-                    "name of one: pass a name with them, or a folder without weights=."
-                )
+        name = self._find_files(model_name_or_path, weights, base_weights, options, kwargs)
         super().__init__(name, **kwargs)
         _check_own_truncation(self, name, given=kwargs.get("truncate_dim"))
-        self.encode_options = EncodeOptions()
-        self.keep_prefixes = keep_prefixes
-        if self._options and not self._backbone:
-            raise ValueError(f"{', '.join(self._options)}: {name!r} is not a model that this argument applies to.")
-
-    @property
-    def _backbone(self) -> Backbone | None:
-        return find_backbone(self)
-
-    @property
-    def max_batch_tokens(self) -> int | None:
-        """Most tokens in a batch of ``encode``; ``None`` is what suits the device."""
-        return self._max_batch_tokens
-
-    @max_batch_tokens.setter
-    def max_batch_tokens(self, value: int | None) -> None:
-        self._max_batch_tokens = check_optional_integer("max_batch_tokens", value)
+        self._set_options(name, keep_prefixes)
 
     @property
     def truncate_dim(self) -> int | None:
@@ -199,107 +154,8 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             check_truncation(value, _find_dimension(self))
         self._truncate_dim = value
 
-    @property
-    def encode_options(self) -> EncodeOptions:
-        """Which ways of saving work ``encode`` uses; they are not saved with the model."""
-        return self._encode_options
-
-    @encode_options.setter
-    def encode_options(self, value: EncodeOptions) -> None:
-        if not isinstance(value, EncodeOptions):
-            raise TypeError(f"encode_options={value!r}: pass an EncodeOptions, as EncodeOptions(packing=False).")
-        self._encode_options = value
-
-    @property
-    def keep_prefixes(self) -> bool:
-        """Whether ``encode`` keeps what items begin with in common, the instruction above all, for the next calls.
-
-        It says that the weights are fixed. By default nothing that was computed from weights outlives a call. It
-        is for models on Qwen2-VL, Qwen3-VL, LLaVA-NeXT and Phi-3-V; on others, which share nothing, it stays ``False``.
-
-        Training takes it back: it is ``False`` after ``train()``, and after a forward pass that records gradients. New
-        and other weights (``load_state_dict``, casts, moves) and autocast begin anew; with adapters or hooks nothing is
-        kept. What torch does not count is not seen: after writes through ``.data`` or numpy, and changes of modules'
-        attributes, set it to ``False``, and to ``True`` again. Copies, those in other processes too, have it off.
-
-        Raises:
-            ArgumentError: It is set to something else than a bool.
-        """
-        return bool(self._backbone and self._backbone.keep_prefixes)
-
-    @keep_prefixes.setter
-    def keep_prefixes(self, value: bool) -> None:
-        check_flag("keep_prefixes", value)
-        if isinstance(backbone := self._backbone, DecoderBackbone):
-            backbone.keep_prefixes = value
-
-    @staticmethod
-    def _prepare(
-        spec: ModelSpec, weights: str | Path | None, base_weights: str | Path | None, kwargs: dict[str, Any]
-    ) -> Checkpoint:
-        """Find the model's files, and fill in the arguments that the catalog decides."""
-        refuse_backend(kwargs.get("backend", "torch"))
-        check_optional_integer("truncate_dim", kwargs.get("truncate_dim"))
-        check_device(kwargs.get("device"))
-        refuse_options({name: kwargs.get(name) for name in ("processor_kwargs", "tokenizer_kwargs")})
-        checkpoint = locate(
-            spec,
-            weights,
-            base_weights,
-            revision=kwargs.pop("revision", None),
-            cache_folder=kwargs.pop("cache_folder", None) or os.getenv("SENTENCE_TRANSFORMERS_HOME"),
-            token=kwargs.pop("token", None),
-            local_files_only=kwargs.get("local_files_only", False),
-        )
-        kwargs.update(trust_remote_code=False, local_files_only=True)
-        kwargs["prompts"] = {**spec.prompts, **(kwargs.get("prompts") or {})}
-        return checkpoint
-
-    def _load_modules(
-        self, model_name_or_path: str, *args: Any, **kwargs: Any
-    ) -> tuple[list[nn.Module] | OrderedDict[str, nn.Module], dict[str, Any]]:
-        is_saved = (Path(model_name_or_path) / Backbone.config_file_name).is_file()
-        if is_saved:
-            check_folder(Path(model_name_or_path))
-        names = ("token", "cache_folder", "revision", "local_files_only")
-        location = {name: kwargs[name] for name in names if name in kwargs}
-        check_saved_model(
-            functools.partial(Backbone.load_file_path, model_name_or_path, **location),
-            self._module_classes.keys(),
-            self.prompts.keys(),
-        )
-        if is_saved:
-            check_modules(Path(model_name_or_path))
-        if self._spec is None:
-            return super()._load_modules(model_name_or_path, *args, **kwargs)
-        self.model_card_data.base_model = self._spec.repo_id
-        backbone_class = BACKBONES[self._spec.backbone]
-        saved = self._checkpoint.path / Backbone.config_file_name
-        if saved.is_file():
-            _check_identity(saved, self._spec)
-            return super()._load_modules(model_name_or_path, *args, **kwargs)
-        _check_options(backbone_class, self._options)
-        try:
-            backbone = backbone_class.from_checkpoint(
-                self._checkpoint,
-                model_kwargs=kwargs["model_kwargs"],
-                config_kwargs=kwargs["config_kwargs"],
-                device=self._requested_device,
-                **{**self._spec.options, **self._options},
-            )
-        except ArgumentError as error:
-            if self._options.keys() & backbone_class.config_keys:
-                raise
-            # The options are the catalog's, so it is the files that are others than the model's.
-            folder = self._checkpoint.base or self._checkpoint.folder
-            raise CheckpointError(f"{folder}: config.json or preprocessor_config.json does not fit: {error}") from error
-        return [backbone, Normalize()], {}
-
-    def _get_module_init_defaults(self, class_ref: str) -> dict[str, Any]:
-        if class_ref in self._module_classes:
-            _check_options(self._module_classes[class_ref], self._options)
-            return {**self._options, "device": self._requested_device}
-        return super()._get_module_init_defaults(class_ref)
+    def _follow_backbone(self, backbone: Backbone) -> list[nn.Module]:
+        return [Normalize()]
 
     def add_adapter(self, *args: Any, **kwargs: Any) -> None:
         """Add an adapter of PEFT; see ``sentence_transformers.SentenceTransformer.add_adapter``.
@@ -363,25 +219,13 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             for parameter in backbone.model.parameters():
                 parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
 
-    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Save the model to a folder; see ``sentence_transformers.SentenceTransformer.save_pretrained``.
-
-        Adapters that are not merged are saved beside the weights, and loaded with them.
-
-        Raises:
-            ValueError: The adapters are in a state that no file has, or the tokenizer was changed; nothing is written.
-        """
-        if backbone := self._backbone:
-            backbone.check_saving()
-        super().save(path, *args, **kwargs)
-
     def _create_model_card(self, path: str, *args: Any, **kwargs: Any) -> None:
         if self._backbone is None:
             super()._create_model_card(path, *args, **kwargs)
             return
-        dimension = self._backbone.get_embedding_dimension()
+        usage = EMBEDDER_USAGE.replace("{dimension}", str(self._backbone.get_embedding_dimension()))
         with write_card(
-            Path(path) / "README.md", self.model_card_data, self._spec, kept=self._model_card_text, dimension=dimension
+            Path(path) / "README.md", self.model_card_data, self._spec, kept=self._model_card_text, usage=usage
         ):
             super()._create_model_card(path, *args, **kwargs)
 
@@ -468,8 +312,7 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
             return found
         refuse_options({"processing_kwargs": kwargs.get("processing_kwargs")})
         device = self._resolve_inference_device(device)
-        if any(module.training for module in _submodules(self)):
-            self.eval()
+        self._stop_training()
 
         def embed(features: dict[str, Any]) -> Tensor:
             vectors = self(batch_to_device(features, device), **kwargs)["sentence_embedding"]
@@ -490,15 +333,6 @@ class SentenceTransformer(sentence_transformers.SentenceTransformer):
         )
         embeddings = engine.encode(items, prompt, kwargs.get("task"), show_progress_bar)
         return torch.stack(embeddings) if embeddings else torch.tensor([], device=device)
-
-    def _resolve_inference_device(self, device: int | str | torch.device | None) -> torch.device:
-        # Theirs looks at every tensor, in every call, which takes longer than tokenising a query.
-        if device is None and not self._placement_is_delegated:
-            present = self.device
-            firsts = (next(chain(module.parameters(), module.buffers()), None) for module in self.children())
-            if all(first is None or first.device == present for first in firsts):
-                return present
-        return super()._resolve_inference_device(device)
 
 
 def register() -> None:
@@ -550,68 +384,5 @@ def _check_own_truncation(model: SentenceTransformer, name: str | None, given: i
         raise CheckpointError(f"{name}/config_sentence_transformers.json: {error}") from error
 
 
-def _submodules(module: nn.Module) -> list[nn.Module]:
-    """Return a module and all below it."""
-    found = [module]
-    for each in found:
-        found += [child for child in each._modules.values() if child is not None]
-    return found
-
-
-def _resolve(name: str, weights: str | Path | None) -> tuple[ModelSpec | None, str | Path | None]:
-    """Find the model of the catalog that a name means, and the files in its repository's place."""
-    if weights is not None or not names_folder(name):
-        return _find_spec(name), weights
-    spec = recognise(Path(name))
-    return spec, name if spec else None
-
-
 def _is_of_catalog(name: str) -> bool:
     return bool(recognise(Path(name)) if names_folder(name) else find_model(name))
-
-
-def _find_spec(name: str) -> ModelSpec | None:
-    if spec := find_model(name):
-        return spec
-    if hint := near_miss(name):
-        raise UnknownModelError(f"Unknown model {name!r}.{hint}")
-    return None
-
-
-def _list_architectures() -> dict[str, list[str]]:
-    """Return the published models by the ``model_type`` that their ``config.json`` states, where they have one."""
-    names: dict[str, list[str]] = {}
-    for spec in list_models():
-        own_config = spec.repo_id and not spec.weights_file
-        if own_config and (architecture := getattr(BACKBONES[spec.backbone], "architecture", None)):
-            names.setdefault(architecture.model_type, []).append(spec.name)
-    return names
-
-
-def _check_identity(saved: Path, spec: ModelSpec) -> None:
-    found = read_json(saved)
-    for key in BACKBONES[spec.backbone].identity_keys:
-        if found.get(key) != spec.options[key]:
-            raise CheckpointError(
-                f"{saved.parent}: it was saved from a model with the {key} {found.get(key)!r}, and {spec.name} has "
-                f"{spec.options[key]!r}. Load the folder by its path, or by the name of the model that it is."
-            )
-
-
-def _check_options(backbone: type[nn.Module], options: Mapping[str, Any]) -> None:
-    known = backbone.config_keys if issubclass(backbone, Backbone) else []
-    if unknown := sorted(options.keys() - {*known, "image_limits"}):
-        raise ValueError(f"{', '.join(unknown)}: not an option of models on {backbone.__name__}.")
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _limits(
-    image_limits: ImageLimits | None, remote_images: bool | None, allow_private_hosts: bool | None
-) -> ImageLimits | None:
-    if image_limits is not None:
-        check_image_limits(image_limits)
-    changes = _given(remote_images=remote_images, allow_private_hosts=allow_private_hosts)
-    return dataclasses.replace(image_limits or ImageLimits(), **changes) if changes else image_limits

@@ -14,6 +14,7 @@ if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
 import gc
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +23,7 @@ from tests.helpers.gallery import Gallery, draw_gallery
 from tests.helpers.loopback import Server
 
 if TYPE_CHECKING:
-    from st_modules import SentenceTransformer
+    from st_modules import CrossEncoder, SentenceTransformer
     from tests.helpers.recorder import Recorder
 
 
@@ -54,6 +55,22 @@ def tiny() -> SentenceTransformer:
     from st_modules import SentenceTransformer
 
     return SentenceTransformer("tiny", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def reranker_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small checkpoint in the layout of Qwen3-VL-Reranker-8B."""
+    from tests.helpers.rerankers import write_checkpoint
+
+    return write_checkpoint(tmp_path_factory.mktemp("reranker") / "untied", "untied")
+
+
+@pytest.fixture(scope="session")
+def reranker(reranker_folder: Path) -> CrossEncoder:
+    """Its model; no test changes it."""
+    from st_modules import CrossEncoder
+
+    return CrossEncoder("qwen3-vl-reranker-8b", weights=reranker_folder, device="cpu")
 
 
 @pytest.fixture(scope="session")

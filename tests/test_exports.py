@@ -17,6 +17,7 @@ from tests.helpers.paths import ROOT
 PUBLIC = {
     "st_modules": {
         "CheckpointError",
+        "CrossEncoder",
         "Embedder",
         "EncodeOptions",
         "ImageError",
@@ -26,6 +27,7 @@ PUBLIC = {
         "MissingExtraError",
         "ModelSpec",
         "Place",
+        "Reranker",
         "STModulesError",
         "SentenceTransformer",
         "Side",
@@ -43,6 +45,7 @@ PUBLIC = {
         "GMEEmbeddings",
         "MultimodalFilter",
         "MultimodalRedundantFilter",
+        "MultimodalReranker",
         "MultimodalRetriever",
         "MultimodalStore",
         "aadd_multimodal",
@@ -53,6 +56,7 @@ PUBLIC = {
     "llamaindex_gme": {
         "GMEEmbedding",
         "MultimodalNodeParser",
+        "MultimodalRerank",
         "MultimodalVectorIndexRetriever",
         "identify_images",
         "multimodal_readers",

@@ -6,6 +6,7 @@ An override of a method that was renamed is never called, and mostly nothing is 
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 from langchain_core.indexing import api
@@ -16,17 +17,20 @@ from llama_index.core.ingestion import pipeline
 from llama_index.core.node_parser import NodeParser
 from llama_index.core.retrievers import VectorIndexRetriever
 from mteb.abstasks.abstask import AbsTask
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+from sentence_transformers import CrossEncoder, SentenceTransformer, SentenceTransformerTrainer
+from sentence_transformers.base.model import BaseModel
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 import st_modules
 from langchain_gme import MultimodalRetriever, MultimodalStore
 from llamaindex_gme import MultimodalNodeParser, MultimodalVectorIndexRetriever
 from st_modules.evaluate.local_task import LocalTask
+from st_modules.loading import CatalogModel
 from st_modules.train import DataCollator, Trainer
 
 OWN = {
     *("_backbone", "_prepare", "_fill_adapter", "_follow_adapters", "_trains_nothing_else"),
+    *("_find_files", "_set_options", "_follow_backbone", "_check_task", "_check_modules", "_stop_training"),
     *("_owner", "_keys", "_restore", "_restore_pairs", "_wrap", "_prepare_for_index"),
     *("_embedded", "_aembedded", "_find", "_afind", "_asking_for"),
     *("_keep_function", "_name_class", "_with_picture", "_whole"),
@@ -35,6 +39,8 @@ OWN = {
 
 CLASSES = [
     (st_modules.SentenceTransformer, SentenceTransformer),
+    (st_modules.CrossEncoder, CrossEncoder),
+    (CatalogModel, BaseModel),
     (Trainer, SentenceTransformerTrainer),
     (DataCollator, SentenceTransformerDataCollator),
     (MultimodalVectorIndexRetriever, VectorIndexRetriever, MultiModalRetriever),
@@ -56,11 +62,13 @@ def test_an_overridden_method_exists(bases: list[type], name: str) -> None:
     assert any(hasattr(base, name) for base in bases)
 
 
-def test_a_model_is_asked_for_with_the_arguments_that_the_override_takes() -> None:
-    theirs, ours = (
-        inspect.signature(each._inference).parameters for each in (SentenceTransformer, st_modules.SentenceTransformer)
-    )
-    assert list(theirs) == list(ours)
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [(SentenceTransformer, st_modules.SentenceTransformer), (CrossEncoder, st_modules.CrossEncoder)],
+)
+def test_a_model_is_asked_for_with_the_arguments_that_the_override_takes(theirs: Any, ours: Any) -> None:
+    needed, taken = (inspect.signature(each._inference).parameters for each in (theirs, ours))
+    assert list(needed) == list(taken)
 
 
 def test_the_functions_that_are_looked_for_in_frames_have_their_variable() -> None:

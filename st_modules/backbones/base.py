@@ -68,9 +68,11 @@ class Row:
         visuals: The images and the video, in the row's order, not opened beyond their headers.
         trimmed: Whether the end of the item's text was cut to fit ``max_length``.
         length: Tokens that the row costs, with those of images that are read apart from the text.
-        constant: How many of the first ids are the same for every item that has the same instruction, and mean the
-            same to the model before whatever comes next.
+        constant: How many of the first ids are the same for every item that has the same instruction, and the same
+            query where there is one, and mean the same to the model before whatever comes next.
+        common: How many of the first visuals stand among those ids.
         prefix: Ids before those of the row, which are run once for every row that has them.
+        prefix_visuals: The visuals that stand among those.
     """
 
     ids: list[int]
@@ -78,7 +80,9 @@ class Row:
     trimmed: bool
     length: int
     constant: int
+    common: int = 0
     prefix: tuple[int, ...] = ()
+    prefix_visuals: tuple[Visual, ...] = ()
 
 
 class Towers(NamedTuple):
@@ -144,6 +148,8 @@ class Backbone(InputModule):
     has_token_embeddings = True
     architecture: ClassVar[Architecture]
     towers: ClassVar[Towers]
+    takes_pairs: ClassVar[bool] = False
+    unused_weights: ClassVar[frozenset[str]] = UNUSED_WEIGHTS
     model: Any
     image_processor: Any
 
@@ -348,7 +354,8 @@ class Backbone(InputModule):
             raise ArgumentError(
                 f"{', '.join(unknown)}: no option of {cls.__name__}; known are {sorted(cls.config_keys)}."
             )
-        check_choice("template", options.get("template"), TEMPLATES)
+        known = [name for name, template in TEMPLATES.items() if template.takes_pairs is cls.takes_pairs]
+        check_choice("template", options.get("template"), known)
         check_optional_integer("max_length", options.get("max_length"))
 
     @classmethod
@@ -397,12 +404,12 @@ class Backbone(InputModule):
         folder = checkpoint.base or checkpoint.path
         check_model_type(folder, classes.model_type)
         config = cls.read_config(folder, config_kwargs, quantised="quantization_config" in model_kwargs)
-        kwargs = {"optional": UNUSED_WEIGHTS, "config": config, **model_kwargs}
+        kwargs = {"optional": cls.unused_weights, "config": config, **model_kwargs}
         if classes.names:
             kwargs["key_mapping"] = {**classes.names, **(kwargs.get("key_mapping") or {})}
         model = cls._load_model(checkpoint, **kwargs)
         template = TEMPLATES[options["template"]]
-        return cls(
+        module = cls(
             model.base_model,
             SegmentTokenizer(
                 checkpoint.folder_of("tokenizer_config.json"),
@@ -410,10 +417,16 @@ class Backbone(InputModule):
                 template.render,
                 normalised=template.normalises,
                 takes_video=template.takes_video,
+                takes_pairs=template.takes_pairs,
             ),
             cls._load_image_processor(checkpoint, config),
             **options,
         )
+        module.take_head(model)
+        return module
+
+    def take_head(self, model: PreTrainedModel) -> None:
+        """Keep what is needed of a published model beside what runs, which no embedding needs anything of."""
 
     @classmethod
     def _load_model(cls, checkpoint: Checkpoint, **kwargs: Any) -> PreTrainedModel:
@@ -479,23 +492,23 @@ class Backbone(InputModule):
                 f"The tokenizer reads a token of the number {highest}, and the model has embeddings for {embeddings}. "
                 "Use the tokenizer files of the model's repository."
             )
+        wholes = [[each for each in row if isinstance(each, Image) or each.part == 0] for row in visuals]
         return [
             Row(
                 ids=row.ids,
-                visuals=tuple(each.source for each in segments if isinstance(each, Image) or each.part == 0),
+                visuals=tuple(each.source for each in whole),
                 trimmed=row.trimmed,
                 length=len(row.ids) + sum(n for each, n in zip(segments, tokens, strict=True) if each.token is None),
                 constant=row.constant,
+                common=sum(each.common for each in whole),
             )
-            for row, segments, tokens in zip(tokenized, visuals, counts, strict=True)
+            for row, segments, whole, tokens in zip(tokenized, visuals, wholes, counts, strict=True)
         ]
 
     def _render(self, item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
         template = TEMPLATES[self.template]
         row = template.render(item, instruction, side)
-        if item.video is None or template.divide is None:
-            return row
-        return template.divide(row, self.video_times(item.video))
+        return template.divide(row, self.video_times) if template.divide else row
 
     def _count_segments(self, segments: Sequence[Image | Video]) -> list[int]:
         """Return how many tokens stand in each place of a row; a video is asked once for all of its parts."""
@@ -556,6 +569,14 @@ class Backbone(InputModule):
             features.update(self.join_pixels(found))
         return features
 
+    def parse(self, inputs: Sequence[Any]) -> list[Item]:
+        """Return one item for each input; images and videos are neither read nor fetched yet.
+
+        Raises:
+            InputError: Something is no input.
+        """
+        return parse_items(inputs, self.image_limits, takes_video=self.takes_video)
+
     def preprocess(
         self,
         inputs: Sequence[Any],
@@ -581,7 +602,7 @@ class Backbone(InputModule):
             ValueError: An option that this module does not have was passed, or one has no value that it can have.
         """
         refuse_options(kwargs)
-        items = parse_items(inputs, self.image_limits, takes_video=self.takes_video)
+        items = self.parse(inputs)
         rows = self.plan(items, prompt, task, max_length)
         self.report_trimmed(rows, max_length)
         return self.collate(rows)

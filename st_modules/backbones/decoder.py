@@ -10,10 +10,9 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 from typing_extensions import Self
 
-from st_modules.backbones.attention import KeysAndValues
 from st_modules.backbones.base import Backbone, Row
 from st_modules.backbones.packing import PackedRows, Packing, allow_packing, take_recorded, takes_packed
-from st_modules.backbones.prefixes import KeptPrefixes, PrefixStates
+from st_modules.backbones.prefixes import KeptPrefixes, PrefixState, PrefixStates
 from st_modules.errors import CheckpointError, InputError
 from st_modules.inputs.items import Item
 from st_modules.inputs.limits import ImageLimits
@@ -154,29 +153,36 @@ class DecoderBackbone(Backbone):
     def _embed_packed(self, features: dict[str, Any], packing: Packing, pruned: bool) -> torch.Tensor:
         """Run rows without their padding, after the beginning that they share."""
         tokens = features["attention_mask"].bool()
+        prefix = self._run_prefix(packing)
         hidden = self.model(
             input_ids=features["input_ids"][tokens][None],
             # The model passes a mask of four dimensions on as it is, and packed attention reads none.
             attention_mask=tokens.new_ones(1, 1, 1, 1),
-            position_ids=self.position_ids(features)[..., tokens].unsqueeze(-2) + len(packing.prefix),
+            position_ids=self.position_ids(features)[..., tokens].unsqueeze(-2) + prefix.end,
             use_cache=False,
-            packed=PackedRows(packing.lengths, self._run_prefix(packing), packing.last if pruned else None),
+            packed=PackedRows(packing.lengths, prefix.layers, packing.last if pruned else None),
             **self.visual_inputs(features),
         ).last_hidden_state[0]
         return hidden if pruned else hidden[packing.last]
 
-    def _run_prefix(self, packing: Packing) -> list[KeysAndValues]:
-        """Return the keys and values of the beginning that rows share, which is run where it was not yet."""
-        prefix = packing.prefix
+    def _run_prefix(self, packing: Packing) -> PrefixState:
+        """Return the state of the beginning that rows share, which is run where it was not yet."""
+        prefix, device = packing.prefix, self.model.device
 
-        def run() -> list[KeysAndValues]:
-            ids = torch.tensor([prefix], device=self.model.device)
-            positions = torch.arange(len(prefix), device=self.model.device)[None]
+        def run() -> PrefixState:
+            ids = torch.tensor([prefix], device=device)
+            seen = packing.read(packing.visuals) if packing.visuals else {}
+            features = {
+                "input_ids": ids,
+                "attention_mask": torch.ones_like(ids),
+                **{name: tensor.to(device) for name, tensor in seen.items()},
+            }
+            positions = self.position_ids(features)
             # By its place in the output: its name differs between releases of transformers.
-            cache = self.model(input_ids=ids, position_ids=positions, use_cache=True)[1]
-            return [(layer.keys, layer.values) for layer in cache.layers]
+            cache = self.model(input_ids=ids, position_ids=positions, use_cache=True, **self.visual_inputs(features))[1]
+            return PrefixState([(layer.keys, layer.values) for layer in cache.layers], int(positions.max()) + 1)
 
-        return packing.states.get(prefix, run) if prefix else []
+        return packing.states.get(prefix, run, packing.visuals) if prefix else PrefixState([], 0)
 
     def visual_inputs(self, features: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments by which the model gets a batch's images."""

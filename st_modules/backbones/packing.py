@@ -7,7 +7,7 @@ not packed with transformers' own function.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 from typing import Any, cast
@@ -38,11 +38,15 @@ class Packing:
         lengths: Tokens of each row, without the shared beginning.
         prefix: Token ids of the shared beginning; empty where nothing is shared.
         states: Where the keys and values of the shared beginning are, or go when they are computed.
+        visuals: The images and videos in the shared beginning.
+        read: From those to their features.
     """
 
     lengths: list[int]
     prefix: tuple[int, ...]
     states: PrefixStates
+    visuals: tuple[Any, ...] = ()
+    read: Callable[[Sequence[Any]], Mapping[str, Tensor]] = dict
 
     @property
     def last(self) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -17,26 +17,44 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 from st_modules.backbones.attention import KeysAndValues
 
 _MOST_STATES = 8
+# Those of a beginning with pictures are as many as thousands of tokens.
+_MOST_TOKENS = 4096
 _ADAPTERS = (BaseTunerLayer, AuxiliaryTrainingWrapper)
 
 
+class PrefixState(NamedTuple):
+    """What is kept of a beginning.
+
+    Attributes:
+        layers: Keys and values of its tokens, layer by layer.
+        end: The position of the token after it, which is less than their number where there are pictures.
+    """
+
+    layers: list[KeysAndValues]
+    end: int
+
+
 class PrefixStates:
-    """Keys and values of beginnings, layer by layer, of those that were used last."""
+    """The states of the beginnings that were used last: of a few, and of no more than some thousand tokens together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._states: OrderedDict[tuple[int, ...], list[KeysAndValues]] = OrderedDict()
+        self._states: OrderedDict[tuple[tuple[int, ...], Hashable], PrefixState] = OrderedDict()
 
-    def get(self, ids: tuple[int, ...], compute: Callable[[], list[KeysAndValues]]) -> list[KeysAndValues]:
-        """Return what ``compute`` returned for these token ids, or call it."""
+    def get(self, ids: tuple[int, ...], compute: Callable[[], PrefixState], visuals: Hashable = ()) -> PrefixState:
+        """Return what ``compute`` returned for these token ids and visuals, or call it."""
+        key = ids, visuals
         with self._lock:
-            found = self._states.pop(ids, None)
+            found = self._states.pop(key, None)
         found = found or compute()
         with self._lock:
-            self._states[ids] = found
-            while len(self._states) > _MOST_STATES:
+            self._states[key] = found
+            while len(self._states) > 1 and (len(self._states) > _MOST_STATES or self._count_tokens() > _MOST_TOKENS):
                 self._states.popitem(last=False)
         return found
+
+    def _count_tokens(self) -> int:
+        return sum(len(ids) for ids, _ in self._states)
 
 
 class KeptPrefixes:

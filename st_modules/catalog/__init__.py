@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 
 from st_modules.catalog.rows import MODELS
-from st_modules.catalog.spec import ModelSpec
+from st_modules.catalog.spec import ModelSpec, Task
 from st_modules.errors import UnknownModelError
 
 __all__ = [
@@ -20,9 +20,13 @@ __all__ = [
 ]
 
 
-def list_models() -> list[ModelSpec]:
-    """Return every model of the catalog, in its order."""
-    return list(MODELS)
+def list_models(task: Task | None = "embed") -> list[ModelSpec]:
+    """Return the models of the catalog, in its order.
+
+    Args:
+        task: What they do: ``"embed"``, ``"rerank"``, or ``None`` for all of them.
+    """
+    return [spec for spec in MODELS if task in (spec.task, None)]
 
 
 def find_model(name: str) -> ModelSpec | None:

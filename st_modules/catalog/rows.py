@@ -71,7 +71,7 @@ _BGE_VL_MLLM_PROMPTS = {
     "image retrieval instructions: ",
 }
 
-MODELS = (
+_EMBEDDERS = (
     ModelSpec(
         name="tiny",
         repo_id=None,
@@ -432,4 +432,30 @@ MODELS = (
         options=_DSE_PHI3,
     ),
 )
+
+_QWEN3_VL_RERANKER = {
+    "template": "qwen3_vl_reranker",
+    "min_image_tokens": 4,
+    "max_image_tokens": 1800,
+    # The authors count 10240 without the five tokens that end the turn.
+    "max_length": 10245,
+}
+
+_RERANKERS = tuple(
+    ModelSpec(
+        name=f"qwen3-vl-reranker-{size}",
+        repo_id=f"Qwen/Qwen3-VL-Reranker-{size.upper()}",
+        backbone="qwen3_vl_reranker",
+        dimension=dimension,
+        licence="apache-2.0",
+        languages="multilingual",
+        parity="authors' code",
+        options=_QWEN3_VL_RERANKER,
+        prompts=_QWEN3_VL_EMBEDDING_PROMPTS,
+        own_modules=True,
+        task="rerank",
+    )
+    for size, dimension in (("2b", 2048), ("8b", 4096))
+)
+MODELS = (*_EMBEDDERS, *_RERANKERS)
 """The rows, in the order of listings."""

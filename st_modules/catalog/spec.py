@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+Task: TypeAlias = Literal["embed", "rerank"]
 Parity: TypeAlias = Literal["authors' code", "authors' usage", "stock transformers", "trained here"]
 
 
@@ -33,6 +34,7 @@ class ModelSpec:
         path: Folder of a model that ships with the package.
         own_modules: Whether its repository may have a ``modules.json`` of sentence-transformers' own modules, which is
             no sign of another model then.
+        task: What it does: an embedder turns one input into a vector, a reranker a query and a document into a score.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ModelSpec:
     prompts: Mapping[str, str] = field(default_factory=dict)
     path: Path | None = None
     own_modules: bool = False
+    task: Task = "embed"
 
     @property
     def repositories(self) -> list[str]:

@@ -69,10 +69,10 @@ def _named(path: Path) -> list[ModelSpec]:
     # The caches write OWNER--NAME, and that of ModelScope three underscores for a full stop.
     owned = name.removeprefix("models--").replace("--", "/")
     names = {owned, owned.replace("___", ".")}
-    return [spec for spec in list_models() if not names.isdisjoint(map(str.casefold, spec.repositories))]
+    return [spec for spec in list_models(None) if not names.isdisjoint(map(str.casefold, spec.repositories))]
 
 
-def refuse_unnamed(path: Path, architectures: Mapping[str, Sequence[str]]) -> None:
+def refuse_unnamed(path: Path, architectures: Mapping[str, Sequence[str]], class_name: str) -> None:
     """Refuse what has the layout of the catalog's models, and neither a name nor own files that say which one it is.
 
     sentence-transformers would load some of them as something else, and others not at all.
@@ -80,6 +80,7 @@ def refuse_unnamed(path: Path, architectures: Mapping[str, Sequence[str]]) -> No
     Args:
         path: A folder or a file.
         architectures: For each ``model_type`` of a ``config.json`` the names of the catalog's models that have it.
+        class_name: The class of sentence-transformers that would load it.
 
     Raises:
         CheckpointError: It is one; the message says what to pass.
@@ -102,7 +103,7 @@ def refuse_unnamed(path: Path, architectures: Mapping[str, Sequence[str]]) -> No
         raise CheckpointError(
             f"{path}: it has the layout of {_list(names)}, and its name does not say which model it is. Pass the "
             f"model's name, and the folder as its weights: {_call(names[0], path)}. For what sentence-transformers "
-            "itself makes of it, use sentence_transformers.SentenceTransformer."
+            f"itself makes of it, use sentence_transformers.{class_name}."
         )
 
 

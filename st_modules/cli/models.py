@@ -29,10 +29,17 @@ def list_() -> None:
     """Show every model that this package knows."""
     with one_line_errors():
         table = make_table("Model", "Status", "Backbone", "Dim", "Licence", "Repository")
-        for spec in list_models():
+        for spec in list_models(None):
             status = f"[green]available[/], {'equals ' if spec.repo_id else ''}{spec.parity}"
             repository = spec.repo_id or "ships with st-modules"
-            table.add_row(spec.name, status, spec.backbone, str(spec.dimension), spec.licence, repository)
+            table.add_row(
+                spec.name,
+                status,
+                spec.backbone,
+                str(spec.dimension) if spec.task == "embed" else "score",
+                spec.licence,
+                repository,
+            )
         make_console().print(table)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from st_modules.backbones.base import Row
+from st_modules.backbones.base import Row, Visual
 
 # Below this many tokens, a batch of its own costs more than a shared beginning saves.
 _SHORTEST_PREFIX = 8
@@ -14,6 +15,8 @@ _SHORTEST_PREFIX = 8
 _FEWEST_SAVED = 16
 # Each is compared with every other beginning, of which a call may have as many as items.
 _CANDIDATES = 8
+# Below this many tokens more, batches of their own cost rows more than they save.
+_FEWEST_APART = 512
 
 
 def find_unique(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
@@ -46,8 +49,29 @@ def _key_rows(rows: Sequence[Row]) -> list[Hashable]:
     ]
 
 
+class _Beginning(NamedTuple):
+    """What rows may begin with in common.
+
+    Attributes:
+        ids: Its token ids.
+        visuals: The images and videos among them, which are the same where they are one object.
+    """
+
+    ids: tuple[int, ...]
+    visuals: tuple[Visual, ...]
+
+    def begins_with(self, other: _Beginning) -> bool:
+        """Whether all of another is the first of it."""
+        return self.ids[: len(other.ids)] == other.ids and self.visuals[: len(other.visuals)] == other.visuals
+
+
+_NOTHING = _Beginning((), ())
+
+
 def share_prefix(rows: Sequence[Row], *, kept: bool = False) -> list[Row]:
     """Take away from rows the beginning that saves the most tokens when it is run once for all rows that have it.
+
+    Rows that begin alike for much longer, as those of one query do, share all of that instead.
 
     Args:
         rows: The rows of a call.
@@ -58,24 +82,45 @@ def share_prefix(rows: Sequence[Row], *, kept: bool = False) -> list[Row]:
         nothing is worth it.
     """
     # One token at least is left to each row, the one that is pooled.
-    shareable = [min(row.constant, len(row.ids) - 1) for row in rows]
-    beginnings = Counter(tuple(row.ids[:count]) for row, count in zip(rows, shareable, strict=True))
-    long_enough = [ids for ids, _ in beginnings.most_common() if len(ids) >= _SHORTEST_PREFIX]
-
-    def count_saved(prefix: tuple[int, ...]) -> int:
-        having = sum(count for ids, count in beginnings.items() if ids[: len(prefix)] == prefix)
-        return len(prefix) * (having if kept else having - 1)
-
-    prefix = max(long_enough[:_CANDIDATES], key=count_saved, default=())
-    if not kept and count_saved(prefix) < _FEWEST_SAVED:
-        return list(rows)
-    length = len(prefix)
-    return [
-        replace(row, ids=row.ids[length:], length=row.length - length, prefix=prefix)
-        if count >= length and tuple(row.ids[:length]) == prefix
-        else row
-        for row, count in zip(rows, shareable, strict=True)
+    beginnings = [
+        _Beginning(tuple(row.ids[: min(row.constant, len(row.ids) - 1)]), row.visuals[: row.common]) for row in rows
     ]
+    counts = Counter(beginnings)
+    common = _find_common(counts, kept)
+
+    def choose(beginning: _Beginning) -> _Beginning:
+        shared = common if beginning.begins_with(common) else _NOTHING
+        saved = (len(beginning.ids) - len(shared.ids)) * (counts[beginning] - 1)
+        return beginning if saved >= _FEWEST_APART else shared
+
+    chosen = {beginning: choose(beginning) for beginning in counts}
+    return [_take_away(row, chosen[beginning]) for row, beginning in zip(rows, beginnings, strict=True)]
+
+
+def _find_common(counts: Counter[_Beginning], kept: bool) -> _Beginning:
+    """Return the beginning that saves the most tokens in all rows that have it, or none."""
+
+    def count_saved(prefix: _Beginning) -> int:
+        having = sum(count for beginning, count in counts.items() if beginning.begins_with(prefix))
+        return len(prefix.ids) * (having if kept else having - 1)
+
+    long_enough = [beginning for beginning, _ in counts.most_common() if len(beginning.ids) >= _SHORTEST_PREFIX]
+    common = max(long_enough[:_CANDIDATES], key=count_saved, default=_NOTHING)
+    return common if kept or count_saved(common) >= _FEWEST_SAVED else _NOTHING
+
+
+def _take_away(row: Row, prefix: _Beginning) -> Row:
+    length, seen = len(prefix.ids), len(prefix.visuals)
+    if not length:
+        return row
+    return replace(
+        row,
+        ids=row.ids[length:],
+        visuals=row.visuals[seen:],
+        length=row.length - length,
+        prefix=prefix.ids,
+        prefix_visuals=prefix.visuals,
+    )
 
 
 def plan_batches(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeAlias
@@ -105,7 +105,8 @@ class Engine:
         """
         if self._packs and self._options.shared_prefix:
             rows = share_prefix(rows, kept=self._backbone.keep_prefixes)
-        states = self._backbone.prefix_states()
+        # Of a beginning with pictures nothing outlives a call: another call has others.
+        states = self._backbone.prefix_states(), PrefixStates()
         batches = self._plan_batches(rows, range(len(rows)), self._max_tokens)
         halved = False
         while batches:
@@ -134,8 +135,10 @@ class Engine:
     def _plan_batches(self, rows: Sequence[Row], numbers: Sequence[int], max_tokens: int) -> list[list[int]]:
         """Put the rows with these numbers into batches of rows with the same prefix."""
         batches: list[list[int]] = []
-        for prefix in dict.fromkeys(rows[number].prefix for number in numbers):
-            group = [number for number in numbers if rows[number].prefix == prefix]
+        groups: dict[Hashable, list[int]] = {}
+        for number in numbers:
+            groups.setdefault((rows[number].prefix, rows[number].prefix_visuals), []).append(number)
+        for group in groups.values():
             planned = plan_batches(
                 [rows[number].length for number in group],
                 self._batch_size,
@@ -147,7 +150,7 @@ class Engine:
         return batches
 
     def _prepare_batches(
-        self, rows: Sequence[Row], batches: Sequence[list[int]], states: PrefixStates
+        self, rows: Sequence[Row], batches: Sequence[list[int]], states: tuple[PrefixStates, PrefixStates]
     ) -> Iterator[tuple[list[int], Features]]:
         """Yield the batches and their features."""
 
@@ -164,14 +167,27 @@ class Engine:
             else:
                 yield from ((batch, in_threads(batch)) for batch in batches)
 
-    def _prepare(self, rows: Sequence[Row], read: MapImages, states: PrefixStates) -> Features:
-        """Read the pixels of a batch's rows, and say how the backbone is to run them."""
+    def _prepare(self, rows: Sequence[Row], read: MapImages, states: tuple[PrefixStates, PrefixStates]) -> Features:
+        """Read the pixels of a batch's rows, and say how the backbone is to run them.
+
+        Args:
+            rows: The rows, which begin with the same prefix.
+            read: What the pixels are read by.
+            states: Where the states of prefixes without visuals are, and those with some.
+        """
         backbone = self._backbone
         reader = partial(backbone.read_visual, fast=self._options.fast_vision)
         features = backbone.collate(rows, read(reader, visuals_of(rows)))
         features["pruned"] = self._options.pruning
         if self._packs:
-            features["packing"] = Packing([len(row.ids) for row in rows], rows[0].prefix, states)
+            prefix, visuals = rows[0].prefix, rows[0].prefix_visuals
+            features["packing"] = Packing(
+                [len(row.ids) for row in rows],
+                prefix,
+                states[bool(visuals)],
+                visuals,
+                lambda sources: backbone.join_pixels([reader(source) for source in sources]),
+            )
         return features
 
 

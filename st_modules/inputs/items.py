@@ -37,6 +37,8 @@ class Item:
         instruction: The system text of a chat-style item, or None.
         index: Position in the caller's list, counted from 0.
         video: The video, or None.
+        query: What the item is a document for, where a model reads the two together; an item without a query of its
+            own. The instruction is that of the pair, and ``index`` the pair's.
     """
 
     text: str | None
@@ -44,11 +46,17 @@ class Item:
     instruction: str | None
     index: int
     video: VideoSource | None = None
+    query: Item | None = None
 
     @property
     def place(self) -> Place:
         """Where it stands in the caller's list."""
-        return Place(self.index)
+        return Place(self.index) if self.query is None else pair_place(self.index)
+
+
+def pair_place(index: int) -> Place:
+    """Return where a pair of a query and a document stands in the caller's list."""
+    return Place(index, name=f"pair {index}")
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def parse_items(
     """
     limits = limits or ImageLimits()
     values = list_inputs(inputs)
-    items = [_parse(value, Place(index), limits, takes_video) for index, value in enumerate(values)]
+    items = [parse_item(value, Place(index), limits, takes_video=takes_video) for index, value in enumerate(values)]
     report_lookalikes(
         [value for value, item in zip(values, items, strict=True) if isinstance(value, str) and item.text is not None],
         limits,
@@ -114,7 +122,7 @@ def parse_valid(
     errors: list[InputError] = []
     for index, value in enumerate(inputs):
         try:
-            items.append(_parse(value, Place(index), limits, takes_video))
+            items.append(parse_item(value, Place(index), limits, takes_video=takes_video))
         except InputError as error:
             items.append(None)
             errors.append(error)
@@ -141,7 +149,8 @@ def check_texts(texts: Sequence[object]) -> None:
         check_text(_require_string(text, Place(index, '"text"')), Place(index))
 
 
-def _parse(value: Any, place: Place, limits: ImageLimits, takes_video: bool) -> Item:
+def parse_item(value: Any, place: Place, limits: ImageLimits, *, takes_video: bool) -> Item:
+    """Return one input as an ``Item``, as ``parse_items`` does it; errors name its ``place``."""
     if isinstance(value, Item):
         return value
     if isinstance(value, str):
@@ -159,7 +168,7 @@ def _parse(value: Any, place: Place, limits: ImageLimits, takes_video: bool) -> 
             if _MESSAGE_KEYS.isdisjoint(value)
             else _from_messages([value], place, limits)
         )
-    if _is_sequence(value):
+    if is_sequence(value):
         if isinstance(value, list) and value and all(map(_is_dict, value)):
             return _from_messages(value, place, limits)
         raise InputError(
@@ -221,7 +230,7 @@ def _from_dict(value: Mapping[Any, Any], place: Place, limits: ImageLimits, take
             )
     text, image, video = (value.get(key) for key in ("text", "image", "video"))
     texts = [] if text is None else [_require_string(text, place.within('"text"'))]
-    images = list(image) if _is_sequence(image) else [] if image is None else [image]
+    images = list(image) if is_sequence(image) else [] if image is None else [image]
     return _make_item(_Parts(texts, images, [] if video is None else [video]), None, place, limits)
 
 
@@ -251,7 +260,7 @@ def _read_content(message: Mapping[Any, Any], place: Place) -> _Parts:
     content = message.get("content")
     if isinstance(content, str):
         return _Parts(texts=[content])
-    if not _is_sequence(content):
+    if not is_sequence(content):
         raise InputError(f'"content" is of type {type(content).__name__}; pass a string or a list of parts', place)
     parts = _Parts()
     for number, part in enumerate(content):
@@ -326,7 +335,8 @@ def _is_dict(value: object) -> TypeGuard[Mapping[Any, Any]]:
     return isinstance(value, Mapping)
 
 
-def _is_sequence(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+def is_sequence(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    """Whether a value is a list or a tuple."""
     return isinstance(value, (list, tuple))
 
 

@@ -66,10 +66,12 @@ class Image:
         token: Repeated once for each of the image's tokens; the empty string where any token will do, because the
             model puts its own vectors there; ``None`` where it reads the image apart from the text.
         source: The image.
+        common: Whether it is likely the same in many rows, so that these may begin with it in common.
     """
 
     token: str | None
     source: ImageSource
+    common: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,17 +83,19 @@ class Video:
         source: The video.
         part: Which of the parts it is that the video is divided into, from 0.
         parts: How many parts there are, of equally many tokens.
+        common: As of :class:`Image`.
     """
 
     token: str
     source: VideoSource
     part: int = 0
     parts: int = 1
+    common: bool = False
 
 
 Segment: TypeAlias = Start | End | Special | Text | Image | Video
 Render: TypeAlias = Callable[[Item, str | None, Side | None], list[Segment]]
-Divide: TypeAlias = Callable[[Sequence[Segment], Sequence[float]], list[Segment]]
+Divide: TypeAlias = Callable[[Sequence[Segment], Callable[[VideoSource], Sequence[float]]], list[Segment]]
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,9 @@ class Template:
         normalises: Whether its texts are in the form in which they are split into words, so that the tokenizer has
             nothing to normalise in them.
         takes_video: Whether it has a place for a video.
-        divide: From the segments of an item with a video, and the seconds at which each step of it is, to segments with
-            a place for each step; ``None`` where the video has one place.
+        divide: From the segments of an item with videos, and what tells the seconds at which each step of one is, to
+            segments with a place for each step; ``None`` where a video has one place.
+        takes_pairs: Whether it lays out an item together with its query.
     """
 
     render: Render
@@ -118,6 +123,7 @@ class Template:
     normalises: bool = False
     takes_video: bool = False
     divide: Divide | None = None
+    takes_pairs: bool = False
 
     def reads_instruction(self, side: Side | None, has_text: bool = True) -> bool:
         """Whether an instruction changes the layout of an item on a side."""
@@ -130,6 +136,11 @@ _NO_SIDE: frozenset[Side | None] = frozenset()
 
 QWEN2_DEFAULT_SYSTEM = "You are a helpful assistant."
 QWEN3_DEFAULT_SYSTEM = "Represent the user's input."
+QWEN3_RERANKER_SYSTEM = (
+    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. Note that the "
+    'answer can only be "yes" or "no".'
+)
+QWEN3_RERANKER_INSTRUCTION = "Given a search query, retrieve relevant candidates that answer the query."
 VLM2VEC_IMAGE_INSTRUCTION = "Represent the given image."
 # Phi-3-V has no token for a picture's place. That of padding is none of any string.
 _PHI3_V_IMAGE = "<|endoftext|>"
@@ -214,13 +225,34 @@ def render_qwen3_vl_embedding(item: Item, instruction: str | None, side: Side | 
     return _wrap_qwen2_turn(system, _list_qwen2_user(item), End())
 
 
-def divide_qwen3_video(row: Sequence[Segment], times: Sequence[float]) -> list[Segment]:
+def render_qwen3_vl_reranker(item: Item, instruction: str | None, side: Side | None) -> list[Segment]:
+    """Qwen3-VL-Reranker: a chat turn that asks whether a document meets a query, the visuals of each before its text.
+
+    ``Qwen3VLReranker`` of the authors' repository, which takes the instruction as it is. What is scored is whether the
+    answer would be yes. The document's text alone is trimmed: a score of a query that is cut, or of no document at all,
+    would say nothing.
+    """
+    query = item.query or Item(None, (), None, item.index)
+    asked, read = _list_qwen2_visuals(query, common=True), _list_qwen2_visuals(item)
+    before = f"user\n<Instruct>: {instruction or QWEN3_RERANKER_INSTRUCTION}<Query>:"
+    user: list[Segment] = []
+    if asked:
+        user, before = [Text(before), *asked], ""
+    before += f"{query.text or ''}\n<Document>:"
+    if read:
+        user, before = [*user, Text(before), *read], ""
+    user.append(Text(before, item.text or "", keeps_tokens=True))
+    return _wrap_qwen2_turn(QWEN3_RERANKER_SYSTEM, user, End())
+
+
+def divide_qwen3_video(row: Sequence[Segment], times_of: Callable[[VideoSource], Sequence[float]]) -> list[Segment]:
     """Qwen3-VL: each step of a video in a block of its own, after the seconds at which it is."""
     divided: list[Segment] = []
     for segment in row:
         if not isinstance(segment, Video):
             divided.append(segment)
             continue
+        times = times_of(segment.source)
         for part, seconds in enumerate(times):
             time = f"<{seconds:.1f} seconds>"
             # No control token is between the first time and the text before it.
@@ -420,15 +452,19 @@ def _list_page(item: Item, before_text: str) -> list[Segment]:
 def _list_qwen2_user(item: Item, before_text: str = "", after_text: str = "") -> list[Segment]:
     """The user's part of such a turn: a video, images, then the text."""
     text = item.text or ""
-    blocks: list[Segment] = [] if item.video is None else [Video("<|video_pad|>", item.video)]
-    blocks += [segment for image in item.images for segment in _wrap_qwen2_image(image)]
+    blocks = _list_qwen2_visuals(item)
     if not blocks:
         return [Text(f"user\n{before_text}", text, after_text)]
     return [Text("user\n"), *blocks, Text(before_text, text, after_text)]
 
 
-def _wrap_qwen2_image(image: ImageSource) -> list[Segment]:
-    return [Special("<|vision_start|>"), Image("<|image_pad|>", image), Special("<|vision_end|>")]
+def _list_qwen2_visuals(item: Item, *, common: bool = False) -> list[Segment]:
+    video: list[Segment] = [] if item.video is None else [Video("<|video_pad|>", item.video, common=common)]
+    return video + [segment for image in item.images for segment in _wrap_qwen2_image(image, common=common)]
+
+
+def _wrap_qwen2_image(image: ImageSource, *, common: bool = False) -> list[Segment]:
+    return [Special("<|vision_start|>"), Image("<|image_pad|>", image, common), Special("<|vision_end|>")]
 
 
 def _take_only_image(item: Item) -> ImageSource | None:
@@ -450,6 +486,14 @@ TEMPLATES: dict[str, Template] = {
     "gme": Template(render_gme, _NOT_DOCUMENTS, task_instructions=True),
     "qwen3_vl_embedding": Template(
         render_qwen3_vl_embedding, _EVERY_SIDE, task_instructions=True, takes_video=True, divide=divide_qwen3_video
+    ),
+    "qwen3_vl_reranker": Template(
+        render_qwen3_vl_reranker,
+        _EVERY_SIDE,
+        task_instructions=True,
+        takes_video=True,
+        divide=divide_qwen3_video,
+        takes_pairs=True,
     ),
     "ops_mm": Template(render_ops_mm, _EVERY_SIDE, task_instructions=True),
     "rzen_embed": Template(render_rzen_embed, _EVERY_SIDE, task_instructions=True),

@@ -43,7 +43,8 @@ class TokenizedRow:
     Attributes:
         ids: The ids.
         trimmed: Whether the end of the user's text was cut.
-        constant: How many of the first ids are the same for every item that has the same instruction.
+        constant: How many of the first ids are the same for every item that has the same instruction, and the same
+            query where there is one.
     """
 
     ids: list[int]
@@ -67,6 +68,7 @@ class SegmentTokenizer:
         normalised: Whether the layout's texts are normalised, so that the tokenizer does no more than lower-case them,
             which concerns tokens that are added to it.
         takes_video: Whether the layout has a place for a video.
+        takes_pairs: Whether it has one for a query, which is never trimmed.
 
     Raises:
         CheckpointError: The files are missing, or do not fit the template.
@@ -80,6 +82,7 @@ class SegmentTokenizer:
         *,
         normalised: bool = False,
         takes_video: bool = False,
+        takes_pairs: bool = False,
     ) -> None:
         tokenizer_class = _tokenizer_class(folder, fallback)
         check_tokenizer_files(folder)
@@ -102,7 +105,8 @@ class SegmentTokenizer:
             take_charsmap(self._inner)
         self.pad_id: int = self.tokenizer.pad_token_id or 0
         self.start_ids, self.end_ids = _edges(folder, self.tokenizer)
-        samples = _render_samples(render, takes_video)
+        samples = _render_samples(render, takes_video, takes_pairs)
+        self._fixed = ["its instruction", *(["its query"] if takes_pairs else [])]
         vocabulary = self.tokenizer.get_vocab()
         tokens = list(dict.fromkeys(token for row in samples for token in map(_control_token, row) if token))
         if missing := [token for token in tokens if token not in vocabulary]:
@@ -273,19 +277,20 @@ class SegmentTokenizer:
             sum(len(part) for part, segment in zip(parts, row, strict=True) if isinstance(segment, kind))
             for kind in (Image, Video)
         )
-        what, advice = "its instruction is", "Shorten"
+        visuals = [f"its {count} {kind} tokens" for count, kind in ((images, "image"), (frames, "video")) if count]
+        *others, last = [*visuals, *self._fixed]
+        what = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+        advice = "Shorten"
         if images and frames:
-            what = f"its {images} image tokens, its {frames} video tokens and its instruction are"
             advice = "Pass fewer or smaller images and frames, shorten"
         elif images:
-            what = f"its {images} image tokens and its instruction are"
             advice = "Pass fewer or smaller images, shorten"
         elif frames:
-            what = f"its {frames} video tokens and its instruction are"
             advice = "Pass a video of smaller or fewer frames, shorten"
+        fixed = " or ".join(each.replace("its", "the") for each in self._fixed)
         raise InputError(
-            f"{what} over max_length={max_length} without any text. {advice} the instruction, or raise max_length "
-            "where the model allows it.",
+            f"{what} over max_length={max_length} without any text. {advice} {fixed}, or raise max_length where the "
+            "model allows it.",
             place,
         )
 
@@ -334,13 +339,15 @@ def _tokenizer_class(folder: Path, fallback: type[PreTrainedTokenizerBase]) -> A
     return fallback
 
 
-def _render_samples(render: Render, takes_video: bool) -> list[list[Segment]]:
+def _render_samples(render: Render, takes_video: bool, takes_pairs: bool) -> list[list[Segment]]:
     """Rows that have every control token of a layout between them."""
     image = (ImageSource(b"", "sample"),)
     items = [Item("a b", (), None, 0), Item(None, image, None, 0), Item("a b", image, None, 0)]
     if takes_video:
         video = VideoSource(image, "sample")
         items += [Item(None, (), None, 0, video), Item("a b", (), None, 0, video)]
+    if takes_pairs:
+        items = [dataclasses.replace(item, query=query) for item in items for query in items]
     return [render(item, None, side) for item in items for side in get_args(Side)]
 
 
@@ -378,7 +385,7 @@ def _constant(row: Sequence[Segment], parts: Sequence[list[int]], ids: Mapping[P
     """How many of a row's first tokens come before anything of the item's own."""
     count = 0
     for segment, part in zip(row, parts, strict=True):
-        if isinstance(segment, (Image, Video)):
+        if isinstance(segment, (Image, Video)) and not segment.common:
             break
         if isinstance(segment, Text) and segment.user:
             # The last token before the user's text may be one with its beginning.

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrizations, prune
 
-from st_modules.backbones.prefixes import KeptPrefixes, PrefixStates
+from st_modules.backbones.prefixes import KeptPrefixes, PrefixState, PrefixStates
 
 
 class Counted:
@@ -23,7 +23,7 @@ class Counted:
 
     def __call__(self) -> Any:
         self.calls += 1
-        return [(torch.tensor(self.calls), torch.tensor(self.calls))]
+        return PrefixState([(torch.tensor(self.calls), torch.tensor(self.calls))], self.calls)
 
 
 def test_what_a_call_begins_with_is_computed_once_for_each_beginning() -> None:

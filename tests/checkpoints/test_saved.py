@@ -30,7 +30,9 @@ def folder(tiny: SentenceTransformer, tmp_path: Path) -> Path:
 
 
 def check(folder: Path) -> None:
-    check_saved_model(lambda name: str(folder / name) if (folder / name).exists() else None, TYPES, ["document"])
+    check_saved_model(
+        lambda name: str(folder / name) if (folder / name).exists() else None, SentenceTransformer, TYPES, ["document"]
+    )
 
 
 def rewrite(path: Path, change: Callable[[Any], Any]) -> None:

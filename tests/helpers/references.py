@@ -17,7 +17,7 @@ from tests.helpers import stock_models, stock_qwen2_vl
 from tests.helpers.paths import GOLDEN
 
 TOLERANCE = 1e-5
-SEVERAL_IMAGES = frozenset({"gme", "qwen3_vl_embedding", "ops_mm", "rzen_embed"})
+SEVERAL_IMAGES = frozenset({"gme", "qwen3_vl_embedding", "qwen3_vl_reranker", "ops_mm", "rzen_embed"})
 """Templates that lay out any number of images; the others refuse a second one."""
 
 

@@ -221,7 +221,9 @@ def test_vlm2vec_v2_has_a_video_in_the_place_of_an_image(
 @pytest.mark.parametrize("text", [None, "a lamp"])
 def test_qwen3_vl_embedding_has_a_video_before_images_and_its_steps_after_their_times(text: str | None) -> None:
     video, image = VideoSource([b""]), ImageSource(b"")
-    row = divide_qwen3_video(render_qwen3_vl_embedding(Item(text, (image,), None, 0, video), None, None), [0.25, 61])
+    row = divide_qwen3_video(
+        render_qwen3_vl_embedding(Item(text, (image,), None, 0, video), None, None), lambda _: [0.25, 61]
+    )
     block = "<|vision_start|><|{}_pad|><|vision_end|>"
     clip = f"<0.2 seconds>{block.format('video')}<61.0 seconds>{block.format('video')}"
     user = f"<|im_start|>user\n{clip}{block.format('image')}{text or ''}<|im_end|>"
