@@ -118,17 +118,20 @@ def test_an_argument_that_the_model_cannot_have_is_refused(
 
 
 def test_other_cross_encoders_are_sentence_transformers_own_affair(tmp_path: Path) -> None:
-    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+    import transformers
+
+    library: Any = transformers
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "brown"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    library.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = BertConfig(vocab_size=len(words), num_labels=1, **sizes)
+    config = library.BertConfig(vocab_size=len(words), num_labels=1, **sizes)
     torch.manual_seed(0)
-    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    library.BertForSequenceClassification(config).save_pretrained(tmp_path)
     pairs = [("a dog", "brown dog"), ("a", "dog")]
-    ours, theirs = (each(str(tmp_path), device="cpu") for each in (CrossEncoder, sentence_transformers.CrossEncoder))
+    classes: list[Any] = [CrossEncoder, sentence_transformers.CrossEncoder]
+    ours, theirs = (each(str(tmp_path), device="cpu") for each in classes)
     assert ours.predict(pairs).tolist() == theirs.predict(pairs).tolist()
     assert ours.parse(pairs) == pairs
     assert CrossEncoder(str(tmp_path), device="cpu", max_length=5).max_seq_length == 5
@@ -166,7 +169,7 @@ def test_scores_come_in_the_form_that_is_asked_for(reranker: CrossEncoder) -> No
     assert [float(score) for score in each] == pytest.approx(expected.tolist(), abs=TOLERANCE)
     logits = reranker.predict(PAIRS, activation_fn=torch.nn.Identity())
     assert 1 / (1 + np.exp(-logits)) == pytest.approx(expected, abs=TOLERANCE)
-    strings = np.array([["a dog", "a brown dog"], ["a dog", "a"]])
+    strings: Any = np.array([["a dog", "a brown dog"], ["a dog", "a"]])
     assert reranker.predict(strings)[0] == pytest.approx(expected[0], abs=TOLERANCE)
 
 

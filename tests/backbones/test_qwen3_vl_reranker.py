@@ -170,3 +170,16 @@ def test_kept_prefixes_change_nothing(folders: dict[str, Path], stock: Stock) ->
         found = logits(model, [(side(query), side(document))])
         assert abs(found[0] - stock.logit(query, document)) <= TOLERANCE
     assert model.keep_prefixes
+
+
+def test_queries_with_other_pictures_of_one_size_share_none(stock: Stock, model: CrossEncoder) -> None:
+    # So few documents that no query is worth batches of its own.
+    others = [Image.fromarray(RANDOM.integers(0, 256, (96, 96, 3), dtype=np.uint8)) for _ in range(2)]
+    queries: list[Side] = [("", [picture]) for picture in (SQUARE, *others)]
+    documents: list[Side] = [("a lamp", []), ("two lamps", [])]
+    pairs = [(side(query), side(document)) for query in queries for document in documents]
+    expected = [stock.logit(query, document) for query in queries for document in documents]
+    assert np.abs(logits(model, pairs) - expected).max() <= TOLERANCE
+    sides = [side(query) for query in queries]
+    pairs = [(asked, side(document)) for asked in sides for document in documents]
+    assert np.abs(logits(model, pairs) - expected).max() <= TOLERANCE

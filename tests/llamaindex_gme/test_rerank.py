@@ -85,7 +85,8 @@ def test_it_reads_what_an_engine_found(reranker: CrossEncoder, tiny: SentenceTra
 
 def test_core_is_told(reranker: CrossEncoder, recorder: Recorder) -> None:
     found = MultimodalRerank(reranker).postprocess_nodes(make_nodes(), query_str="a dog")
-    start, end = [event for event in recorder.events if event.class_name().startswith("ReRank")]
+    events: list[Any] = recorder.events
+    start, end = [event for event in events if event.class_name().startswith("ReRank")]
     assert (len(start.nodes), start.top_n) == (4, 2)
     assert [each.node.node_id for each in end.nodes] == [each.node.node_id for each in found]
 
