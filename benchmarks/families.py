@@ -18,7 +18,7 @@ from references.qwen3_vl import Qwen3VLEmbeddingReference
 from references.visualized_bge import VisualizedBGEReference
 from workloads import MAX_IMAGE_TOKENS, MIN_IMAGE_TOKENS, Limits
 
-from st_modules.backbones.base import Row
+from st_modules.backbones.rows import Row
 
 _QWEN_VL_IMAGES = {"min_image_tokens": MIN_IMAGE_TOKENS, "max_image_tokens": MAX_IMAGE_TOKENS}
 

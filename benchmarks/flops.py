@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from st_modules.backbones.base import Row
+from st_modules.backbones.rows import Row
 
 
 def qwen2_vl(reference: Any, rows: Sequence[Row]) -> int:

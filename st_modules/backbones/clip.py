@@ -20,8 +20,9 @@ from transformers import (
 from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from st_modules.arguments import check_flag
+from st_modules.backbones.architecture import Architecture, Towers
 from st_modules.backbones.attention import KeysAndValues, split_heads
-from st_modules.backbones.base import Architecture, Backbone, Towers
+from st_modules.backbones.base import Backbone
 from st_modules.backbones.clip_weights import check_openai_config, openai_weights
 from st_modules.backbones.pruning import allow_pruning, pooling_arguments
 from st_modules.checkpoints.fields import Kind, exactly

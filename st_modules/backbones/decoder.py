@@ -10,9 +10,10 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel
 from typing_extensions import Self
 
-from st_modules.backbones.base import Backbone, Row
+from st_modules.backbones.base import Backbone
 from st_modules.backbones.packing import PackedRows, Packing, allow_packing, take_recorded, takes_packed
 from st_modules.backbones.prefixes import KeptPrefixes, PrefixState, PrefixStates
+from st_modules.backbones.rows import Row
 from st_modules.errors import CheckpointError, InputError
 from st_modules.inputs.items import Item
 from st_modules.inputs.limits import ImageLimits

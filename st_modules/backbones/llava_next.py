@@ -20,8 +20,8 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from st_modules.arguments import check_choice, check_optional_integer
+from st_modules.backbones.architecture import Architecture, Towers
 from st_modules.backbones.attention import attention_of
-from st_modules.backbones.base import Architecture, Towers
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.llava_next_tiles import TILE_LAYOUTS, TileLayout, count_tokens, cut_tiles, embed_tiles
 from st_modules.backbones.packing import allow_packing

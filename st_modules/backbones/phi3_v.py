@@ -15,11 +15,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, PreTrainedTokenizerFast
 
 from st_modules.arguments import check_integer, check_optional_integer
-from st_modules.backbones.base import Architecture, Row, Towers
+from st_modules.backbones.architecture import Architecture, Towers
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.long_rope import longest_short, use_long_rope
 from st_modules.backbones.phi3_v_model import Phi3VConfig, Phi3VModel
 from st_modules.backbones.phi3_v_vision import Tiling, cut_tiles, plan_tiles, read_vision_shape, resize_and_pad
+from st_modules.backbones.rows import Row
 from st_modules.checkpoints.fields import Kind, each, exactly, number, optional
 from st_modules.checkpoints.shapes import find_weights, read_shapes, read_tensors
 from st_modules.errors import ArgumentError, CheckpointError, ImageError

@@ -24,10 +24,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from st_modules.arguments import check_choice, check_flag, check_optional_integer
-from st_modules.backbones.base import Architecture, Row, Towers
+from st_modules.backbones.architecture import Architecture, Towers
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.qwen2_vl_sizes import FIRST_RESIZES, MOST_TOKENS, RESIZES, Resize
 from st_modules.backbones.qwen2_vl_vision import computes_the_same, cut_frames, cut_patches, embed_images, normalise
+from st_modules.backbones.rows import Row
 from st_modules.backbones.sampling import select_frames
 from st_modules.checkpoints.configuration import CONFIG
 from st_modules.checkpoints.fields import Kind, each, exactly, whole

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from st_modules.arguments import check_integer
-from st_modules.backbones.base import Architecture
+from st_modules.backbones.architecture import Architecture
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.qwen2_vl import Qwen2VL
 from st_modules.backbones.qwen2_vl_sizes import qwen_vl_utils_resize

@@ -15,8 +15,8 @@ from sentence_transformers.base.modules import Dense
 from torch import nn
 from transformers import PreTrainedModel
 
-from st_modules.backbones.base import Row
 from st_modules.backbones.qwen3_vl import Qwen3VL
+from st_modules.backbones.rows import Row
 from st_modules.errors import CheckpointError
 from st_modules.inputs.items import Item
 from st_modules.inputs.pairs import parse_pairs

@@ -24,8 +24,9 @@ from transformers import (
 from typing_extensions import Self
 
 from st_modules.arguments import check_choice, check_integer
+from st_modules.backbones.architecture import Towers
 from st_modules.backbones.attention import KeysAndValues, split_heads
-from st_modules.backbones.base import Backbone, Towers
+from st_modules.backbones.base import Backbone
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
 from st_modules.backbones.pruning import allow_pruning, pooling_arguments
 from st_modules.backbones.visualized_bge_weights import upstream_weights

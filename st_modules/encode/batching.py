@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from st_modules.backbones.base import Row, Visual
+from st_modules.backbones.rows import Row, Visual
 
 # Below this many tokens, a batch of its own costs more than a shared beginning saves.
 _SHORTEST_PREFIX = 8

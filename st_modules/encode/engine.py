@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from tqdm.autonotebook import tqdm
 
-from st_modules.backbones.base import Backbone, Row, visuals_of
+from st_modules.backbones.base import Backbone
 from st_modules.backbones.packing import Packing
 from st_modules.backbones.prefixes import PrefixStates
+from st_modules.backbones.rows import Row, visuals_of
 from st_modules.encode.batching import find_unique, plan_batches, share_prefix
 from st_modules.encode.options import EncodeOptions
 from st_modules.errors import InputError

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import st_modules.backbones.base as backbones
+import st_modules.backbones.stored as stored
 from st_modules import CheckpointError, SentenceTransformer
 from tests.helpers.references import reference
 
@@ -90,7 +90,7 @@ def test_a_setting_that_no_model_has_is_refused_by_its_name(
     row: str, place: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write(row, tmp_path, place, value)
-    monkeypatch.setattr(backbones, "load_pretrained", lambda *args, **kwargs: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(stored, "load_pretrained", lambda *args, **kwargs: pytest.fail("weights were loaded"))
     name = place.replace("image_token_index", "image_token_id")
     with pytest.raises(CheckpointError, match=rf"checkpoint/config\.json: {name}"):
         SentenceTransformer(row, weights=folder, device="cpu")

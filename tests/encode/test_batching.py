@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from st_modules.backbones.base import Row
+from st_modules.backbones.rows import Row
 from st_modules.encode.batching import find_unique, plan_batches, share_prefix
 
 
