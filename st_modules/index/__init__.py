@@ -1,0 +1,1 @@
+"""Collections as tables of vectors: built from files, searched by words and pictures."""
