@@ -152,7 +152,7 @@ class Rows:
         self._report.added += len(named) - len(there)
         self._seen.count_new(each.entry.source for id, each in named.items() if id not in there)
         for id, each in named.items():
-            self._report.embedded += not each.reused
+            self._report.embedded += not each.reused and each.content not in self._vectors
             self._vectors[each.content] = each.vector
             self._waiting[id] = self._row(id, each), each.entry.metadata
             self._bytes += each.vector.nbytes + len(each.thumbnail or b"") + len(each.text or "")

@@ -87,11 +87,7 @@ class Run:
             seen = self._seen.find_ids([row["id"] for row in rows])
             left = [row for row in rows if row["id"] not in seen]
             found = self._seen.find_sources(row["source"] for row in left)
-            stale = [
-                row
-                for row in left
-                if found.get(row["source"], prune and self._collection.covers(row["source"]))
-            ]
+            stale = [row for row in left if found.get(row["source"], prune and self._collection.covers(row["source"]))]
             self._items.delete([row["id"] for row in stale])
             for row in stale:
                 self._count_stale(row["source"])
