@@ -123,6 +123,15 @@ class ImageSource:
         _ = self.size
         return self._memory
 
+    @property
+    def held(self) -> int:
+        """How many bytes of it are in memory now: none of a file, and those of an address once it has been fetched."""
+        if isinstance(self._source, Image.Image):
+            return self._source.width * self._source.height * len(self._source.getbands())
+        if isinstance(self._source, (bytes, str)):
+            return len(self._source) + len(self._fetched or b"")
+        return 0 if isinstance(self._source, Path) else int(self._source.nbytes)
+
     def load(self) -> Image.Image:
         """Return the decoded image in its own mode, one that ``to_rgb`` is able to convert, as a new object.
 
