@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tqdm.auto import tqdm
 
-from st_modules.arguments import check_flag, check_integer, check_optional_integer
+from st_modules.arguments import check_choice, check_flag, check_integer, check_optional_integer
 from st_modules.errors import ArgumentError, InputError
 from st_modules.files.locks import lock_folder
 from st_modules.files.tables import Columns
 from st_modules.index.engines import EmbedOptions, Engine, Known, LocalEngine
-from st_modules.index.entries import Entry, digest
 from st_modules.index.model_facts import IndexMismatchError, ModelFacts, fingerprint, name_model
+from st_modules.index.precomputed import PrecomputedEngine, Records, open_vectors
 from st_modules.index.report import Report
 from st_modules.index.rows import Rows
 from st_modules.index.running import Collection, Run
 from st_modules.index.seen import open_seen
 from st_modules.index.sources import SourceOptions, Sources
-from st_modules.index.table import Errors, IndexStorageError, Items, connect, has_items
+from st_modules.index.table import Errors, Items, connect, has_items, name_storage
+from st_modules.index.text_index import ensure_text_index
+from st_modules.index.vector_index import FEWEST_ROWS, WANTED_RECALL, build_vector_index, choose, measure_recall
 from st_modules.integrations.embedder import Embedder
 
 if TYPE_CHECKING:
     import sentence_transformers
 
+    from st_modules.index.ray_engine import RayOptions
     from st_modules.inputs.limits import ImageLimits
 
 Source: TypeAlias = str | os.PathLike[str]
-MakeEngine: TypeAlias = Callable[[Embedder, EmbedOptions, Known], Engine]
-"""From a loaded model, how entries are embedded, and what looks up vectors that need not be computed, to an engine."""
+
+VectorIndex: TypeAlias = Literal["auto", "hnsw", "ivf_pq"] | None
 
 _DTYPES = ("float32", "float16")
+_ENGINES = ("local", "ray")
+_VECTOR_INDEXES = ("auto", "hnsw", "ivf_pq")
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def build(
     weights: Source | None = None,
     base_weights: Source | None = None,
     device: str | None = None,
-    engine: Literal["local", "ray"] | MakeEngine = "local",
+    engine: Literal["local", "ray"] | RayOptions = "local",
     text: str | None = None,
     image: str | None = None,
     id: str | None = None,
@@ -69,7 +74,7 @@ def build(
     max_errors: int | None = None,
     batch_size: int = 32,
     image_limits: ImageLimits | None = None,
-    vector_index: Literal["auto", "hnsw", "ivf_pq"] | None = "auto",
+    vector_index: VectorIndex = "auto",
     vectors: Source | None = None,
     show_progress_bar: bool = False,
     wait: bool = False,
@@ -88,7 +93,8 @@ def build(
         weights: As of :class:`st_modules.SentenceTransformer`, for a model by name.
         base_weights: Likewise.
         device: Likewise.
-        engine: Where entries are embedded: in this process or on Ray; or a function that makes an engine.
+        engine: Where entries are embedded: in this process or on Ray, where :class:`st_modules.index.RayOptions` say
+            more of it. There the model is loaded again in every worker, so it is passed by name.
         text: Column of the texts in tables; ``text`` by default, where there is one, and none where it is ``""``.
         image: Column of the images, likewise.
         id: Column of the ids, likewise. What has no id gets one from its content.
@@ -104,7 +110,7 @@ def build(
         batch_size: Most items in a batch.
         image_limits: What an image may cost, and where those that tables name may come from.
         vector_index: Which index over the vectors a large table gets; ``"auto"`` chooses by its size, and ``None``
-            leaves searches exact.
+            leaves searches exact. One of fewer than 256 rows gets none.
         vectors: A ``.npy`` file of vectors that `st-modules embed` wrote, with its ``.jsonl`` as the only source.
         show_progress_bar: Whether to show how many items are done.
         wait: Wait for another run that writes to the index, in the place of an error.
@@ -125,76 +131,89 @@ def build(
         >>> build("photos", "photos.index", model="tiny").added
         1200
     """
-    _check_arguments(dtype, thumbnails, prune, max_errors, batch_size, wait)
+    if isinstance(engine, str):
+        check_choice("engine", engine, _ENGINES)
+    _check_arguments(dtype, thumbnails, prune, max_errors, batch_size, wait, vector_index)
+    found = None if vectors is None else open_vectors(vectors, sources)
     collection = _open_sources(sources, Columns(text, image, id), metadata, image_limits)
+    if isinstance(collection, Sources) and found is not None:
+        collection = Records(collection)
     with _lock(os.fspath(path), wait) as place:
         loading = {"weights": weights, "base_weights": base_weights, "device": device}
-        embedder = Embedder.load(model, **{name: value for name, value in loading.items() if value is not None})
+        loading = {name: value for name, value in loading.items() if value is not None}
+        embedder = Embedder.load(model, **loading)
         told = _find_instruction(embedder, instruction, prompt_name)
         database = connect(place)
         items = _open_items(database, place, embedder, _Wanted(dtype, truncate_dim, told))
-        facts = items.facts
-        options = EmbedOptions(facts.instruction, batch_size, facts.truncate_dim, thumbnails)
+        options = EmbedOptions(items.facts.instruction, batch_size, items.facts.truncate_dim, thumbnails)
         report = Report()
-        run = _Parts(collection, items, Errors(database, place), report, thumbnails, max_errors)
-        _run(run, embedder, options, _engine_maker(engine, vectors, collection), prune, show_progress_bar)
+        total = collection.estimate()
+        with open_seen() as seen, tqdm(total=total, desc="Items", unit="items", disable=not show_progress_bar) as bar:
+            writer = Rows(
+                items,
+                Errors(database, place),
+                seen,
+                report,
+                covers=collection.covers,
+                thumbnails=thumbnails,
+                max_errors=max_errors,
+            )
+            run = Run(collection, writer, bar)
+            if found is not None:
+                run.embed(PrecomputedEngine(found, embedder, options, items.facts.dimension))
+            elif engine == "local":
+                run.embed(LocalEngine(embedder, options, writer.find_vectors))
+            else:
+                with _open_ray(engine, options, model, loading) as workers:
+                    run.embed(workers)
+            run.drop(prune)
+        _finish(items, report, vector_index, changed=writer.commits > 0 or report.removed > 0)
     return report
 
 
-@dataclass(frozen=True)
-class _Parts:
-    collection: Collection
-    items: Items
-    errors: Errors
-    report: Report
-    thumbnails: int | None
-    max_errors: int | None
-
-    def mark(self, entry: Entry) -> str:
-        """Return what tells that a row is as it would be written now."""
-        return digest(entry.state, entry.id, dict(entry.metadata), self.thumbnails)
-
-
-def _run(
-    parts: _Parts, embedder: Embedder, options: EmbedOptions, make: MakeEngine, prune: bool, show_progress_bar: bool
-) -> None:
-    total = parts.collection.estimate()
-    with open_seen() as seen, tqdm(total=total, desc="Items", unit="items", disable=not show_progress_bar) as bar:
-        rows = Rows(
-            parts.items,
-            parts.errors,
-            seen,
-            parts.report,
-            covers=parts.collection.covers,
-            mark=parts.mark,
-            max_errors=parts.max_errors,
-        )
-        run = Run(parts.collection, parts.items, parts.errors, seen, rows, parts.report, bar)
-        with _keep_done(rows):
-            run.embed(make(embedder, options, rows.find_vectors))
-        run.drop(prune)
-    if rows.commits or parts.report.removed:
-        parts.items.tidy()
-
-
 @contextmanager
-def _keep_done(rows: Rows) -> Generator[None, None, None]:
-    """Where a run is stopped, have what it has done committed first."""
-    try:
-        yield
-    except IndexStorageError:
-        raise  # what cannot be written cannot be written now either
-    except BaseException:
-        with suppress(Exception):
-            rows.commit()
-        raise
+def _open_ray(
+    engine: str | RayOptions, options: EmbedOptions, model: Any, loading: Mapping[str, Any]
+) -> Generator[Engine, None, None]:
+    from st_modules.index.ray_engine import RayOptions, ray_engine
+    from st_modules.integrations.batch_embedder import BatchEmbedder
+
+    cluster = engine if isinstance(engine, RayOptions) else RayOptions()
+    with ray_engine(BatchEmbedder(model, **loading), options, cluster) as workers:
+        yield workers
+
+
+def _finish(items: Items, report: Report, kind: VectorIndex, *, changed: bool) -> None:
+    """Put a table in order whose rows are all there, and index it."""
+    with name_storage(items.path):
+        finished = any(index.columns == ["text"] for index in items.table.list_indices())
+    if finished and not changed:
+        return
+    items.tidy()
+    with name_storage(items.path):
+        ensure_text_index(items.table)
+        wanted = choose(len(items)) if kind == "auto" else kind
+        if wanted is None or len(items) < FEWEST_ROWS:
+            return
+        if any(index.columns == ["vector"] for index in items.table.list_indices()):
+            report.recall = measure_recall(items.table)
+        if report.recall is None or report.recall < WANTED_RECALL:
+            report.recall = build_vector_index(items.table, wanted).recall
 
 
 def _check_arguments(
-    dtype: str | None, thumbnails: int | None, prune: bool, max_errors: int | None, batch_size: int, wait: bool
+    dtype: str | None,
+    thumbnails: int | None,
+    prune: bool,
+    max_errors: int | None,
+    batch_size: int,
+    wait: bool,
+    vector_index: str | None,
 ) -> None:
-    if dtype is not None and dtype not in _DTYPES:
-        raise ArgumentError(f"dtype={dtype!r}: one of {', '.join(_DTYPES)}.")
+    if dtype is not None:
+        check_choice("dtype", dtype, _DTYPES)
+    if vector_index is not None:
+        check_choice("vector_index", vector_index, _VECTOR_INDEXES)
     check_optional_integer("thumbnails", thumbnails)
     check_integer("batch_size", batch_size)
     if max_errors is not None:
@@ -270,15 +289,3 @@ def _new_facts(embedder: Embedder, wanted: _Wanted) -> ModelFacts:
     return ModelFacts(
         name_model(model), fingerprint(model), kept or full, wanted.dtype or "float32", kept, wanted.instruction
     )
-
-
-def _engine_maker(engine: str | MakeEngine, vectors: Source | None, collection: Collection) -> MakeEngine:
-    if callable(engine):
-        return engine
-    if engine == "local":
-        return LocalEngine
-    if engine == "ray":
-        from st_modules.index.ray_engine import RayEngine
-
-        return RayEngine
-    raise ArgumentError(f"engine={engine!r}: one of local, ray.")

@@ -72,6 +72,10 @@ class Sources:
         """Whether a source, of which there may be nothing any more, lies under what was given."""
         return any(target.covers(source) for target in self._targets)
 
+    def estimate(self) -> int | None:
+        """Return how many entries there are, where that is cheap to say."""
+        return None
+
     def _read(self, file: StoredFile, kind: Kind) -> Iterator[Entry | Unreadable | Finished]:
         try:
             yield from _READERS[kind](file, self.options)
