@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tqdm.auto import tqdm
 
 from st_modules.arguments import check_choice, check_flag, check_integer, check_optional_integer
-from st_modules.errors import ArgumentError, InputError
-from st_modules.files.locks import lock_folder
 from st_modules.files.tables import Columns
 from st_modules.index.engines import EmbedOptions, Engine, Known, LocalEngine
-from st_modules.index.model_facts import IndexMismatchError, ModelFacts, fingerprint, name_model
 from st_modules.index.precomputed import PrecomputedEngine, Records, open_vectors
 from st_modules.index.report import Report
 from st_modules.index.rows import Rows
 from st_modules.index.running import Collection, Run
 from st_modules.index.seen import open_seen
 from st_modules.index.sources import SourceOptions, Sources
-from st_modules.index.table import Errors, Items, connect, has_items, name_storage
+from st_modules.index.table import Errors, Items, name_storage
+from st_modules.index.target import Target, Wanted, open_target
 from st_modules.index.text_index import ensure_text_index
 from st_modules.index.vector_index import FEWEST_ROWS, WANTED_RECALL, build_vector_index, choose, measure_recall
-from st_modules.integrations.embedder import Embedder
 
 if TYPE_CHECKING:
     import sentence_transformers
@@ -43,19 +39,10 @@ _ENGINES = ("local", "ray")
 _VECTOR_INDEXES = ("auto", "hnsw", "ivf_pq")
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What an index is asked to be; ``None`` is what it is already, or the default for a new one."""
-
-    dtype: str | None
-    truncate_dim: int | None
-    instruction: str | None
-
-
 def build(
     sources: Source | Iterable[Source] | Collection,
     path: Source,
-    model: str | Path | sentence_transformers.SentenceTransformer = "tiny",
+    model: str | Path | sentence_transformers.SentenceTransformer | None = None,
     *,
     weights: Source | None = None,
     base_weights: Source | None = None,
@@ -89,7 +76,8 @@ def build(
         sources: Paths, URLs of fsspec and patterns of files and folders; see :class:`st_modules.index.Sources`.
         path: The index: a folder, which is made, or another database that LanceDB takes. Of a remote one it is up to
             the caller that one process writes at a time.
-        model: Name of a model, or a loaded one. By name it is loaded as one whose weights are fixed.
+        model: Name of a model, or a loaded one. By name it is loaded as one whose weights are fixed. By default that
+            of the index, and ``"tiny"`` for a new one.
         weights: As of :class:`st_modules.SentenceTransformer`, for a model by name.
         base_weights: Likewise.
         device: Likewise.
@@ -136,38 +124,50 @@ def build(
     _check_arguments(dtype, thumbnails, prune, max_errors, batch_size, wait, vector_index)
     found = None if vectors is None else open_vectors(vectors, sources)
     collection = _open_sources(sources, Columns(text, image, id), metadata, image_limits)
-    if isinstance(collection, Sources) and found is not None:
-        collection = Records(collection)
-    with _lock(os.fspath(path), wait) as place:
-        loading = {"weights": weights, "base_weights": base_weights, "device": device}
-        loading = {name: value for name, value in loading.items() if value is not None}
-        embedder = Embedder.load(model, **loading)
-        told = _find_instruction(embedder, instruction, prompt_name)
-        database = connect(place)
-        items = _open_items(database, place, embedder, _Wanted(dtype, truncate_dim, told))
-        options = EmbedOptions(items.facts.instruction, batch_size, items.facts.truncate_dim, thumbnails)
-        report = Report()
-        total = collection.estimate()
-        with open_seen() as seen, tqdm(total=total, desc="Items", unit="items", disable=not show_progress_bar) as bar:
-            writer = Rows(
-                items,
-                Errors(database, place),
-                seen,
-                report,
-                covers=collection.covers,
-                thumbnails=thumbnails,
-                max_errors=max_errors,
-            )
-            run = Run(collection, writer, bar)
+    loading = {"weights": weights, "base_weights": base_weights, "device": device}
+    loading = {name: value for name, value in loading.items() if value is not None}
+    wanted = Wanted(model, loading, dtype, truncate_dim, instruction, prompt_name)
+    with open_target(os.fspath(path), wanted, wait) as target:
+        facts = target.items.facts
+        options = EmbedOptions(facts.instruction, batch_size, facts.truncate_dim, thumbnails)
+
+        @contextmanager
+        def open_engine(known: Known) -> Generator[Engine, None, None]:
             if found is not None:
-                run.embed(PrecomputedEngine(found, embedder, options, items.facts.dimension))
+                yield PrecomputedEngine(found, target.embedder, options, facts.dimension)
             elif engine == "local":
-                run.embed(LocalEngine(embedder, options, writer.find_vectors))
+                yield LocalEngine(target.embedder, options, known)
             else:
-                with _open_ray(engine, options, model, loading) as workers:
-                    run.embed(workers)
-            run.drop(prune)
-        _finish(items, report, vector_index, changed=writer.commits > 0 or report.removed > 0)
+                with _open_ray(engine, options, target.model, loading) as workers:
+                    yield workers
+
+        if isinstance(collection, Sources) and found is not None:
+            collection = Records(collection)
+        report = _run(collection, target, open_engine, thumbnails, max_errors, prune, show_progress_bar)
+        _finish(target.items, report, vector_index)
+    return report
+
+
+def _run(
+    collection: Collection,
+    target: Target,
+    open_engine: Callable[[Known], AbstractContextManager[Engine]],
+    thumbnails: int | None,
+    max_errors: int | None,
+    prune: bool,
+    show_progress_bar: bool,
+) -> Report:
+    report = Report()
+    total = collection.estimate()
+    errors = Errors(target.database, target.path)
+    with open_seen() as seen, tqdm(total=total, desc="Items", unit="items", disable=not show_progress_bar) as bar:
+        covers = collection.covers
+        rows = Rows(target.items, errors, seen, report, covers=covers, thumbnails=thumbnails, max_errors=max_errors)
+        run = Run(collection, rows, bar)
+        with open_engine(rows.find_vectors) as engine:
+            run.embed(engine)
+        run.drop(prune)
+    report.notes = list(getattr(collection, "notes", []))
     return report
 
 
@@ -183,11 +183,11 @@ def _open_ray(
         yield workers
 
 
-def _finish(items: Items, report: Report, kind: VectorIndex, *, changed: bool) -> None:
+def _finish(items: Items, report: Report, kind: VectorIndex) -> None:
     """Put a table in order whose rows are all there, and index it."""
     with name_storage(items.path):
         finished = any(index.columns == ["text"] for index in items.table.list_indices())
-    if finished and not changed:
+    if finished and not (report.added or report.updated or report.removed):
         return
     items.tidy()
     with name_storage(items.path):
@@ -233,59 +233,3 @@ def _open_sources(
     given = {} if limits is None else {"limits": limits}
     kept = None if metadata is None else tuple(metadata)
     return Sources(sources, SourceOptions(columns, metadata=kept, **given))  # pyright: ignore[reportArgumentType]
-
-
-@contextmanager
-def _lock(path: str, wait: bool) -> Generator[str, None, None]:
-    """Keep other runs out of an index in a folder, and make this; yield what LanceDB is told."""
-    if "://" in path:
-        yield path
-        return
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{path}: a file; an index is a folder. Pass another name.")
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder, wait):
-        yield str(folder)
-
-
-def _find_instruction(embedder: Embedder, instruction: str | None, prompt_name: str | None) -> str | None:
-    if instruction is not None and prompt_name is not None:
-        raise ArgumentError("instruction and prompt_name are two ways to say the same: pass one of them.")
-    if prompt_name is not None:
-        if prompt_name not in embedder.model.prompts:
-            known = ", ".join(embedder.model.prompts) or "none"
-            raise ArgumentError(f"prompt_name={prompt_name!r}: the model has no such instruction. It has: {known}.")
-        instruction = embedder.model.prompts[prompt_name]
-    try:
-        embedder.check_instruction("document", instruction)
-    except ValueError as error:
-        raise ArgumentError(str(error)) from error
-    return instruction
-
-
-def _open_items(database: Any, path: str, embedder: Embedder, wanted: _Wanted) -> Items:
-    if not has_items(database):
-        return Items.create(database, _new_facts(embedder, wanted), path)
-    items = Items.open(database, path)
-    for name in ("dtype", "truncate_dim", "instruction"):
-        asked, found = getattr(wanted, name), getattr(items.facts, name)
-        if asked is not None and asked != found:
-            raise IndexMismatchError(
-                f"{path} was made with {name}={found!r}, not with {asked!r}: leave it out, or build another index."
-            )
-    items.facts.check_model(embedder.model, path)
-    return items
-
-
-def _new_facts(embedder: Embedder, wanted: _Wanted) -> ModelFacts:
-    model = embedder.model
-    full = model.get_embedding_dimension()
-    if full is None:
-        full = int(embedder.encode(["a"], "document").shape[1])
-    kept = wanted.truncate_dim if wanted.truncate_dim is not None else model.truncate_dim
-    if kept is not None and not 0 < kept <= full:
-        raise ArgumentError(f"truncate_dim={kept}: the model's vectors have {full} dimensions.")
-    return ModelFacts(
-        name_model(model), fingerprint(model), kept or full, wanted.dtype or "float32", kept, wanted.instruction
-    )
