@@ -47,6 +47,7 @@ class Seen:
         for setting in _SETTINGS:
             database.execute(setting)
         database.executescript(_TABLES)
+        database.execute("BEGIN")  # one transaction: nothing is written for each statement
 
     def __len__(self) -> int:
         return self._database.execute("SELECT count(*) FROM items").fetchone()[0]
@@ -114,7 +115,6 @@ def open_seen() -> Generator[Seen, None, None]:
         TemporaryDirectory(prefix="st-modules-") as folder,
         closing(sqlite3.connect(Path(folder) / "seen.sqlite", isolation_level=None)) as database,
     ):
-        database.execute("BEGIN")  # one transaction: nothing is written for each statement
         yield Seen(database)
 
 

@@ -240,7 +240,7 @@ class ImageSource:
         if scheme == "data":
             return _check_stream(decode_data_uri(source, max_bytes), max_bytes)
         if scheme == "file":
-            return _open_file(_file_url_path(source), self.limits)
+            return _open_file(file_url_path(source), self.limits)
         if self._fetched is None:
             self._fetched = download(source, self.limits)
         return _check_stream(self._fetched, max_bytes)
@@ -368,7 +368,8 @@ def _check_length(length: int, max_bytes: int) -> None:
         raise ImageError(f"{length} bytes are over the limit of {max_bytes}; shrink the image or raise max_bytes")
 
 
-def _file_url_path(url: str) -> Path:
+def file_url_path(url: str) -> Path:
+    """Return the path that a ``file:`` URL says; raises ``ImageError`` where it is one of another host."""
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise ImageError("a file URL of another host; write file:///path")
