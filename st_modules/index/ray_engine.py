@@ -1,41 +1,39 @@
-"""Embedding on the machines of a Ray cluster: tasks read content, actors that hold the model embed it.
+"""The engine of many machines: tasks of a Ray cluster read entries, its actors, which hold the model, embed them.
 
-Ray Data is not under it: its input is a list of reads that is known before it begins, and its actors end with each
-execution. What is embedded here depends on the table that grows beside it, so it comes piece by piece, and models stay
-loaded for all of it. ``st_modules.BatchEmbedder`` is what both hold.
+Ray Data is not under it. Its input is a list of reads that is known before it begins, and its actors end with each
+execution; what is embedded here depends on the table that grows meanwhile, so it comes piece by piece, and the models
+stay loaded for all of it.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import numpy as np
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
 
 from st_modules._imports import import_extra
 from st_modules.arguments import check_integer
-from st_modules.errors import ArgumentError, InputError, STModulesError, in_one_line
-from st_modules.index.engines import Embedded
-from st_modules.index.entries import Entry, Loaded, Unreadable
-from st_modules.integrations.batch_embedder import BatchEmbedder
+from st_modules.errors import ArgumentError, STModulesError, in_one_line
+from st_modules.index.engines import Embedded, EmbedOptions, Ready, embed_ready, read_entry
+from st_modules.index.entries import Entry, Unreadable
+
+if TYPE_CHECKING:  # what reads does without torch
+    from st_modules.integrations.batch_embedder import BatchEmbedder
 
 logger = logging.getLogger(__name__)
 
-# Entries that are read, and embedded, by one call: enough for full batches, and little to do again.
-_PIECE = 64
+# Entries that are read, and embedded, in one call: enough for full batches, and little to do again.
+_LEAST_AT_ONCE = 64
+_BATCHES_AT_ONCE = 2
 # Pieces under way for each worker: one that it embeds, one that is ready for it, two that are being read.
 _AHEAD = 4
-# How often a piece is taken again whose worker, machine or results are lost.
+# How often a piece is taken again whose worker or machine is lost.
 _RETRIES = 5
-
-_Part: TypeAlias = tuple[str | None, str] | str
-"""Text and content of an entry that was embedded, or what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -65,28 +63,30 @@ class RayOptions:
 
 @dataclass
 class _Piece:
-    """Entries that are taken together, and where their results will be."""
+    """Entries that are taken together, and where it will be told what became of them."""
 
     entries: list[Entry]
-    worker: int
     result: Any
 
 
 @contextmanager
-def ray_engine(embedder: BatchEmbedder, options: RayOptions) -> Generator[RayEngine, None, None]:
-    """Load a model in workers of a Ray cluster, for as long as the context lasts.
+def ray_engine(embedder: BatchEmbedder, options: EmbedOptions, cluster: RayOptions) -> Generator[RayEngine, None, None]:
+    """Hold workers in a Ray cluster, for as long as the context lasts.
+
+    A cluster that this process is connected to is left running, without the workers.
 
     Args:
-        embedder: What each worker calls; one that can be pickled.
-        options: Where the work is done.
+        embedder: What loads the model in each worker; one that can be pickled.
+        options: How entries are embedded.
+        cluster: Where.
 
     Raises:
         MissingExtraError: Ray is not installed.
         ArgumentError: The cluster does not have what the workers ask for.
     """
     ray = import_extra("ray", "ray")
-    with _connect(ray, options):
-        engine = RayEngine(ray, embedder, options)
+    with _connect(ray, cluster):
+        engine = RayEngine(ray, embedder, options, cluster)
         try:
             yield engine
         finally:
@@ -94,137 +94,107 @@ def ray_engine(embedder: BatchEmbedder, options: RayOptions) -> Generator[RayEng
 
 
 class RayEngine:
-    """Embeds entries in workers of the cluster that this process is connected to.
+    """Embeds entries in the cluster that this process is connected to.
 
-    Ray starts a lost worker again, on any machine that has room, and repeats what it had in hand.
+    Ray starts a lost worker again, on any machine that has room, and repeats what was in its hands.
 
     Args:
         ray: The module.
-        embedder: What each worker calls.
-        options: Where the work is done.
+        embedder: As of :func:`ray_engine`.
+        options: As of :func:`ray_engine`.
+        cluster: As of :func:`ray_engine`.
     """
 
-    def __init__(self, ray: Any, embedder: BatchEmbedder, options: RayOptions) -> None:
+    def __init__(self, ray: Any, embedder: BatchEmbedder, options: EmbedOptions, cluster: RayOptions) -> None:
         self._ray = ray
+        self._options = options
         self._read = ray.remote(num_cpus=1, max_retries=_RETRIES)(_read)
-        resources = {"num_gpus": options.gpus_per_worker or None, "num_cpus": options.cpus_per_worker}
+        asked = {"num_gpus": cluster.gpus_per_worker or None, "num_cpus": cluster.cpus_per_worker}
         worker = ray.remote(
             max_restarts=-1,
             max_task_retries=_RETRIES,
             scheduling_strategy="SPREAD",
-            **{name: value for name, value in resources.items() if value is not None},
+            **{name: value for name, value in asked.items() if value is not None},
         )(_Worker)
-        self._workers = [worker.remote(embedder) for _ in range(options.workers)]
+        # By value: an actor whose arguments are in the object store cannot be started again once they are lost there.
+        self._workers = [worker.remote(embedder, options) for _ in range(cluster.workers)]
+        self._most = _AHEAD * cluster.workers
         self._unfinished: dict[Any, int] = {}
 
-    def embed(self, chunks: Iterable[list[Entry]]) -> Iterator[list[Embedded | Unreadable]]:
-        """Embed entries, and return what becomes of them, in order.
-
-        More chunks are taken while results are awaited: as many as keep all workers busy.
-
-        Args:
-            chunks: Entries that are to be returned together.
+    def __call__(self, chunks: Iterator[list[Entry]]) -> Iterator[list[Embedded | Unreadable]]:
+        """Embed entries; see :class:`st_modules.index.engines.Engine`.
 
         Raises:
-            STModulesError: What is wrong with all of them, such as a model that cannot be loaded; or workers were lost
-                again and again over the same entries.
+            STModulesError: Workers were lost again and again over the same entries.
         """
-        waiting: deque[list[_Piece]] = deque()
-        for chunk in chunks:
-            waiting.append([self._submit(chunk[start : start + _PIECE]) for start in range(0, len(chunk), _PIECE)])
-            while sum(map(len, itertools.islice(waiting, 1, None))) >= self._most:
-                yield self._collect(waiting.popleft())
+        at_once = max(_LEAST_AT_ONCE, _BATCHES_AT_ONCE * self._options.batch_size)
+        entries = chain.from_iterable(chunks)
+        waiting: deque[_Piece] = deque()
+        while piece := list(islice(entries, at_once)):
+            waiting.append(self._submit(piece))
+            if len(waiting) >= self._most:
+                yield self._take(waiting.popleft())
         while waiting:
-            yield self._collect(waiting.popleft())
+            yield self._take(waiting.popleft())
 
     def close(self) -> None:
         """End the workers."""
         for worker in self._workers:
             self._ray.kill(worker)
 
-    @property
-    def _most(self) -> int:
-        return _AHEAD * len(self._workers)
-
     def _submit(self, entries: list[Entry]) -> _Piece:
-        """Hand entries to the worker that has least to do, once not too much is under way."""
-        while len(self._unfinished) >= self._most:
-            self._wait(None)
-        self._wait(0)
-        busy = [*self._unfinished.values()]
-        worker = min(range(len(self._workers)), key=busy.count)
-        result = self._workers[worker].embed.remote(self._read.remote(entries))
-        self._unfinished[result] = worker
-        return _Piece(entries, worker, result)
-
-    def _wait(self, timeout: float | None) -> None:
-        """Take note of what is done, once something is."""
+        """Hand entries to the worker that has least to do."""
         if self._unfinished:
-            done, _ = self._ray.wait([*self._unfinished], timeout=timeout, fetch_local=False)
+            done, _ = self._ray.wait([*self._unfinished], num_returns=len(self._unfinished), timeout=0)
             for result in done:
                 del self._unfinished[result]
+        busy = [*self._unfinished.values()]
+        worker = min(range(len(self._workers)), key=busy.count)
+        result = self._workers[worker].embed.remote(self._read.remote(entries, self._options.thumbnails))
+        self._unfinished[result] = worker
+        return _Piece(entries, result)
 
-    def _collect(self, pieces: Sequence[_Piece]) -> list[Embedded | Unreadable]:
-        return [each for piece in pieces for each in self._result(piece)]
-
-    def _result(self, piece: _Piece) -> list[Embedded | Unreadable]:
-        """Return what has become of entries; they are taken again where it was lost with the machine that had it."""
+    def _take(self, piece: _Piece) -> list[Embedded | Unreadable]:
+        """Return what became of entries; they are embedded again where it was lost with the machine that had it."""
         errors = self._ray.exceptions
-        lost: Exception | None = None
         for _ in range(1 + _RETRIES):
             try:
-                parts, vectors = self._ray.get(piece.result)
-                return [*map(_finish, piece.entries, parts, vectors)]
+                return self._ray.get(piece.result)
             except errors.ObjectLostError as error:
-                lost = error
+                logger.info("%s and what follows it is embedded again: %s", piece.entries[0].place, in_one_line(error))
                 piece = self._submit(piece.entries)
             except errors.RayTaskError as error:
                 raise _find_cause(error) from error
             except errors.RayError as error:
-                lost = error
-                break
-        first, last = piece.entries[0].place, piece.entries[-1].place
-        raise STModulesError(
-            f"{first} to {last}: what embeds them was lost {1 + _RETRIES} times. Where it is short of memory, a "
-            f"smaller batch size helps, or fewer workers on a machine. Ray says: {in_one_line(lost or Exception())}"
-        ) from lost
+                raise _describe_loss(piece, error) from error
+        raise _describe_loss(piece, None)
 
 
 class _Worker:
-    """Holds the model, in a process of its own; it is loaded at the first call, which Ray repeats a few times."""
+    """Holds the model in a process of its own.
 
-    def __init__(self, embedder: BatchEmbedder) -> None:
+    It is loaded by the first call, which Ray repeats a few times: a constructor it would repeat without end.
+    """
+
+    def __init__(self, embedder: BatchEmbedder, options: EmbedOptions) -> None:
         self._embedder = embedder
+        self._options = options
 
-    def embed(self, loaded: list[Loaded | str]) -> tuple[list[_Part], np.ndarray]:
-        """Return text and content of what was read, or what is wrong with it; and the vectors."""
-        readable = [place for place, each in enumerate(loaded) if isinstance(each, Loaded)]
-        items = [each.item for each in loaded if isinstance(each, Loaded)]
-        found, reasons = self._embedder.embed(items)
-        parts: list[_Part] = [(each.text, each.content) if isinstance(each, Loaded) else each for each in loaded]
-        vectors = np.full((len(loaded), found.shape[1]), np.nan, dtype=found.dtype)
-        vectors[readable] = found
-        for place, reason in zip(readable, reasons, strict=True):
-            parts[place] = parts[place] if reason is None else reason
-        return parts, vectors
+    def embed(self, ready: list[Ready | Unreadable]) -> list[Embedded | Unreadable]:
+        return embed_ready(self._embedder.embedder, ready, self._options)
 
 
-def _read(entries: list[Entry]) -> list[Loaded | str]:
-    """Read entries, or say what is wrong with them."""
-    loaded: list[Loaded | str] = []
-    for entry in entries:
-        try:
-            loaded.append(entry.content.load())
-        except InputError as error:
-            loaded.append(error.problem)
-    return loaded
+def _read(entries: list[Entry], thumbnails: int | None) -> list[Ready | Unreadable]:
+    return [read_entry(entry, thumbnails) for entry in entries]
 
 
-def _finish(entry: Entry, part: _Part, vector: np.ndarray) -> Embedded | Unreadable:
-    if isinstance(part, str):
-        return Unreadable(entry.source, entry.place, part, entry.id, entry.page)
-    text, content = part
-    return Embedded(entry, text, content, vector)
+def _describe_loss(piece: _Piece, error: Exception | None) -> STModulesError:
+    first, last = piece.entries[0].place, piece.entries[-1].place
+    said = f" Ray says: {in_one_line(error)}" if error else ""
+    return STModulesError(
+        f"{first} to {last}: what embeds them was lost {1 + _RETRIES} times over. Where it is memory that is short, a "
+        f"smaller batch size helps, or fewer workers on a machine.{said}"
+    )
 
 
 def _find_cause(error: Any) -> BaseException:
@@ -235,35 +205,37 @@ def _find_cause(error: Any) -> BaseException:
 
 
 @contextmanager
-def _connect(ray: Any, options: RayOptions) -> Generator[None, None, None]:
+def _connect(ray: Any, cluster: RayOptions) -> Generator[None, None, None]:
     """Connect to a cluster, or start one, where this process is in none yet; and leave it again."""
     if ray.is_initialized():
         present = ray.get_runtime_context().gcs_address
-        if options.address not in (None, "auto", present):
-            raise ArgumentError(f"address={options.address!r}: this process is connected to the cluster at {present}.")
-        _check_resources(ray, options, may_grow=True)
+        if cluster.address not in (None, "auto", present):
+            raise ArgumentError(f"address={cluster.address!r}: this process is connected to the cluster at {present}.")
+        _check_resources(ray, cluster, may_grow=True)
         yield
         return
-    is_own = options.address in (None, "local") and not os.environ.get("RAY_ADDRESS")
+    is_own = cluster.address in (None, "local") and not os.environ.get("RAY_ADDRESS")
     # A cluster that is started here tells nobody of itself, unless its owner says so.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(address=options.address, log_to_driver=False, logging_level=logging.WARNING)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.WARNING)
     try:
-        _check_resources(ray, options, may_grow=not is_own)
+        _check_resources(ray, cluster, may_grow=not is_own)
         yield
     finally:
         ray.shutdown()
 
 
-def _check_resources(ray: Any, options: RayOptions, *, may_grow: bool) -> None:
+def _check_resources(ray: Any, cluster: RayOptions, *, may_grow: bool) -> None:
     """Refuse workers for which a cluster has no room, or tell that they wait until it has grown."""
     there = ray.cluster_resources()
-    gpus = options.workers * options.gpus_per_worker
+    gpus = cluster.workers * cluster.gpus_per_worker
     # What reads is on a core that no worker keeps.
-    cpus = options.workers * (options.cpus_per_worker or 0) + 1
+    cpus = cluster.workers * (cluster.cpus_per_worker or 0) + 1
     for name, wanted in (("GPU", gpus), ("CPU", cpus)):
         if wanted > (found := there.get(name, 0)):
-            problem = f"{options.workers} workers and what reads need {wanted:g} {name}s, and the cluster has {found:g}."
+            problem = (
+                f"{cluster.workers} workers and what reads need {wanted:g} {name}s, and the cluster has {found:g}."
+            )
             if not may_grow:
                 raise ArgumentError(f"{problem} Ask for fewer workers, or for less for each.")
             logger.warning("%s The others wait until it has more.", problem)
