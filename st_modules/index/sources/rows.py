@@ -72,8 +72,8 @@ def report(error: InputError, source: str, place: str, id: str | None = None, pa
 
 
 def write_id(id_: object) -> str | None:
-    """Return an id as text; what is no id does not count."""
-    if isinstance(id_, (str, int)) and not isinstance(id_, bool):
+    """Return an id as text; what is no id, or an empty one, does not count."""
+    if isinstance(id_, (str, int)) and not isinstance(id_, bool) and id_ != "":
         return str(id_).encode("utf-8", "replace").decode("utf-8")
     return None
 
