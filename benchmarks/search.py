@@ -114,9 +114,7 @@ def main() -> None:
             print(f"exact{name}: {search(table, queries, expected, condition, exact=True)}", flush=True)
         for kind in arguments.kinds:
             report = build_vector_index(table, kind)
-            print(
-                f"{kind}: built in {report.seconds:.1f} s, recall by its own measure {report.recall:.3f}, {report.effort}"
-            )
+            print(f"{kind}: built in {report.seconds:.1f} s, by its own measure {report.recall:.3f}, {report.effort}")
             for name, (condition, expected) in asked.items():
                 print(f"{kind}{name}: {search(table, queries, expected, condition, exact=False)}", flush=True)
 

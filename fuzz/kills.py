@@ -228,6 +228,7 @@ class KilledIndex(_Killed):
         self.embedded = self._count()
         self.whole = self._read("whole")
         assert len(self.whole["id"]) == len(set(self.whole["id"]))
+        assert self.embedded > _TEXTS
 
     def _commit_often(self) -> None:
         from st_modules.index import engines, rows
@@ -237,14 +238,14 @@ class KilledIndex(_Killed):
         engines._BATCHES_AT_ONCE = 1
         rows._MOST_ROWS = _ROWS_A_COMMIT
         rows._COMMITS_TO_TIDY = 4
-        embed = Embedder.embed
+        encode = Embedder.encode
 
-        def count(embedder: Embedder, items: Sequence[Any], *arguments: Any, **options: Any) -> list[list[float]]:
+        def count(embedder: Embedder, items: Sequence[Any], *arguments: Any, **options: Any) -> np.ndarray:
             with self.log.open("a") as stream:
                 stream.write(f"{len(items)}\n")
-            return embed(embedder, items, *arguments, **options)
+            return encode(embedder, items, *arguments, **options)
 
-        setattr(Embedder, "embed", count)  # noqa: B010 - for a type checker, it would be another method
+        setattr(Embedder, "encode", count)  # noqa: B010 - for a type checker, it would be another method
         logging.disable(logging.WARNING)
 
     def _collect(self, pictures: Path) -> None:

@@ -20,7 +20,8 @@ class Report:
         removed: Rows that were deleted: their sources have changed, or are gone.
         repeated: Entries that are equal to another in everything, which are one item.
         failed: Entries that could not be read or embedded. They are in the table of errors.
-        embedded: How many items went through the model; others had the content of an item that was there.
+        embedded: How many of those that are new or have changed were embedded; the others have the content of one that
+            is there.
         errors: The first of those that failed.
         notes: What was left out of the sources and why, a line each.
         recall: What the vector index finds of the true neighbours; ``None`` where there is no vector index.

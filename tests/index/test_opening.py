@@ -16,9 +16,10 @@ from st_modules.index.model_facts import ModelFacts
 from tests.helpers.index_tables import draw_vectors, make_index, make_rows
 
 
-def test_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_folder_that_is_not_there_is_not_made(tmp_path: Path, scheme: str) -> None:
     with pytest.raises(InputError, match="no index there"):
-        Index.open(tmp_path / "my.index")
+        Index.open(f"{scheme}{tmp_path}/my.index")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -65,6 +66,11 @@ def test_damaged_files_are_told(tmp_path: Path, part: str) -> None:
 def test_unknown_kind_of_address(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere://a/b"):
         Index.open("nowhere://a/b")
+
+
+def test_local_url_is_a_folder(tmp_path: Path) -> None:
+    make_index(tmp_path / "my.index", draw_vectors(3))
+    assert len(Index.open(f"file://{tmp_path}/my.index")) == 3
 
 
 def test_errors_are_listed_by_their_sources(tmp_path: Path) -> None:
