@@ -42,6 +42,7 @@ PUBLIC = {
     },
     "langchain_gme": {
         "GMEEmbeddings",
+        "IndexRetriever",
         "MultimodalFilter",
         "MultimodalRedundantFilter",
         "MultimodalRetriever",
@@ -53,6 +54,7 @@ PUBLIC = {
     },
     "llamaindex_gme": {
         "GMEEmbedding",
+        "IndexRetriever",
         "MultimodalNodeParser",
         "MultimodalVectorIndexRetriever",
         "identify_images",
