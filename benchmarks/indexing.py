@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--peak", nargs=2, metavar=("SOURCES", "INDEX"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
-        print_peak(*arguments.peak, arguments.model, arguments.device)
+        sources, index = arguments.peak
+        print_peak(sources, index, arguments.model, arguments.device)
         return
     with TemporaryDirectory(prefix="st-modules-bench-") as name:
         folder = Path(name)

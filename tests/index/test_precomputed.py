@@ -45,9 +45,7 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "out.index"
 
 
-def test_records_have_their_vectors_and_their_metadata(
-    output: Output, target: Path, tiny: SentenceTransformer
-) -> None:
+def test_records_have_their_vectors_and_their_metadata(output: Output, target: Path, tiny: SentenceTransformer) -> None:
     report = build(output.records, target, tiny, vectors=output.npy)
     assert (report.added, report.embedded, report.failed) == (3, 0, 1)
     rows = read_items(target)
