@@ -228,7 +228,8 @@ def test_into_how_many_files_it_is_divided_makes_no_difference(saved: Path, tmp_
 
 
 def test_the_splits_of_a_dataset_are_sources(tmp_path: Path) -> None:
-    datasets.DatasetDict(train=make_dataset(["a", "b"]), test=make_dataset(["c"])).save_to_disk(str(tmp_path / "saved"))
+    splits = [("train", make_dataset(["a", "b"])), ("test", make_dataset(["c"]))]
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
     assert read_finished(tmp_path / "saved") == [str(tmp_path / "saved" / name) for name in ("train", "test")]
     assert [entry.text for entry in read_entries(tmp_path / "saved")] == ["a", "b", "c"]
     assert Sources(tmp_path / "saved").covers(str(tmp_path / "saved" / "gone"))

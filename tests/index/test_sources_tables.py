@@ -377,7 +377,7 @@ def test_rows_are_not_kept(path: Path, suffix: str) -> None:
         tracemalloc.stop()
     assert count == rows
     assert peak < 2 * 1024 * 1024
-    assert table.stat().st_size > 18 * 1024 * 1024
+    assert table.stat().st_size > 16 * 1024 * 1024
 
 
 def test_what_an_entry_holds_is_told(path: Path) -> None:
