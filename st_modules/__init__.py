@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from st_modules.inputs.images import ImageSource
     from st_modules.inputs.limits import ImageLimits
     from st_modules.inputs.videos import VideoSource
+    from st_modules.integrations.batch_embedder import BatchEmbedder
     from st_modules.integrations.embedder import Embedder
     from st_modules.model import SentenceTransformer, register, unregister
     from st_modules.prompts.templates import Side
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchEmbedder",
     "CheckpointError",
     "Embedder",
     "EncodeOptions",
@@ -63,6 +65,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "BatchEmbedder": "integrations.batch_embedder",
         "Embedder": "integrations.embedder",
         "EncodeOptions": "encode.options",
         "ImageLimits": "inputs.limits",

@@ -16,6 +16,7 @@ from tests.helpers.paths import ROOT
 
 PUBLIC = {
     "st_modules": {
+        "BatchEmbedder",
         "CheckpointError",
         "Embedder",
         "EncodeOptions",

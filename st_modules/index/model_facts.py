@@ -122,7 +122,8 @@ def fingerprint(model: sentence_transformers.SentenceTransformer) -> str:
     """
     if model not in _KNOWN:
         digest = hashlib.blake2b(digest_size=_FINGERPRINT_BYTES)
-        for module in model:
+        modules: list[Any] = list(model)
+        for module in modules:
             settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
             digest.update(json.dumps([type(module).__name__, settings], sort_keys=True, default=repr).encode())
         for name, tensor in sorted(model.state_dict().items()):

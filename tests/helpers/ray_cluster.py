@@ -1,0 +1,36 @@
+"""A cluster of several Ray nodes on this machine, small and silent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+# Nothing is told to anybody, and nothing written into the home folder.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AUTH_MODE"] = "disabled"
+
+STORE_BYTES = 100 * 2**20
+
+
+@contextmanager
+def run_cluster(nodes: int) -> Generator[Any, None, None]:
+    """Run a cluster to which this process is connected.
+
+    Args:
+        nodes: How many nodes, of one core each, beside the first one, which this process is on.
+    """
+    import ray
+    from ray.cluster_utils import Cluster
+
+    size = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
+    cluster = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
+    try:
+        for _ in range(nodes):
+            cluster.add_node(**size)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
