@@ -97,11 +97,13 @@ def test_search_sees_the_rows_of_one_commit(tmp_path: Path) -> None:
 
     writer = threading.Thread(target=write)
     writer.start()
-    seen = []
-    while writer.is_alive() or not seen or seen[-1] != {14}:
+    seen, is_last = [], False
+    while not is_last:
+        is_last = not writer.is_alive()
         hits = index.search_like("i00000", 39)
         assert len(hits) == 39
         seen.append({hit.metadata["generation"] for hit in hits})
     writer.join()
+    assert seen[-1] == {14}
     assert {len(generations) for generations in seen} == {1}
     assert [min(each) for each in seen] == sorted(min(each) for each in seen)

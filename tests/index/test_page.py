@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -99,7 +100,15 @@ def test_page_that_a_pdf_does_not_have_is_told(tmp_path: Path, number: int) -> N
 
 def test_damaged_pdf_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7 nothing")
-    assert "not a PDF that can be read" in "".join(show(Hit("a", 1.0, str(tmp_path / "a.pdf"), page=1)).shown)
+    assert "not a PDF with pages that can be read" in "".join(
+        show(Hit("a", 1.0, str(tmp_path / "a.pdf"), page=1)).shown
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files here")
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pdf")
+    assert "not a regular file" in "".join(show(Hit("a", 1.0, str(tmp_path / "a.pdf"), page=1)).shown)
 
 
 def test_hostile_texts_are_shown_and_change_nothing() -> None:
