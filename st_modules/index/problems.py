@@ -31,12 +31,14 @@ def enclose(where: str) -> str:
         InputError: It is none.
     """
     if not isinstance(where, str) or not where.strip():
-        raise InputError(f"where={shorten(where)}: pass a condition, as \"page < 3\".")
+        raise InputError(f'where={shorten(where)}: pass a condition, as "page < 3".')
     if len(where) > _LONGEST:
         raise InputError(f"where: a condition of {len(where)} characters; at most {_LONGEST} are read.")
     # They end the thread that plans the query, which says so on stderr.
     if placeholder := re.search(r"[?$]", _QUOTED.sub("", where)):
-        raise InputError(f"where={shorten(where)}: {placeholder[0]} stands for a value, and none is passed; write it out.")
+        raise InputError(
+            f"where={shorten(where)}: {placeholder[0]} stands for a value, and none is passed; write it out."
+        )
     # A comment ends with its line.
     return f"({where}\n)"
 

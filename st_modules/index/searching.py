@@ -62,9 +62,7 @@ def find_by_text(table: Any, text: str, k: int, where: str | None) -> list[Hit]:
     return _rank(found, found["_score"].to_pylist(), metadata)[:k]
 
 
-def find_by_both(
-    table: Any, text: str, vector: np.ndarray, k: int, where: str | None, exact: bool
-) -> list[Hit]:
+def find_by_both(table: Any, text: str, vector: np.ndarray, k: int, where: str | None, exact: bool) -> list[Hit]:
     """Find rows by vector and by words, ranked by reciprocal rank fusion as LanceDB computes it."""
     columns, metadata = _list_columns(table)
     query = table.search(query_type="hybrid", vector_column_name="vector", fts_columns="text")

@@ -16,6 +16,4 @@ if TYPE_CHECKING:
 
 __all__ = ["ChromaEmbeddings", "LanceDBEmbeddings"]
 
-__getattr__, __dir__ = lazy_names(
-    __name__, {"ChromaEmbeddings": "chroma", "LanceDBEmbeddings": "lancedb_registry"}
-)
+__getattr__, __dir__ = lazy_names(__name__, {"ChromaEmbeddings": "chroma", "LanceDBEmbeddings": "lancedb_registry"})

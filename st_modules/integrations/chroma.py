@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from st_modules.errors import ArgumentError
 from st_modules.integrations.embedder import Embedder
-from st_modules.integrations.stores import embed_values, load_once, to_json
+from st_modules.integrations.stores import given, load_once, to_items, to_json
 from st_modules.prompts.templates import Side
 
 
@@ -118,10 +118,5 @@ class ChromaEmbeddings(EmbeddingFunction[Embeddable]):
         return load_once(self._model, self._options)
 
     def _embed(self, values: Any, side: Side) -> list[np.ndarray]:
-        options = {
-            "prompt": self._prompts[side],
-            "truncate_dim": self._truncate_dim,
-            "batch_size": self._batch_size,
-            "show_progress_bar": False,
-        }
-        return embed_values(self._embedder, list(values), side, "text", options)
+        options = given(prompt=self._prompts[side], truncate_dim=self._truncate_dim, batch_size=self._batch_size)
+        return [*self._embedder.encode(to_items(values, "text"), side, **options)]
