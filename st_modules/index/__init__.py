@@ -11,11 +11,24 @@ if TYPE_CHECKING:
     from st_modules.index.hits import Hit
     from st_modules.index.index import Index
     from st_modules.index.model_facts import IndexMismatchError
+    from st_modules.index.ray_engine import RayOptions
     from st_modules.index.report import Report
+    from st_modules.index.sources import SourceOptions, Sources
     from st_modules.index.table import IndexStorageError
     from st_modules.index.vector_index import VectorIndexReport
 
-__all__ = ["Hit", "Index", "IndexMismatchError", "IndexStorageError", "Report", "VectorIndexReport", "build"]
+__all__ = [
+    "Hit",
+    "Index",
+    "IndexMismatchError",
+    "IndexStorageError",
+    "RayOptions",
+    "Report",
+    "SourceOptions",
+    "Sources",
+    "VectorIndexReport",
+    "build",
+]
 
 # LanceDB, and torch above all, take seconds to import.
 __getattr__, __dir__ = lazy_names(
@@ -25,7 +38,10 @@ __getattr__, __dir__ = lazy_names(
         "Index": "index",
         "IndexMismatchError": "model_facts",
         "IndexStorageError": "table",
+        "RayOptions": "ray_engine",
         "Report": "report",
+        "SourceOptions": "sources.options",
+        "Sources": "sources.collection",
         "VectorIndexReport": "vector_index",
         "build": "building",
     },

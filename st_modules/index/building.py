@@ -3,59 +3,51 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tqdm.auto import tqdm
 
-from st_modules.arguments import check_flag, check_integer, check_optional_integer
-from st_modules.errors import ArgumentError, InputError
-from st_modules.files.locks import lock_folder
+from st_modules.arguments import check_choice, check_flag, check_integer, check_optional_integer
 from st_modules.files.tables import Columns
 from st_modules.index.engines import EmbedOptions, Engine, Known, LocalEngine
-from st_modules.index.entries import Entry, digest
-from st_modules.index.model_facts import IndexMismatchError, ModelFacts, fingerprint, name_model
+from st_modules.index.precomputed import PrecomputedEngine, Records, open_vectors
 from st_modules.index.report import Report
 from st_modules.index.rows import Rows
 from st_modules.index.running import Collection, Run
 from st_modules.index.seen import open_seen
 from st_modules.index.sources import SourceOptions, Sources
-from st_modules.index.table import Errors, IndexStorageError, Items, connect, has_items
-from st_modules.integrations.embedder import Embedder
+from st_modules.index.table import Errors, Items, name_storage
+from st_modules.index.target import Target, Wanted, open_target
+from st_modules.index.text_index import ensure_text_index
+from st_modules.index.vector_index import FEWEST_ROWS, WANTED_RECALL, build_vector_index, choose, measure_recall
 
 if TYPE_CHECKING:
     import sentence_transformers
 
+    from st_modules.index.ray_engine import RayOptions
     from st_modules.inputs.limits import ImageLimits
 
 Source: TypeAlias = str | os.PathLike[str]
-MakeEngine: TypeAlias = Callable[[Embedder, EmbedOptions, Known], Engine]
-"""From a loaded model, how entries are embedded, and what looks up vectors that need not be computed, to an engine."""
+
+VectorIndex: TypeAlias = Literal["auto", "hnsw", "ivf_pq"] | None
 
 _DTYPES = ("float32", "float16")
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What an index is asked to be; ``None`` is what it is already, or the default for a new one."""
-
-    dtype: str | None
-    truncate_dim: int | None
-    instruction: str | None
+_ENGINES = ("local", "ray")
+_VECTOR_INDEXES = ("auto", "hnsw", "ivf_pq")
 
 
 def build(
     sources: Source | Iterable[Source] | Collection,
     path: Source,
-    model: str | Path | sentence_transformers.SentenceTransformer = "tiny",
+    model: str | Path | sentence_transformers.SentenceTransformer | None = None,
     *,
     weights: Source | None = None,
     base_weights: Source | None = None,
     device: str | None = None,
-    engine: Literal["local", "ray"] | MakeEngine = "local",
+    engine: Literal["local", "ray"] | RayOptions = "local",
     text: str | None = None,
     image: str | None = None,
     id: str | None = None,
@@ -69,7 +61,7 @@ def build(
     max_errors: int | None = None,
     batch_size: int = 32,
     image_limits: ImageLimits | None = None,
-    vector_index: Literal["auto", "hnsw", "ivf_pq"] | None = "auto",
+    vector_index: VectorIndex = "auto",
     vectors: Source | None = None,
     show_progress_bar: bool = False,
     wait: bool = False,
@@ -84,11 +76,13 @@ def build(
         sources: Paths, URLs of fsspec and patterns of files and folders; see :class:`st_modules.index.Sources`.
         path: The index: a folder, which is made, or another database that LanceDB takes. Of a remote one it is up to
             the caller that one process writes at a time.
-        model: Name of a model, or a loaded one. By name it is loaded as one whose weights are fixed.
+        model: Name of a model, or a loaded one. By name it is loaded as one whose weights are fixed. By default that
+            of the index, and ``"tiny"`` for a new one.
         weights: As of :class:`st_modules.SentenceTransformer`, for a model by name.
         base_weights: Likewise.
         device: Likewise.
-        engine: Where entries are embedded: in this process or on Ray; or a function that makes an engine.
+        engine: Where entries are embedded: in this process or on Ray, where :class:`st_modules.index.RayOptions` say
+            more of it. There the model is loaded again in every worker, so it is passed by name.
         text: Column of the texts in tables; ``text`` by default, where there is one, and none where it is ``""``.
         image: Column of the images, likewise.
         id: Column of the ids, likewise. What has no id gets one from its content.
@@ -104,7 +98,7 @@ def build(
         batch_size: Most items in a batch.
         image_limits: What an image may cost, and where those that tables name may come from.
         vector_index: Which index over the vectors a large table gets; ``"auto"`` chooses by its size, and ``None``
-            leaves searches exact.
+            leaves searches exact. One of fewer than 256 rows gets none.
         vectors: A ``.npy`` file of vectors that `st-modules embed` wrote, with its ``.jsonl`` as the only source.
         show_progress_bar: Whether to show how many items are done.
         wait: Wait for another run that writes to the index, in the place of an error.
@@ -125,76 +119,101 @@ def build(
         >>> build("photos", "photos.index", model="tiny").added
         1200
     """
-    _check_arguments(dtype, thumbnails, prune, max_errors, batch_size, wait)
+    if isinstance(engine, str):
+        check_choice("engine", engine, _ENGINES)
+    _check_arguments(dtype, thumbnails, prune, max_errors, batch_size, wait, vector_index)
+    found = None if vectors is None else open_vectors(vectors, sources)
     collection = _open_sources(sources, Columns(text, image, id), metadata, image_limits)
-    with _lock(os.fspath(path), wait) as place:
-        loading = {"weights": weights, "base_weights": base_weights, "device": device}
-        embedder = Embedder.load(model, **{name: value for name, value in loading.items() if value is not None})
-        told = _find_instruction(embedder, instruction, prompt_name)
-        database = connect(place)
-        items = _open_items(database, place, embedder, _Wanted(dtype, truncate_dim, told))
-        facts = items.facts
+    loading = {"weights": weights, "base_weights": base_weights, "device": device}
+    loading = {name: value for name, value in loading.items() if value is not None}
+    wanted = Wanted(model, loading, dtype, truncate_dim, instruction, prompt_name)
+    with open_target(os.fspath(path), wanted, wait) as target:
+        facts = target.items.facts
         options = EmbedOptions(facts.instruction, batch_size, facts.truncate_dim, thumbnails)
-        report = Report()
-        run = _Parts(collection, items, Errors(database, place), report, thumbnails, max_errors)
-        _run(run, embedder, options, _engine_maker(engine, vectors, collection), prune, show_progress_bar)
+
+        @contextmanager
+        def open_engine(known: Known) -> Generator[Engine, None, None]:
+            if found is not None:
+                yield PrecomputedEngine(found, target.embedder, options, facts.dimension)
+            elif engine == "local":
+                yield LocalEngine(target.embedder, options, known)
+            else:
+                with _open_ray(engine, options, target.model, loading) as workers:
+                    yield workers
+
+        if isinstance(collection, Sources) and found is not None:
+            collection = Records(collection)
+        report = _run(collection, target, open_engine, thumbnails, max_errors, prune, show_progress_bar)
+        _finish(target.items, report, vector_index)
     return report
 
 
-@dataclass(frozen=True)
-class _Parts:
-    collection: Collection
-    items: Items
-    errors: Errors
-    report: Report
-    thumbnails: int | None
-    max_errors: int | None
-
-    def mark(self, entry: Entry) -> str:
-        """Return what tells that a row is as it would be written now."""
-        return digest(entry.state, entry.id, dict(entry.metadata), self.thumbnails)
-
-
 def _run(
-    parts: _Parts, embedder: Embedder, options: EmbedOptions, make: MakeEngine, prune: bool, show_progress_bar: bool
-) -> None:
-    total = parts.collection.estimate()
+    collection: Collection,
+    target: Target,
+    open_engine: Callable[[Known], AbstractContextManager[Engine]],
+    thumbnails: int | None,
+    max_errors: int | None,
+    prune: bool,
+    show_progress_bar: bool,
+) -> Report:
+    report = Report()
+    total = collection.estimate()
+    errors = Errors(target.database, target.path)
     with open_seen() as seen, tqdm(total=total, desc="Items", unit="items", disable=not show_progress_bar) as bar:
-        rows = Rows(
-            parts.items,
-            parts.errors,
-            seen,
-            parts.report,
-            covers=parts.collection.covers,
-            mark=parts.mark,
-            max_errors=parts.max_errors,
-        )
-        run = Run(parts.collection, parts.items, parts.errors, seen, rows, parts.report, bar)
-        with _keep_done(rows):
-            run.embed(make(embedder, options, rows.find_vectors))
+        covers = collection.covers
+        rows = Rows(target.items, errors, seen, report, covers=covers, thumbnails=thumbnails, max_errors=max_errors)
+        run = Run(collection, rows, bar)
+        with open_engine(rows.find_vectors) as engine:
+            run.embed(engine)
         run.drop(prune)
-    if rows.commits or parts.report.removed:
-        parts.items.tidy()
+    report.notes = list(getattr(collection, "notes", []))
+    return report
 
 
 @contextmanager
-def _keep_done(rows: Rows) -> Generator[None, None, None]:
-    """Where a run is stopped, have what it has done committed first."""
-    try:
-        yield
-    except IndexStorageError:
-        raise  # what cannot be written cannot be written now either
-    except BaseException:
-        with suppress(Exception):
-            rows.commit()
-        raise
+def _open_ray(
+    engine: str | RayOptions, options: EmbedOptions, model: Any, loading: Mapping[str, Any]
+) -> Generator[Engine, None, None]:
+    from st_modules.index.ray_engine import RayOptions, ray_engine
+    from st_modules.integrations.batch_embedder import BatchEmbedder
+
+    cluster = engine if isinstance(engine, RayOptions) else RayOptions()
+    with ray_engine(BatchEmbedder(model, **loading), options, cluster) as workers:
+        yield workers
+
+
+def _finish(items: Items, report: Report, kind: VectorIndex) -> None:
+    """Put a table in order whose rows are all there, and index it."""
+    with name_storage(items.path):
+        finished = any(index.columns == ["text"] for index in items.table.list_indices())
+    if finished and not (report.added or report.updated or report.removed):
+        return
+    items.tidy()
+    with name_storage(items.path):
+        ensure_text_index(items.table)
+        wanted = choose(len(items)) if kind == "auto" else kind
+        if wanted is None or len(items) < FEWEST_ROWS:
+            return
+        if any(index.columns == ["vector"] for index in items.table.list_indices()):
+            report.recall = measure_recall(items.table)
+        if report.recall is None or report.recall < WANTED_RECALL:
+            report.recall = build_vector_index(items.table, wanted).recall
 
 
 def _check_arguments(
-    dtype: str | None, thumbnails: int | None, prune: bool, max_errors: int | None, batch_size: int, wait: bool
+    dtype: str | None,
+    thumbnails: int | None,
+    prune: bool,
+    max_errors: int | None,
+    batch_size: int,
+    wait: bool,
+    vector_index: str | None,
 ) -> None:
-    if dtype is not None and dtype not in _DTYPES:
-        raise ArgumentError(f"dtype={dtype!r}: one of {', '.join(_DTYPES)}.")
+    if dtype is not None:
+        check_choice("dtype", dtype, _DTYPES)
+    if vector_index is not None:
+        check_choice("vector_index", vector_index, _VECTOR_INDEXES)
     check_optional_integer("thumbnails", thumbnails)
     check_integer("batch_size", batch_size)
     if max_errors is not None:
@@ -214,71 +233,3 @@ def _open_sources(
     given = {} if limits is None else {"limits": limits}
     kept = None if metadata is None else tuple(metadata)
     return Sources(sources, SourceOptions(columns, metadata=kept, **given))  # pyright: ignore[reportArgumentType]
-
-
-@contextmanager
-def _lock(path: str, wait: bool) -> Generator[str, None, None]:
-    """Keep other runs out of an index in a folder, and make this; yield what LanceDB is told."""
-    if "://" in path:
-        yield path
-        return
-    folder = Path(path)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{path}: a file; an index is a folder. Pass another name.")
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder, wait):
-        yield str(folder)
-
-
-def _find_instruction(embedder: Embedder, instruction: str | None, prompt_name: str | None) -> str | None:
-    if instruction is not None and prompt_name is not None:
-        raise ArgumentError("instruction and prompt_name are two ways to say the same: pass one of them.")
-    if prompt_name is not None:
-        if prompt_name not in embedder.model.prompts:
-            known = ", ".join(embedder.model.prompts) or "none"
-            raise ArgumentError(f"prompt_name={prompt_name!r}: the model has no such instruction. It has: {known}.")
-        instruction = embedder.model.prompts[prompt_name]
-    try:
-        embedder.check_instruction("document", instruction)
-    except ValueError as error:
-        raise ArgumentError(str(error)) from error
-    return instruction
-
-
-def _open_items(database: Any, path: str, embedder: Embedder, wanted: _Wanted) -> Items:
-    if not has_items(database):
-        return Items.create(database, _new_facts(embedder, wanted), path)
-    items = Items.open(database, path)
-    for name in ("dtype", "truncate_dim", "instruction"):
-        asked, found = getattr(wanted, name), getattr(items.facts, name)
-        if asked is not None and asked != found:
-            raise IndexMismatchError(
-                f"{path} was made with {name}={found!r}, not with {asked!r}: leave it out, or build another index."
-            )
-    items.facts.check_model(embedder.model, path)
-    return items
-
-
-def _new_facts(embedder: Embedder, wanted: _Wanted) -> ModelFacts:
-    model = embedder.model
-    full = model.get_embedding_dimension()
-    if full is None:
-        full = int(embedder.encode(["a"], "document").shape[1])
-    kept = wanted.truncate_dim if wanted.truncate_dim is not None else model.truncate_dim
-    if kept is not None and not 0 < kept <= full:
-        raise ArgumentError(f"truncate_dim={kept}: the model's vectors have {full} dimensions.")
-    return ModelFacts(
-        name_model(model), fingerprint(model), kept or full, wanted.dtype or "float32", kept, wanted.instruction
-    )
-
-
-def _engine_maker(engine: str | MakeEngine, vectors: Source | None, collection: Collection) -> MakeEngine:
-    if callable(engine):
-        return engine
-    if engine == "local":
-        return LocalEngine
-    if engine == "ray":
-        from st_modules.index.ray_engine import RayEngine
-
-        return RayEngine
-    raise ArgumentError(f"engine={engine!r}: one of local, ray.")

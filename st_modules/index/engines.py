@@ -139,7 +139,7 @@ def embed_ready(
     contents = list(dict.fromkeys(each.loaded.content for each in ready if isinstance(each, Ready)))
     reused = known(contents)
     new = {each.loaded.content: each for each in ready if isinstance(each, Ready) and each.loaded.content not in reused}
-    embeddings, errors = embedder.embed_valid(
+    vectors, errors = embedder.encode_valid(
         [each.loaded.item for each in new.values()],
         "document",
         prompt=options.instruction,
@@ -148,10 +148,9 @@ def embed_ready(
         normalize_embeddings=True,
         show_progress_bar=False,
     )
-    failed = iter(errors)
-    found = {
-        content: next(failed) if embedding is None else np.asarray(embedding, np.float32)
-        for content, embedding in zip(new, embeddings, strict=True)
+    failed = {error.index: error for error in errors}
+    found: dict[str, InputError | Vector] = {
+        content: failed[place] if place in failed else vectors[place] for place, content in enumerate(new)
     }
     return [_settle(each, found, reused) for each in ready]
 

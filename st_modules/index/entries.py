@@ -53,6 +53,8 @@ class Entry:
         image: Where its picture is, as the table keeps it; ``None`` without one.
         page: Page of a PDF, from 1.
         metadata: The other fields of its row, as JSON has them.
+        held: About how many bytes of it are in memory: of a row, and of a picture in its cell. Who keeps many entries
+            counts them.
     """
 
     source: str
@@ -64,6 +66,7 @@ class Entry:
     image: str | None = None
     page: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    held: int = 0
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ class Hit:
 
     Attributes:
         id: Its id in the index.
-        score: How well it answers, higher is better: the cosine similarity of the two vectors. Of a search by words, the
-            relevance that LanceDB computes (BM25; of both ways together, reciprocal rank fusion); of a reranker, its own.
+        score: How well it answers, higher is better: the cosine similarity of the vectors. Of a search by words, the
+            relevance that LanceDB computes: BM25, and reciprocal rank fusion where both count. Of a reranker, its own.
         source: The file that it was read from.
         page: Page of a PDF, from 1.
         text: Its text.

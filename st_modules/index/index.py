@@ -134,15 +134,15 @@ class Index:
                 column whose name is no plain word in lower case stands between backticks.
             instruction: What the model is told about the task (``prompt`` of ``encode_query``).
             prompt_name: The name of one of the model's own instructions.
-            mode: ``"vector"``; ``"text"``, by the words of the items' texts, for which no model is loaded; ``"hybrid"``,
-                by both.
+            mode: ``"vector"``; ``"text"``, by the words of the items' texts, for which no model is loaded; or
+                ``"hybrid"``, by both.
             exact: Compare the query with every vector, also where there is a vector index.
             rerank: A model that reads the query and an item together, such as a
                 ``sentence_transformers.CrossEncoder``. It decides on the order of the first ones, and gives the scores.
             rerank_k: How many it reads; ``k`` where that is more.
 
         Returns:
-            The items, best first; equally good ones in the order of their ids. Fewer than ``k`` where there are no more.
+            The items, best first, and equally good ones in the order of their ids; fewer where there are no more.
 
         Raises:
             ArgumentError: An argument has a value that it cannot have.

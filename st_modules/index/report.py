@@ -20,8 +20,10 @@ class Report:
         removed: Rows that were deleted: their sources have changed, or are gone.
         repeated: Entries that are equal to another in everything, which are one item.
         failed: Entries that could not be read or embedded. They are in the table of errors.
-        embedded: How many items went through the model; others had the content of an item that was there.
+        embedded: How many of those that are new or have changed were embedded; the others have the content of one that
+            is there.
         errors: The first of those that failed.
+        notes: What was left out of the sources and why, a line each.
         recall: What the vector index finds of the true neighbours; ``None`` where there is no vector index.
     """
 
@@ -33,6 +35,7 @@ class Report:
     failed: int = 0
     embedded: int = 0
     errors: list[Unreadable] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     recall: float | None = None
 
     def fail(self, error: Unreadable) -> None:

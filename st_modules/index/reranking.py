@@ -17,7 +17,7 @@ _PAGE_SIDE = 1600
 
 
 class Reranker(Protocol):
-    """A model that scores pairs of a query and a document: ``sentence_transformers.CrossEncoder``, or what is like it."""
+    """A model that scores pairs of a query and a document, as ``sentence_transformers.CrossEncoder`` does."""
 
     def predict(self, inputs: Any, /) -> Any:
         """Return a number for each pair, which is higher the better the document answers the query."""

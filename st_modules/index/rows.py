@@ -32,7 +32,7 @@ class Rows:
         seen: What the run has come across.
         report: What it counts in.
         covers: Whether a source lies under those of the run.
-        mark: Digest of everything that tells that an entry is the same as before.
+        thumbnails: How large thumbnails are; with another size an item is not the same as before.
         max_errors: How many entries may fail; ``None`` is any number.
     """
 
@@ -44,15 +44,15 @@ class Rows:
         report: Report,
         *,
         covers: Callable[[str], bool],
-        mark: Callable[[Entry], str],
+        thumbnails: int | None,
         max_errors: int | None,
     ) -> None:
-        self._items = items
-        self._errors = errors
-        self._seen = seen
-        self._report = report
+        self.items = items
+        self.errors = errors
+        self.seen = seen
+        self.report = report
         self._covers = covers
-        self.mark = mark
+        self._thumbnails = thumbnails
         self._max_errors = max_errors
         self._waiting: dict[str, tuple[dict[str, Any], Mapping[str, Any]]] = {}
         self._vectors: dict[str, Vector] = {}
@@ -61,10 +61,14 @@ class Rows:
         self._since = time.monotonic()
         self.commits = 0
 
+    def mark(self, entry: Entry) -> str:
+        """Return a digest of all that tells that the row of an entry is as it would be written now."""
+        return digest(entry.state, entry.id, dict(entry.metadata), self._thumbnails)
+
     def find_vectors(self, contents: Sequence[str]) -> dict[str, Vector]:
         """Return the vectors of what has been embedded already, by the digest of the content."""
         waiting = {content: self._vectors[content] for content in contents if content in self._vectors}
-        return {**self._items.find_vectors(each for each in contents if each not in waiting), **waiting}
+        return {**self.items.find_vectors(each for each in contents if each not in waiting), **waiting}
 
     def add(self, results: Sequence[Embedded | Unreadable]) -> None:
         """Take what became of some entries, and commit when there is enough of it."""
@@ -82,13 +86,13 @@ class Rows:
             InputError: These are more than may fail.
         """
         for error in errors:
-            self._report.fail(error)
+            self.report.fail(error)
             self._failed[error.source, error.place] = error
-        self._seen.add_errors((error.source, error.place) for error in errors)
-        if self._max_errors is not None and self._report.failed > self._max_errors:
-            first = self._report.errors[0]
+        self.seen.add_errors((error.source, error.place) for error in errors)
+        if self._max_errors is not None and self.report.failed > self._max_errors:
+            first = self.report.errors[0]
             raise InputError(
-                f"{self._report.failed} items could not be embedded, and max_errors is {self._max_errors}. The first "
+                f"{self.report.failed} items could not be embedded, and max_errors is {self._max_errors}. The first "
                 f"is {first.place}: {first.reason}"
             )
 
@@ -96,14 +100,14 @@ class Rows:
         """Write what waits: the items in one commit, then the errors."""
         if self._waiting:
             rows = [*self._waiting.values()]
-            self._items.merge([own for own, _ in rows], [metadata for _, metadata in rows])
+            self.items.merge([own for own, _ in rows], [metadata for _, metadata in rows])
             self._waiting, self._vectors, self._bytes = {}, {}, 0
             self.commits += 1
         if self._failed:
-            self._errors.put([asdict(each) for each in self._failed.values()])
+            self.errors.put([asdict(each) for each in self._failed.values()])
             self._failed = {}
         if self.commits and self.commits % _COMMITS_TO_TIDY == 0:
-            self._items.tidy()
+            self.items.tidy()
         self._since = time.monotonic()
 
     def _is_due(self) -> bool:
@@ -114,29 +118,29 @@ class Rows:
         """Decide on ids; what has been seen before is left out."""
         marks = [self.mark(each.entry) for each in embedded]
         wanted = [each.content if each.entry.id is None else each.entry.id for each in embedded]
-        repeated = self._seen.find_marks(marks)
-        taken = self._seen.find_ids(wanted)
-        owners = {row["id"]: row["source"] for row in self._items.find("id", wanted, ["id", "source"])}
+        repeated = self.seen.find_marks(marks)
+        taken = self.seen.find_ids(wanted)
+        owners = {row["id"]: row["source"] for row in self.items.find("id", wanted, ["id", "source"])}
         named: dict[str, Embedded] = {}
         failed: list[Unreadable] = []
         new: list[SeenItem] = []
         for each, mark, id in zip(embedded, marks, wanted, strict=True):
             if mark in repeated:
-                self._report.repeated += 1
+                self.report.repeated += 1
                 continue
             if each.entry.id is not None and id in taken:
                 failed.append(_refuse_id(each.entry, taken[id]))
                 continue
             if each.entry.id is None and (id in taken or self._is_elsewhere(owners.get(id), each.entry)):
                 id = _tell_apart(each)
-                if id in named or id in self._seen.find_ids([id]):
-                    self._report.repeated += 1
+                if id in named or id in self.seen.find_ids([id]):
+                    self.report.repeated += 1
                     continue
             found = SeenItem(mark, id, each.entry.place)
             repeated[mark] = taken[id] = found
             named[id] = each
             new.append(found)
-        self._seen.add(new)
+        self.seen.add(new)
         return named, failed
 
     def _is_elsewhere(self, owner: str | None, entry: Entry) -> bool:
@@ -147,12 +151,12 @@ class Rows:
         return owner is not None and owner != entry.source and not self._covers(owner)
 
     def _keep(self, named: Mapping[str, Embedded]) -> None:
-        there = {row["id"] for row in self._items.find("id", named, ["id"])}
-        self._report.updated += len(there)
-        self._report.added += len(named) - len(there)
-        self._seen.count_new(each.entry.source for id, each in named.items() if id not in there)
+        there = {row["id"] for row in self.items.find("id", named, ["id"])}
+        self.report.updated += len(there)
+        self.report.added += len(named) - len(there)
+        self.seen.count_new(each.entry.source for id, each in named.items() if id not in there)
         for id, each in named.items():
-            self._report.embedded += not each.reused and each.content not in self._vectors
+            self.report.embedded += not each.reused and each.content not in self._vectors
             self._vectors[each.content] = each.vector
             self._waiting[id] = self._row(id, each), each.entry.metadata
             self._bytes += each.vector.nbytes + len(each.thumbnail or b"") + len(each.text or "")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Protocol
 
 from st_modules.index.engines import Engine
 from st_modules.index.entries import Entry, Finished, Unreadable
-from st_modules.index.report import Report
 from st_modules.index.rows import Rows
-from st_modules.index.seen import Seen, SeenItem
-from st_modules.index.table import Errors, Items
+from st_modules.index.seen import SeenItem
+from st_modules.index.table import IndexStorageError
 
 _LOOKED_UP_AT_ONCE = 1000
 
@@ -37,30 +37,31 @@ class Run:
 
     Args:
         collection: What is read.
-        items: The table of items.
-        errors: The table of errors.
-        seen: What the run comes across.
-        rows: What it writes.
-        report: What it counts in.
+        rows: What is written of it, and the tables.
         bar: A bar of tqdm, which counts entries.
     """
 
-    def __init__(
-        self, collection: Collection, items: Items, errors: Errors, seen: Seen, rows: Rows, report: Report, bar: Any
-    ) -> None:
+    def __init__(self, collection: Collection, rows: Rows, bar: Any) -> None:
         self._collection = collection
-        self._items = items
-        self._errors = errors
-        self._seen = seen
         self._rows = rows
-        self._report = report
+        self._items, self._errors, self._seen, self._report = rows.items, rows.errors, rows.seen, rows.report
         self._bar = bar
 
     def embed(self, engine: Engine) -> None:
-        """Bring the tables up to what the collection has; rows of what is gone stay for now."""
-        for results in engine(self._changed()):
-            self._rows.add(results)
-            self._bar.update(len(results))
+        """Bring the tables up to what the collection has; rows of what is gone stay for now.
+
+        Where it is stopped, by whatever it is, what is done is committed first.
+        """
+        try:
+            for results in engine(self._changed()):
+                self._rows.add(results)
+                self._bar.update(len(results))
+        except IndexStorageError:
+            raise  # what cannot be written cannot be written now either
+        except BaseException:
+            with suppress(Exception):
+                self._rows.commit()
+            raise
         self._rows.commit()
 
     def drop(self, prune: bool) -> None:

@@ -64,13 +64,14 @@ def find_by_text(table: Any, text: str, k: int, where: str | None) -> list[Hit]:
 
 def find_by_both(table: Any, text: str, vector: np.ndarray, k: int, where: str | None, exact: bool) -> list[Hit]:
     """Find rows by vector and by words, ranked by reciprocal rank fusion as LanceDB computes it."""
-    columns, metadata = _list_columns(table)
+    _, metadata = _list_columns(table)
     query = table.search(query_type="hybrid", vector_column_name="vector", fts_columns="text")
     query = query.vector(vector).text(_match(text)).distance_type("cosine").limit(k + _MORE)
     effort = None if exact else read_effort(table)
     query = aim(query, effort, k + _MORE) if effort else query.bypass_vector_index()
     fusion = import_extra("lancedb.rerankers", extra="index").RRFReranker()
-    found = _restrict(query, where).select(columns).rerank(fusion).to_arrow()
+    # All columns: where some are chosen, each of the two searches tells on stderr that it adds its own.
+    found = _restrict(query, where).rerank(fusion).to_arrow()
     return _rank(found, found["_relevance_score"].to_pylist(), metadata)[:k]
 
 

@@ -112,13 +112,14 @@ class Items:
     Attributes:
         table: LanceDB's.
         facts: What is known of the model.
+        path: The index, for messages.
         columns: The columns of metadata.
     """
 
     def __init__(self, table: Any, facts: ModelFacts, path: str) -> None:
         self.table = table
         self.facts = facts
-        self._path = path
+        self.path = path
         with name_storage(path):
             self.columns = Columns(table)
 
@@ -150,7 +151,7 @@ class Items:
         return cls(table, _read_facts(table, path), path)
 
     def __len__(self) -> int:
-        with name_storage(self._path):
+        with name_storage(self.path):
             return self.table.count_rows()
 
     def find(self, column: str, values: Iterable[str], returned: Sequence[str]) -> list[dict[str, Any]]:
@@ -168,7 +169,7 @@ class Items:
         found: list[dict[str, Any]] = []
         for start in range(0, len(wanted), _VALUES_AT_ONCE):
             condition = is_any(column, wanted[start : start + _VALUES_AT_ONCE])
-            with name_storage(self._path):
+            with name_storage(self.path):
                 query = self.table.search().where(condition).select(list(returned)).limit(None)
                 found += query.to_arrow().to_pylist()
         return found
@@ -182,7 +183,7 @@ class Items:
 
     def scan(self, returned: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
         """Yield some columns of all rows, some thousand rows at a time."""
-        with name_storage(self._path):
+        with name_storage(self.path):
             for batch in self.table.search().select(list(returned)).limit(None).to_batches(batch_size=_SCANNED_AT_ONCE):
                 yield batch.to_pylist()
 
@@ -196,7 +197,7 @@ class Items:
         import numpy as np
 
         pa = import_extra("pyarrow", extra=_EXTRA)
-        with name_storage(self._path):
+        with name_storage(self.path):
             self.columns.widen(metadata)
             schema = self.table.schema
         vectors = np.stack([row["vector"] for row in rows]).astype(self.facts.dtype, copy=False)
@@ -208,19 +209,19 @@ class Items:
             if field.name not in arrays:
                 arrays[field.name] = pa.array([row[field.name] for row in rows], field.type)
         batch = pa.table([arrays[field.name] for field in schema], schema=schema)
-        with name_storage(self._path):
+        with name_storage(self.path):
             merge = self.table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
             merge.execute(batch)
 
     def delete(self, ids: Sequence[str]) -> None:
         """Delete rows by their ids."""
-        with name_storage(self._path):
+        with name_storage(self.path):
             for start in range(0, len(ids), _VALUES_AT_ONCE):
                 self.table.delete(is_any("id", ids[start : start + _VALUES_AT_ONCE]))
 
     def tidy(self) -> None:
         """Put the small files of many commits together, and have look-ups in a large table use an index."""
-        with name_storage(self._path):
+        with name_storage(self.path):
             indexed = {name for index in self.table.list_indices() for name in index.columns}
             if self.table.count_rows() >= _LARGE:
                 for column in _INDEXED:

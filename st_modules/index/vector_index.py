@@ -21,13 +21,13 @@ Kind: TypeAlias = Literal["hnsw", "ivf_pq"]
 
 WANTED_RECALL = 0.95
 """How much of the exact answer a search through an index is to find."""
+FEWEST_ROWS = 256
+"""A codebook of product quantisation is trained on no fewer vectors."""
 
 # Below, comparing all vectors takes milliseconds.
 _EXACT_BELOW = 100_000
 # Above, the graphs and the vectors in bytes would take tens of gigabytes of memory.
 _GRAPH_BELOW = 20_000_000
-# A codebook of product quantisation is trained on no fewer vectors.
-_FEWEST_ROWS = 256
 # Equal vectors have equal scores up to rounding, and any of them is right.
 _SAME_SCORE = 1e-6
 
@@ -95,8 +95,8 @@ def build_vector_index(table: Any, kind: Kind = "hnsw", *, k: int = 10, samples:
         InputError: The table is too small for an index.
     """
     check_choice("kind", kind, _LADDERS)
-    if (rows := table.count_rows()) < _FEWEST_ROWS:
-        raise InputError(f"a vector index of {rows} rows; from {_FEWEST_ROWS} on there can be one.")
+    if (rows := table.count_rows()) < FEWEST_ROWS:
+        raise InputError(f"a vector index of {rows} rows; from {FEWEST_ROWS} on there can be one.")
     indexes = import_extra("lancedb.index", extra="index")
     start = time.perf_counter()
     make = indexes.HnswSq if kind == "hnsw" else indexes.IvfPq

@@ -141,6 +141,35 @@ class AddressPicture:
 
 
 @dataclass(frozen=True)
+class MemberPicture:
+    """A picture in an archive that is not compressed.
+
+    Attributes:
+        reference: The archive and the picture's name in it.
+        file: The archive.
+        offset: Where the picture begins.
+        size: In bytes.
+    """
+
+    reference: str
+    file: StoredFile
+    offset: int
+    size: int
+    held = 0
+
+    @property
+    def state(self) -> list[Any]:
+        """Size and time of the archive, and the place in it."""
+        return [self.reference, self.file.size, self.file.version, self.offset]
+
+    def read(self, place: str, limits: ImageLimits) -> bytes:
+        """Read this part of the archive."""
+        if self.size > limits.max_bytes:
+            raise ImageError(f"{self.size} bytes are over the limit of {limits.max_bytes}", self.reference)
+        return self.file.read_part(self.offset, self.size)
+
+
+@dataclass(frozen=True)
 class HeldPicture:
     """An encoded picture that was read with what it stands in: a cell, a member of a compressed archive."""
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from st_modules.files.kinds import kind_by_name
 
-Kind: TypeAlias = Literal["picture", "text", "pdf", "jsonl", "csv", "parquet", "tar"]
+Kind: TypeAlias = Literal["picture", "text", "pdf", "jsonl", "csv", "parquet", "tar", "dataset"]
 
 ITEMS: frozenset[Kind] = frozenset({"picture", "text", "pdf"})
 """What is read of a folder: tables and archives are collections of their own, and are passed by name."""

@@ -16,7 +16,14 @@ from st_modules.errors import ImageError, InputError
 from st_modules.files.records import BadRecord, check_fields
 from st_modules.files.tables import Columns, check_row
 from st_modules.index.entries import Entry, Unreadable, digest
-from st_modules.index.sources.items import AddressPicture, FoundPicture, HeldPicture, ItemContent, Picture
+from st_modules.index.sources.items import (
+    AddressPicture,
+    FoundPicture,
+    HeldPicture,
+    ItemContent,
+    MemberPicture,
+    Picture,
+)
 from st_modules.index.sources.options import SourceOptions
 from st_modules.index.sources.stored import is_remote
 from st_modules.inputs.data_uris import decode_data_uri
@@ -73,7 +80,7 @@ def write_id(id_: object) -> str | None:
 
 def _make_entry(row: Row, columns: Columns, options: SourceOptions) -> Entry:
     text, image, id_ = (row.fields.get(name) if name else None for name in (columns.text, columns.image, columns.id))
-    check_row(row.place, text, image, id_, columns)
+    check_row(row.place, text, _without_pictures(image), id_, columns)
     used = columns.used()
     kept = {name: value for name, value in row.fields.items() if name not in used and options.keeps(name)}
     check_fields({**kept, "text": text, "id": id_}, row.place)
@@ -84,7 +91,8 @@ def _make_entry(row: Row, columns: Columns, options: SourceOptions) -> Entry:
         find_picture(each, row, f"{row.reference}{'' if single else f'&image={number}'}", options.limits)
         for number, each in enumerate(images, 1)
     )
-    state = digest("row", row.source, [text, id_, rest], [each.state for each in pictures])
+    written = json.dumps([text, id_, rest], sort_keys=True)
+    state = digest("row", row.source, written, [each.state for each in pictures])
     references = [each.reference for each in pictures]
     return Entry(
         row.source,
@@ -95,7 +103,15 @@ def _make_entry(row: Row, columns: Columns, options: SourceOptions) -> Entry:
         text=text,
         image=json.dumps(references, ensure_ascii=False) if len(references) > 1 else next(iter(references), None),
         metadata=rest,
+        held=len(written) + sum(each.held for each in pictures),
     )
+
+
+def _without_pictures(cell: Any) -> Any:
+    """A cell with the names of the pictures that were read with it."""
+    if isinstance(cell, list):
+        return [_without_pictures(each) for each in cast("list[Any]", cell)]
+    return cell.reference if isinstance(cell, (HeldPicture, MemberPicture)) else cell
 
 
 def find_picture(cell: Any, row: Row, reference: str, limits: ImageLimits) -> Picture:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, BinaryIO, cast
 
 from st_modules._imports import import_extra
-from st_modules.errors import InputError, in_one_line, printable
+from st_modules.errors import InputError, STModulesError, in_one_line, printable
 
 # What tells of a file on a remote system that it is the same: the first of these that the system says.
 _VERSION_FIELDS = (
@@ -182,7 +182,7 @@ def name_errors(source: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, MemoryError, GeneratorExit):
+    except (STModulesError, MemoryError, GeneratorExit):
         raise
     except FileNotFoundError as error:
         raise InputError("no such file.", source) from error

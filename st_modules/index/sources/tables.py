@@ -11,6 +11,7 @@ from st_modules.errors import InputError
 from st_modules.files.tables import Columns, list_names, name_cells, open_csv_stream, parse_object, quote
 from st_modules.files.texts import number_lines, read_lines
 from st_modules.index.entries import Entry, Unreadable
+from st_modules.index.sources.notes import Notes
 from st_modules.index.sources.options import SourceOptions
 from st_modules.index.sources.rows import Row, read_row, report
 from st_modules.index.sources.stored import StoredFile
@@ -21,7 +22,7 @@ _INT = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,300})?(?:[eE][+-]?[0-9]{1,2})?")
 
 
-def read_jsonl(file: StoredFile, options: SourceOptions) -> Iterator[Entry | Unreadable]:
+def read_jsonl(file: StoredFile, options: SourceOptions, notes: Notes) -> Iterator[Entry | Unreadable]:
     """Yield a row a line; empty lines are left out.
 
     Raises:
@@ -78,7 +79,7 @@ def check_jsonl(file: StoredFile, options: SourceOptions) -> None:
         )
 
 
-def read_csv(file: StoredFile, options: SourceOptions) -> Iterator[Entry | Unreadable]:
+def read_csv(file: StoredFile, options: SourceOptions, notes: Notes) -> Iterator[Entry | Unreadable]:
     """Yield a row after the other; empty cells are left out, and columns of numbers are numbers.
 
     Raises:
@@ -117,9 +118,14 @@ def choose_columns(names: Sequence[str], options: SourceOptions, source: str) ->
         InputError: A column that was asked for is not there, nor is one to embed, or two have the same name.
     """
     columns = options.columns.choose(names, source)
+    check_metadata(names, options, source)
+    return columns
+
+
+def check_metadata(names: Sequence[str], options: SourceOptions, source: str) -> None:
+    """Raise ``InputError`` where a table has not a column that is to be kept as metadata."""
     if unknown := [name for name in options.metadata or () if name not in names]:
         raise InputError(f"no column {quote(unknown[0])}; there are {list_names(names)}.", source)
-    return columns
 
 
 def _delimiter(file: StoredFile) -> str:

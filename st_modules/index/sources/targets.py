@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -16,6 +16,8 @@ from st_modules.files.records import check_name
 from st_modules.index.entries import Unreadable
 from st_modules.index.sources.kinds import HEAD_BYTES, ITEMS, Kind, find_kind, is_hidden
 from st_modules.index.sources.listing import Found, LeftOut, walk
+from st_modules.index.sources.notes import Notes
+from st_modules.index.sources.parquet import list_splits
 from st_modules.index.sources.rows import report
 from st_modules.index.sources.stored import (
     StoredFile,
@@ -41,8 +43,12 @@ Selected: TypeAlias = "tuple[StoredFile, Kind] | Unreadable"
 class Target(Protocol):
     """What one argument names."""
 
-    def select(self, notes: list[str]) -> Iterator[Selected]:
-        """Yield its files, in order; what was left out is added to the notes in the end.
+    def select(self, notes: Notes, named: Callable[[str], bool]) -> Iterator[Selected]:
+        """Yield its files, in order.
+
+        Args:
+            notes: Is told in the end what was left out.
+            named: Whether another argument names a file, so that it is not left out.
 
         Raises:
             InputError: A folder cannot be listed.
@@ -65,7 +71,7 @@ class NamedFile:
     source: str
     kind: Kind
 
-    def select(self, notes: list[str]) -> Iterator[Selected]:
+    def select(self, notes: Notes, named: Callable[[str], bool]) -> Iterator[Selected]:
         """Yield it."""
         try:
             yield find_file(self.source), self.kind
@@ -82,6 +88,32 @@ class NamedFile:
 
 
 @dataclass(frozen=True)
+class Dataset:
+    """What ``datasets`` has saved in a folder.
+
+    Attributes:
+        root: The folder.
+        splits: The folders of its splits, or the folder itself.
+    """
+
+    root: str
+    splits: tuple[str, ...]
+
+    def select(self, notes: Notes, named: Callable[[str], bool]) -> Iterator[Selected]:
+        """Yield the splits."""
+        for split in self.splits:
+            yield StoredFile(split, None, ""), "dataset"
+
+    def covers(self, source: str) -> bool:
+        """Whether a path is the folder or below it."""
+        return source == self.root or source.startswith(_with_slash(self.root))
+
+    def yields(self, source: str, kind: Kind) -> bool:
+        """Whether it is one of the splits."""
+        return source in self.splits
+
+
+@dataclass(frozen=True)
 class Tree:
     """The files in a folder and in the folders in it.
 
@@ -95,13 +127,13 @@ class Tree:
     pattern: re.Pattern[str] | None = None
     depth: int | None = None
 
-    def select(self, notes: list[str]) -> Iterator[Selected]:
+    def select(self, notes: Notes, named: Callable[[str], bool]) -> Iterator[Selected]:
         """Yield pictures, texts and PDFs; of a pattern, which names them, tables and archives too."""
         left_out = LeftOut(self.root)
         for found in walk(self.root, left_out, self.depth):
-            if self._matches(found.source) and (selected := self._sort(found, left_out)):
+            if self._matches(found.source) and (selected := self._sort(found, left_out, named)):
                 yield selected
-        notes += left_out.describe()
+        notes.add_lines(left_out.describe())
 
     def covers(self, source: str) -> bool:
         """Whether a path is below the root, and matches."""
@@ -120,7 +152,7 @@ class Tree:
         # A pattern names its files. Those of a folder are only what is one item each, or one a page.
         return kind is not None and (self.pattern is not None or kind in ITEMS)
 
-    def _sort(self, found: Found, left_out: LeftOut) -> Selected | None:
+    def _sort(self, found: Found, left_out: LeftOut, named: Callable[[str], bool]) -> Selected | None:
         kind, hidden = find_kind(found.source), is_hidden(found.source)
         try:
             if found.file is None:
@@ -136,9 +168,14 @@ class Tree:
             return None
         if kind is not None and self._wants(kind):
             return _check_name(found.file, kind)
-        if not hidden:
+        if not hidden and not named(found.source):
             left_out.add(found.source, *_OTHERS[self.pattern is None])
         return None
+
+
+def is_folder(target: Target) -> bool:
+    """Whether a target is all of a folder."""
+    return isinstance(target, Tree) and target.pattern is None
 
 
 def _kind_by_content(file: StoredFile, named: Kind | None) -> Kind | None:
@@ -183,7 +220,8 @@ def find_target(given: str | os.PathLike[str]) -> Target:
     source = make_source(given)
     form = _find_form(source)
     if form == "folder":
-        return Tree(source)
+        splits = list_splits(source)
+        return Tree(source) if splits is None else Dataset(source, tuple(splits))
     if form is None and _MAGIC.search(source):
         return _make_pattern(source)
     return _name_file(source)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from st_modules.errors import InputError
 from st_modules.index.entries import Entry, Loaded, digest
 from st_modules.index.sources.items import FilePicture, ItemContent, load_item
+from st_modules.index.sources.notes import Notes
 from st_modules.index.sources.options import SourceOptions
 from st_modules.index.sources.stored import StoredFile
 
@@ -16,14 +17,14 @@ LONGEST_TEXT = 16 * 1024 * 1024
 """In bytes; a model reads the first few thousand words."""
 
 
-def read_picture(file: StoredFile, options: SourceOptions) -> Iterator[Entry]:
+def read_picture(file: StoredFile, options: SourceOptions, notes: Notes) -> Iterator[Entry]:
     """Yield a picture."""
     picture = FilePicture(file)
     content = ItemContent(file.source, None, (picture,), options.limits)
     yield Entry(file.source, file.source, digest("picture", *picture.state), content, image=file.source)
 
 
-def read_text(file: StoredFile, options: SourceOptions) -> Iterator[Entry]:
+def read_text(file: StoredFile, options: SourceOptions, notes: Notes) -> Iterator[Entry]:
     """Yield a text, all of the file."""
     state = digest("text", file.source, file.size, file.version)
     yield Entry(file.source, file.source, state, TextContent(file, options))
