@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -82,9 +83,13 @@ def ray_engine(embedder: BatchEmbedder, options: EmbedOptions, cluster: RayOptio
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ArgumentError: The cluster does not have what the workers ask for.
+        ArgumentError: The cluster does not have what the workers ask for, or the model is a loaded one.
     """
     ray = import_extra("ray", "ray")
+    try:
+        pickle.dumps(embedder)
+    except TypeError as error:
+        raise ArgumentError(f"On Ray, every worker loads the model itself. {error}") from error
     with _connect(ray, cluster):
         engine = RayEngine(ray, embedder, options, cluster)
         try:

@@ -179,7 +179,17 @@ def test_condition_leaves_the_rest_out(tmp_path: Path, where: str, allowed: Sequ
 @pytest.mark.parametrize(
     "where",
     [
-        *("nope = 3", "price = ", "price", "price = 'x'", "1 = 1; drop table items", "price = ?", "price = $1", " ", ""),
+        *(
+            "nope = 3",
+            "price = ",
+            "price",
+            "price = 'x'",
+            "1 = 1; drop table items",
+            "price = ?",
+            "price = $1",
+            " ",
+            "",
+        ),
         *("nope(price)", "cast(id as int) = 1", "id = '\ud800'", "(" * 5000, "NOT " * 9000, "price = 1) OR (1 = 1) OR"),
     ],
 )

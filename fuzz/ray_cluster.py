@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
+
+import psutil
 
 # Nothing is told to anybody, and nothing written into the home folder.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -34,3 +37,18 @@ def run_cluster(nodes: int) -> Generator[Any, None, None]:
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def kill_worker(moments: random.Random) -> bool:
+    """Kill the process of one of the workers that hold a model, as a lack of memory does; whether there was one."""
+    found = [process for process in psutil.Process().children(recursive=True) if _holds_model(process)]
+    if found:
+        moments.choice(found).kill()
+    return bool(found)
+
+
+def _holds_model(process: psutil.Process) -> bool:
+    try:
+        return "".join(process.cmdline()).startswith("ray::_Worker")
+    except psutil.Error:  # it has ended meanwhile
+        return False
