@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from chromadb.api.types import Embeddable, EmbeddingFunction, Space
 from chromadb.utils.embedding_functions import register_embedding_function
-from typing_extensions import Self
 
 from st_modules.errors import ArgumentError
 from st_modules.integrations.embedder import Embedder
@@ -98,12 +96,12 @@ class ChromaEmbeddings(EmbeddingFunction[Embeddable]):
             **self._options,
         }
 
-    @classmethod
-    def build_from_config(cls, config: Mapping[str, Any]) -> Self:
+    @staticmethod
+    def build_from_config(config: dict[str, Any]) -> ChromaEmbeddings:
         """Make the function that a collection was made with."""
-        return cls(**config)
+        return ChromaEmbeddings(**config)
 
-    def validate_config_update(self, old_config: Mapping[str, Any], new_config: Mapping[str, Any]) -> None:
+    def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
         """Refuse another model for a collection that has vectors of one.
 
         Raises:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fuzz.ray_cluster import STORE_BYTES, kill_worker, run_cluster
 from st_modules import BatchEmbedder, SentenceTransformer, STModulesError, UnknownModelError
 from st_modules.errors import ArgumentError
 from st_modules.index import build
@@ -25,7 +26,6 @@ from st_modules.index.entries import Entry
 from st_modules.index.ray_engine import RayEngine, RayOptions, ray_engine
 from st_modules.integrations.embedder import Embedder
 from tests.helpers.entries import write_entry
-from fuzz.ray_cluster import STORE_BYTES, kill_worker, run_cluster
 from tests.helpers.references import TOLERANCE
 
 ray = pytest.importorskip("ray")

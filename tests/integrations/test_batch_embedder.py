@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from st_modules import BatchEmbedder, CheckpointError, ImageLimits, SentenceTransformer, UnknownModelError
+from st_modules import BatchEmbedder, CheckpointError, ImageLimits, SentenceTransformer, Side, UnknownModelError
 from st_modules.errors import ArgumentError
 from tests.helpers.paths import GOLDEN, ROOT
 from tests.helpers.references import TOLERANCE
@@ -183,7 +183,8 @@ def test_columns_of_unequal_length_are_refused(embed: BatchEmbedder) -> None:
 
 def test_sides_and_prompts_are_the_models_own(tiny: SentenceTransformer) -> None:
     batch = {"text": ["a red circle"]}
-    for side, encode in (("query", tiny.encode_query), ("document", tiny.encode_document)):
+    sides: dict[Side, Any] = {"query": tiny.encode_query, "document": tiny.encode_document}
+    for side, encode in sides.items():
         found = BatchEmbedder(tiny, side=side, prompt_name="t2i")(batch)
         np.testing.assert_allclose(found["vector"], encode(batch["text"], prompt_name="t2i"), atol=TOLERANCE)
     found = BatchEmbedder(tiny, side="query", prompt="Find the opposite.")(batch)

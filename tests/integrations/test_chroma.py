@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import chromadb
+import chromadb.config
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +19,7 @@ from st_modules.integrations import ChromaEmbeddings
 from tests.helpers.paths import ROOT
 from tests.helpers.references import TOLERANCE
 
-SETTINGS = chromadb.Settings(anonymized_telemetry=False)
+SETTINGS = chromadb.config.Settings(anonymized_telemetry=False)
 
 
 @pytest.fixture
