@@ -87,7 +87,7 @@ def main() -> None:
     few, many = args.count // 4, args.count
     seconds: dict[tuple[str, int], list[float]] = {(way, count): [] for way in _WAYS for count in (few, many)}
     writing: list[float] = []
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, object_store_memory=_STORE_BYTES)
+    ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR, object_store_memory=_STORE_BYTES)
     row_bytes = 0.0
     console = Console()
     for turn in range(args.rounds):

@@ -219,12 +219,13 @@ def _connect(ray: Any, cluster: RayOptions) -> Generator[None, None, None]:
         _check_resources(ray, cluster, may_grow=True)
         yield
         return
-    is_own = cluster.address in (None, "local") and not os.environ.get("RAY_ADDRESS")
+    # Without an address, Ray would take whatever cluster was last started on this machine.
+    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     # A cluster that is started here tells nobody of itself, unless its owner says so.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.WARNING)
+    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     try:
-        _check_resources(ray, cluster, may_grow=not is_own)
+        _check_resources(ray, cluster, may_grow=address != "local")
         yield
     finally:
         ray.shutdown()

@@ -194,7 +194,13 @@ def test_ray_data_maps_batches_with_the_embedder(cluster: Any, tiny: SentenceTra
     rows[4] = {"id": 4, "text": None, "image": None}
     found = (
         ray.data.from_items(rows)
-        .map_batches(BatchEmbedder, fn_constructor_args=("tiny",), batch_size=5, concurrency=1, num_cpus=0.5)
+        .map_batches(
+            BatchEmbedder,
+            fn_constructor_args=("tiny",),
+            batch_size=5,
+            compute=ray.data.ActorPoolStrategy(size=1),
+            num_cpus=0.5,
+        )
         .take_all()
     )
     found.sort(key=lambda row: row["id"])
