@@ -19,11 +19,12 @@ STORE_BYTES = 100 * 2**20
 
 
 @contextmanager
-def run_cluster(nodes: int) -> Generator[Any, None, None]:
-    """Run a cluster to which this process is connected.
+def run_cluster(nodes: int, connect: bool = True) -> Generator[Any, None, None]:
+    """Run a cluster.
 
     Args:
-        nodes: How many nodes, of one core each, beside the first one, which this process is on.
+        nodes: How many nodes, of one core each, beside the first one.
+        connect: Whether this process is connected to it, on the first node.
     """
     import ray
     from ray.cluster_utils import Cluster
@@ -33,7 +34,8 @@ def run_cluster(nodes: int) -> Generator[Any, None, None]:
     try:
         for _ in range(nodes):
             cluster.add_node(**size)
-        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        if connect:
+            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         yield cluster
     finally:
         ray.shutdown()

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,9 +28,11 @@ import numpy as np
 
 from fuzz.ray_cluster import STORE_BYTES, kill_worker, run_cluster
 
-_ROWS = 4000
+_ROWS = 3000
 _KILLS = {"worker": 5, "machine": 3, "command": 2}
 """What is killed, and how often among ten kills."""
+_KILLS_A_RUN = 4
+"""Ray gives up after more over the same entries."""
 
 
 def main() -> int:
@@ -39,11 +42,13 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
     print(f"--seed {seed}", flush=True)
-    with TemporaryDirectory(prefix="st-modules-kills-") as name, run_cluster(nodes=2) as cluster:
+    # LanceDB warns of processes that are forked; these become other programs at once.
+    warnings.filterwarnings("ignore", "lancedb fork support")
+    with TemporaryDirectory(prefix="st-modules-kills-") as name, run_cluster(nodes=2, connect=False) as cluster:
         campaign = Campaign(Path(name), cluster, random.Random(seed))
         while campaign.kills.total() < arguments.kills:
             campaign.run()
-            print(f"{dict(campaign.kills)}, {campaign.seconds:.0f} s undisturbed", flush=True)
+            print(f"{dict(campaign.kills)} so far; a run takes {campaign.seconds:.0f} s undisturbed", flush=True)
     print(f"{campaign.kills.total()} kills: every index was the one that is built here.")
     return 0
 
@@ -70,15 +75,17 @@ class Campaign:
     def run(self) -> None:
         """Let the command run, and go on, until it has ended; and compare what it has left."""
         name = f"index-{self.kills.total()}"
-        while not self._disturb(self._start(name, "ray")):
+        most = self.kills.total() + _KILLS_A_RUN
+        while not self._disturb(self._start(name, "ray"), most):
             pass
         self._compare(name)
 
-    def _disturb(self, command: subprocess.Popen[bytes]) -> bool:
+    def _disturb(self, command: subprocess.Popen[bytes], most: int) -> bool:
         """Kill something every now and then; return whether the command has come to its end."""
         while True:
+            pause = self._moments.uniform(1, self.seconds / 2) if self.kills.total() < most else None
             try:
-                code = command.wait(self._moments.uniform(1, self.seconds))
+                code = command.wait(pause)
             except subprocess.TimeoutExpired:
                 kind = self._moments.choices([*_KILLS], [*_KILLS.values()])[0]
                 self.kills[kind] += self._kill(kind, command)
