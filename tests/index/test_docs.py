@@ -45,4 +45,4 @@ def test_the_page_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_readme_says_the_same_four_commands() -> None:
     page, readme = ((ROOT / name).read_text(encoding="utf-8") for name in (PAGE, "README.md"))
     commands = [block for kind, block in parts(page) if kind == "command"][:3]
-    assert [command for command in commands if f"    {command}\n" not in readme] == []
+    assert [command for command in commands if f"    {command}" not in readme] == []
