@@ -263,10 +263,11 @@ def test_a_damaged_file_of_a_dataset_leaves_it_unfinished(saved: Path) -> None:
     assert "cannot be read as an Arrow file of datasets" in problem.reason
 
 
-def test_a_file_of_a_dataset_that_changes_leaves_it_unfinished(saved: Path) -> None:
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_file_of_a_dataset_that_changes_leaves_it_unfinished(saved: Path, number: int) -> None:
     parts = iter(Sources(saved))
     next(parts)
-    touch(saved / "data-00002-of-00003.arrow", 1)
+    touch(saved / f"data-0000{number}-of-00003.arrow", 1)
     last = list(parts)[-1]
     assert isinstance(last, Unreadable)
     assert last.reason.endswith("changed while it was read; run again")

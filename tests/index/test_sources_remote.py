@@ -18,7 +18,7 @@ from st_modules import ImageLimits, InputError
 from st_modules.index.entries import Entry, Finished, Unreadable
 from st_modules.index.sources import SourceOptions, Sources, pdf
 from st_modules.index.sources.items import AddressPicture
-from st_modules.index.sources.stored import find_file, from_info, make_source
+from st_modules.index.sources.stored import find_file, find_system, from_info, make_source
 from tests.helpers.files import write_pdf
 from tests.helpers.loopback import Server
 from tests.helpers.sources import (
@@ -245,6 +245,30 @@ def test_errors_of_a_file_system_are_told(collection: Path, bucket: str, monkeyp
     monkeypatch.setattr(MemoryFileSystem, "info", refuse)
     with pytest.raises(InputError, match=r"z.png: cannot be read \(the token has expired\)"):
         entry.content.load()
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_an_empty_object_in_the_place_of_a_folder_is_no_file(
+    collection: Path, bucket: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    list_folder = MemoryFileSystem.ls
+
+    def list_with_itself(files: Any, path: str, detail: bool = True, **options: Any) -> Any:
+        itself = {"name": f"{path.rstrip('/')}{end}", "size": 0, "type": "file"}
+        return [itself, *list_folder(files, path, detail=detail, **options)]
+
+    expected = read_parts(bucket)
+    monkeypatch.setattr(MemoryFileSystem, "ls", list_with_itself)
+    sources = open_sources(bucket)
+    assert list(sources) == expected
+    assert "9 files" in sources.notes[0]
+
+
+def test_listings_are_not_remembered() -> None:
+    files, _ = find_system("memory://bucket")
+    assert files.dircache.use_listings_cache is False
 
 
 # --- the web ---

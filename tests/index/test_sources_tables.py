@@ -281,6 +281,12 @@ def test_equal_content_is_named_alike_whatever_it_is_in(path: Path) -> None:
     assert named == held == file != words
 
 
+def test_an_empty_text_beside_a_picture_is_none(path: Path) -> None:
+    empty, alone = read_entries(write_rows(path, [{"text": "", "image": "a.png"}, {"image": "a.png"}]))
+    assert empty.content.load().item.keys() == {"image"}
+    assert empty.content.load().content == alone.content.load().content
+
+
 # --- CSV ---
 
 
