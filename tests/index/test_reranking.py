@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from st_modules import ImageError, InputError
+from st_modules import ImageError, ImageLimits, InputError
 from st_modules.errors import ArgumentError
-from st_modules.index import Index
+from st_modules.index import Hit, Index
+from st_modules.index.reranking import rerank_hits
 from tests.helpers.files import write_pdf
 from tests.helpers.gallery import Gallery
 from tests.helpers.index_tables import Columns, draw_vectors, make_index
@@ -58,9 +59,10 @@ def test_fifty_are_read_or_as_many_as_are_wanted(index: Index, k: int, read: int
     assert len(reranker.pairs) == read
 
 
-def test_equal_scores_are_in_the_order_of_the_ids(index: Index) -> None:
-    hits = index.search("number", 4, mode="text", rerank=Recorder(lambda pairs: [0.5] * len(pairs)), rerank_k=4)
-    assert [hit.id for hit in hits] == sorted(hit.id for hit in hits)
+def test_equal_scores_are_in_the_order_of_the_ids() -> None:
+    hits = [Hit(name, 1.0, "a", text="b") for name in "cab"]
+    ranked = rerank_hits(Recorder(lambda pairs: [0.5] * len(pairs)), "q", hits, ImageLimits())
+    assert [hit.id for hit in ranked] == ["a", "b", "c"]
 
 
 def test_no_candidates_are_no_question(index: Index) -> None:
@@ -106,10 +108,6 @@ def test_picture_that_is_gone_is_told(tmp_path: Path) -> None:
         Index.open(tmp_path / "my.index").search("a", mode="text", rerank=Recorder(last_first))
 
 
-def test_item_without_anything_to_read_is_told(index: Index, tmp_path: Path) -> None:
-    from st_modules.index.hits import Hit
-    from st_modules.index.reranking import rerank_hits
-    from st_modules.inputs.limits import ImageLimits
-
+def test_item_without_anything_to_read_is_told() -> None:
     with pytest.raises(InputError, match="neither a text nor a picture"):
         rerank_hits(Recorder(last_first), "a", [Hit("x", 1.0, "y")], ImageLimits())
