@@ -40,6 +40,7 @@ PUBLIC = {
         "register",
         "unregister",
     },
+    "st_modules.integrations": {"ChromaEmbeddings", "LanceDBEmbeddings"},
     "langchain_gme": {
         "GMEEmbeddings",
         "MultimodalFilter",
@@ -59,7 +60,7 @@ PUBLIC = {
         "multimodal_readers",
     },
 }
-LAZY = ["st_modules", "st_modules.evaluate", "st_modules.megapairs", "st_modules.train"]
+LAZY = ["st_modules", "st_modules.evaluate", "st_modules.integrations", "st_modules.megapairs", "st_modules.train"]
 
 
 @pytest.mark.parametrize("package", PUBLIC)

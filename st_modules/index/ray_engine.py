@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -82,9 +83,13 @@ def ray_engine(embedder: BatchEmbedder, options: EmbedOptions, cluster: RayOptio
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ArgumentError: The cluster does not have what the workers ask for.
+        ArgumentError: The cluster does not have what the workers ask for, or the model is a loaded one.
     """
     ray = import_extra("ray", "ray")
+    try:
+        pickle.dumps(embedder)
+    except TypeError as error:
+        raise ArgumentError(f"On Ray, every worker loads the model itself. {error}") from error
     with _connect(ray, cluster):
         engine = RayEngine(ray, embedder, options, cluster)
         try:
@@ -214,12 +219,13 @@ def _connect(ray: Any, cluster: RayOptions) -> Generator[None, None, None]:
         _check_resources(ray, cluster, may_grow=True)
         yield
         return
-    is_own = cluster.address in (None, "local") and not os.environ.get("RAY_ADDRESS")
+    # Without an address, Ray would take whatever cluster was last started on this machine.
+    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     # A cluster that is started here tells nobody of itself, unless its owner says so.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.WARNING)
+    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     try:
-        _check_resources(ray, cluster, may_grow=not is_own)
+        _check_resources(ray, cluster, may_grow=address != "local")
         yield
     finally:
         ray.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import sentence_transformers
 
 from st_modules.arguments import check_choice
+from st_modules.catalog import names_folder
 from st_modules.errors import ArgumentError, InputError
 from st_modules.integrations.batch_columns import add_columns, list_columns, list_values
 from st_modules.integrations.embedder import Embedder
@@ -81,8 +83,10 @@ class BatchEmbedder:
         check_choice("dtype", dtype, ("float32", "float16"))
         if prompt is not None and prompt_name is not None:
             raise ArgumentError("prompt and prompt_name say the same; pass one of them.")
-        self._model = model
-        self._files = {"weights": weights, "base_weights": base_weights, "cache_folder": cache_folder}
+        self._model = _find_folder(model) if isinstance(model, (str, Path)) else model
+        files = {"weights": weights, "base_weights": base_weights, "cache_folder": cache_folder}
+        # Where it is called, another folder may be the current one.
+        self._files = {name: os.path.abspath(path) for name, path in files.items() if path is not None}
         self._model_kwargs = model_kwargs
         self._side: Side = side
         self._inputs = {_TEXT: text, _IMAGE: image}
@@ -98,7 +102,7 @@ class BatchEmbedder:
         self._embedder: Embedder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        if not isinstance(self._model, (str, Path)):
+        if not isinstance(self._model, str):
             raise TypeError("A loaded model is not pickled; pass its name, and it is loaded where it is needed.")
         return {**self.__dict__, "_embedder": None}
 
@@ -160,6 +164,12 @@ class BatchEmbedder:
         if len({len(values) for values in columns.values()}) > 1:
             raise ArgumentError(f"{ {name: len(values) for name, values in columns.items()} }: not as many rows.")
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _find_folder(model: str | Path) -> str:
+    """Return the name of a model, an absolute path where it is a folder."""
+    name = str(model)
+    return os.path.abspath(name) if names_folder(name) and os.path.isdir(name) else name
 
 
 def _describe(error: InputError) -> str:

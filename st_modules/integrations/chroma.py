@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from chromadb.api.types import Embeddable, EmbeddingFunction, Space
 from chromadb.utils.embedding_functions import register_embedding_function
-from typing_extensions import Self
 
 from st_modules.errors import ArgumentError
 from st_modules.integrations.embedder import Embedder
-from st_modules.integrations.stores import embed_values, load_once, to_json
+from st_modules.integrations.stores import given, load_once, to_items, to_json
 from st_modules.prompts.templates import Side
 
 
@@ -98,12 +96,12 @@ class ChromaEmbeddings(EmbeddingFunction[Embeddable]):
             **self._options,
         }
 
-    @classmethod
-    def build_from_config(cls, config: Mapping[str, Any]) -> Self:
+    @staticmethod
+    def build_from_config(config: dict[str, Any]) -> ChromaEmbeddings:
         """Make the function that a collection was made with."""
-        return cls(**config)
+        return ChromaEmbeddings(**config)
 
-    def validate_config_update(self, old_config: Mapping[str, Any], new_config: Mapping[str, Any]) -> None:
+    def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
         """Refuse another model for a collection that has vectors of one.
 
         Raises:
@@ -118,10 +116,5 @@ class ChromaEmbeddings(EmbeddingFunction[Embeddable]):
         return load_once(self._model, self._options)
 
     def _embed(self, values: Any, side: Side) -> list[np.ndarray]:
-        options = {
-            "prompt": self._prompts[side],
-            "truncate_dim": self._truncate_dim,
-            "batch_size": self._batch_size,
-            "show_progress_bar": False,
-        }
-        return embed_values(self._embedder, list(values), side, "text", options)
+        options = given(prompt=self._prompts[side], truncate_dim=self._truncate_dim, batch_size=self._batch_size)
+        return [*self._embedder.encode(to_items(values, "text"), side, **options)]

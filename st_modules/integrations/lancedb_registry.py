@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 import numpy as np
@@ -9,8 +10,11 @@ import pyarrow as pa
 from lancedb.embeddings import EmbeddingFunction, register
 from pydantic import ConfigDict, Field
 
+from st_modules.errors import list_errors
 from st_modules.integrations.embedder import Embedder
-from st_modules.integrations.stores import embed_values, load_once
+from st_modules.integrations.stores import given, load_once, to_items
+
+logger = logging.getLogger(__name__)
 
 
 @register("st-modules")
@@ -22,7 +26,8 @@ class LanceDBEmbeddings(EmbeddingFunction):
     such a struct. Queries get the query side of the model, rows its document side.
 
     The table keeps the arguments, and not the model: a process that opens it imports this class first, and loads the
-    model at its first query or row. A row that cannot be embedded raises, and nothing of its batch is added.
+    model at its first query or row. A row that cannot be embedded has no vector: ``add(..., on_bad_vectors=...)`` says
+    whether that raises (LanceDB's default), drops the row or keeps it, and the log says why.
 
     Args:
         name: Name of a model; see :class:`st_modules.SentenceTransformer`.
@@ -43,8 +48,6 @@ class LanceDBEmbeddings(EmbeddingFunction):
 
     model_config = ConfigDict(extra="forbid")
 
-    # Whatever goes wrong here goes wrong again.
-    max_retries: int = 0
     name: str = "gme-2b"
     strings: Literal["text", "image"] = "text"
     query_prompt: str | None = None
@@ -64,24 +67,23 @@ class LanceDBEmbeddings(EmbeddingFunction):
         Raises:
             InputError: It cannot be embedded.
         """
-        options = {"prompt": self.query_prompt, "truncate_dim": self.truncate_dim}
-        return [*embed_values(self._embedder, [query], "query", "text", options)]
+        options = given(prompt=self.query_prompt, truncate_dim=self.truncate_dim)
+        return [*self._embedder.encode(to_items([query], "text"), "query", **options)]
 
     def compute_source_embeddings(self, texts: Any, *args: Any, **kwargs: Any) -> list[np.ndarray | None]:
-        """Embed values of the source column.
-
-        Raises:
-            InputError: One cannot be embedded; the message has its place in its batch.
-        """
+        """Embed values of the source column; what cannot be embedded has ``None``, and the log says why."""
         values = texts.to_pylist() if isinstance(texts, pa.Array | pa.ChunkedArray) else texts
         values = [values] if isinstance(values, str | bytes) else list(values)
-        options = {
-            "prompt": self.document_prompt,
-            "truncate_dim": self.truncate_dim,
-            "batch_size": self.batch_size,
-            "show_progress_bar": False,
-        }
-        return [*embed_values(self._embedder, values, "document", self.strings, options)]
+        options = given(prompt=self.document_prompt, truncate_dim=self.truncate_dim, batch_size=self.batch_size)
+        vectors, errors = self._embedder.encode_valid(to_items(values, self.strings), "document", **options)
+        if errors:
+            logger.warning("%d of %d rows have no vector: %s", len(errors), len(values), list_errors(errors, "; "))
+        bad = {error.index for error in errors}
+        return [None if place in bad else vector for place, vector in enumerate(vectors)]
+
+    # LanceDB's own wait and try again, and what is wrong here is wrong again.
+    compute_query_embeddings_with_retry = compute_query_embeddings
+    compute_source_embeddings_with_retry = compute_source_embeddings
 
     @property
     def _embedder(self) -> Embedder:

@@ -7,17 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from st_modules.errors import ArgumentError
 from st_modules.integrations.embedder import Embedder
-from st_modules.prompts.templates import Side
 
 _MOST_MODELS = 4
 
 
 def load_once(model: str, options: Mapping[str, Any]) -> Embedder:
-    """Load a model, or return the one that was loaded with the same options: stores make their functions again and again.
+    """Load a model, or return the one that was loaded with the same options: stores make a function again and again.
 
     Args:
         model: Its name.
@@ -46,28 +43,22 @@ def to_json(options: Mapping[str, Any]) -> str:
         raise ArgumentError(f"{error}: the store keeps these options as JSON.") from error
 
 
-def embed_values(
-    embedder: Embedder, values: Sequence[Any], side: Side, strings: str, options: Mapping[str, Any]
-) -> list[np.ndarray]:
-    """Embed values of a column.
+def to_items(values: Sequence[Any], strings: str) -> list[dict[str, Any]]:
+    """Return values of a column as items.
 
     Args:
-        embedder: The model.
         values: Strings, images, or dictionaries with ``text``, ``image`` or both.
-        side: ``"query"`` or ``"document"``.
         strings: What a string is: ``"text"`` or ``"image"``.
-        options: Arguments of ``encode``; ``None`` counts as left out.
-
-    Raises:
-        InputError: A value cannot be embedded; the message has its place.
     """
-    if not values:
-        return []
-    given = {name: value for name, value in options.items() if value is not None}
-    return [*embedder.encode([_to_item(value, strings) for value in values], side, **given)]
+    return [_to_item(value, strings) for value in values]
 
 
 def _to_item(value: Any, strings: str) -> dict[str, Any]:
     if isinstance(value, Mapping) and not value.keys() & {"bytes", "path"}:
         return dict(value)
     return {strings if isinstance(value, str) else "image": value}
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return arguments of ``encode`` without those that are ``None``, and without a bar."""
+    return {"show_progress_bar": False, **{name: value for name, value in options.items() if value is not None}}

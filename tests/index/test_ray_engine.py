@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -9,19 +11,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import lancedb
 import numpy as np
 import pytest
 from PIL import Image
 
+from fuzz.ray_cluster import STORE_BYTES, kill_worker, run_cluster
 from st_modules import BatchEmbedder, SentenceTransformer, STModulesError, UnknownModelError
 from st_modules.errors import ArgumentError
+from st_modules.index import build
 from st_modules.index import ray_engine as module
-from st_modules.index.engines import Embedded, EmbedOptions, LocalEngine
-from st_modules.index.entries import Entry, Unreadable
-from st_modules.index.ray_engine import RayOptions, ray_engine
+from st_modules.index.engines import EmbedOptions
+from st_modules.index.entries import Entry
+from st_modules.index.ray_engine import RayEngine, RayOptions, ray_engine
 from st_modules.integrations.embedder import Embedder
 from tests.helpers.entries import write_entry
-from tests.helpers.ray_cluster import STORE_BYTES, run_cluster
 from tests.helpers.references import TOLERANCE
 
 ray = pytest.importorskip("ray")
@@ -48,35 +52,58 @@ def in_chunks(given: list[Entry], most: int, before: Callable[[int], object] = l
         yield given[start : start + most]
 
 
-def assert_embedded_as_here(found: list[Embedded | Unreadable], given: list[Entry], tiny: SentenceTransformer) -> None:
-    local = LocalEngine(Embedder(tiny), EmbedOptions(), lambda contents: {})
-    expected = [each for piece in local(iter([given])) for each in piece]
-    assert [type(each) for each in found] == [type(each) for each in expected]
-    for one, other in zip(found, expected, strict=True):
-        if isinstance(one, Embedded) and isinstance(other, Embedded):
-            assert (one.entry, one.text, one.content) == (other.entry, other.text, other.content)
-            np.testing.assert_allclose(one.vector, other.vector, atol=TOLERANCE)
-        else:
-            assert one == other
+def write_rows(folder: Path, count: int) -> Path:
+    """Texts, of which some are equal, and pictures, of which one is missing and one is damaged."""
+    Image.new("RGB", (40, 40), "red").save(folder / "red.png")
+    (folder / "damaged.png").write_bytes((folder / "red.png").read_bytes()[:60])
+    pictures = {7: "red.png", 500: "missing.png", 901: "damaged.png"}
+    rows = [
+        {"text": f"{number % 97} red circles", "n": number, "image": pictures.get(number)} for number in range(count)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "rows.jsonl"
 
 
-def test_killed_workers_and_a_killed_machine_cost_no_entry(cluster: Any, tiny: SentenceTransformer) -> None:
+def read_index(path: Path) -> tuple[dict[str, Any], np.ndarray, list[Any]]:
+    """The rows of an index in the order of their ids, without vectors; the vectors; and the errors."""
+    index = lancedb.connect(path)
+    rows = index.open_table("items").to_arrow().sort_by("id")
+    errors = index.open_table("errors").to_arrow().to_pylist()
+    return rows.drop_columns("vector").to_pydict(), np.array(rows["vector"].to_pylist()), errors
+
+
+def test_killed_workers_and_a_killed_machine_leave_the_index_that_is_built_here(
+    cluster: Any, tiny: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moments = random.Random(20)
-    given = entries(1500)
     machine = cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
+    kills: dict[int, Callable[[], object]] = dict.fromkeys(
+        moments.sample(range(4, 16), 2), lambda: kill_worker(moments)
+    )
+    kills[moments.randrange(1, 4)] = lambda: cluster.remove_node(machine, allow_graceful=False)
+    taken = itertools.count()
+    take = RayEngine._take
 
-    with ray_engine(TINY, EmbedOptions(), RayOptions(workers=2)) as engine:
+    def take_and_kill(engine: RayEngine, piece: Any) -> Any:
+        kills.pop(next(taken), lambda: None)()
+        return take(engine, piece)
 
-        def kill_worker() -> None:
-            ray.kill(moments.choice(engine._workers), no_restart=False)
-
-        kills = dict.fromkeys(moments.sample(range(10, 30), 2), kill_worker)
-        kills[moments.randrange(5, 10)] = lambda: cluster.remove_node(machine, allow_graceful=False)
-        chunks = in_chunks(given, 50, lambda number: kills.pop(number, lambda: None)())
-        found = [each for piece in engine(chunks) for each in piece]
-
+    monkeypatch.setattr(RayEngine, "_take", take_and_kill)
+    rows = write_rows(tmp_path, 1200)
+    report = build(rows, tmp_path / "ray.index", "tiny", device="cpu", engine=RayOptions(workers=2))
     assert kills == {}
-    assert_embedded_as_here(found, given, tiny)
+    here = build(rows, tmp_path / "here.index", tiny)
+    assert (report.added, report.failed) == (here.added, here.failed) == (1198, 2)
+    found, vectors, errors = read_index(tmp_path / "ray.index")
+    expected, expected_vectors, expected_errors = read_index(tmp_path / "here.index")
+    assert (found, errors) == (expected, expected_errors)
+    np.testing.assert_allclose(vectors, expected_vectors, atol=TOLERANCE)
+
+
+def test_a_loaded_model_is_refused_because_each_worker_loads_its_own(tiny: SentenceTransformer) -> None:
+    refused = ray_engine(BatchEmbedder(tiny), EmbedOptions(), RayOptions())
+    with pytest.raises(ArgumentError, match="A loaded model is not pickled; pass its name"), refused:
+        pass
 
 
 def test_entries_are_taken_only_while_there_is_room_for_them(cluster: Any) -> None:
@@ -95,10 +122,19 @@ def test_nothing_is_embedded_of_nothing(cluster: Any) -> None:
         assert list(engine(iter([]))) == list(engine(iter([[], []]))) == []
 
 
-def test_a_model_that_cannot_be_loaded_is_an_error_of_its_own_kind(cluster: Any) -> None:
-    unknown = ray_engine(BatchEmbedder("gme-2"), EmbedOptions(), RayOptions())
-    with pytest.raises(UnknownModelError, match="Did you mean 'gme-2b'"), unknown as engine:
-        list(engine(iter([entries(3)])))
+class _Refusing:
+    """What cannot load its model."""
+
+    @property
+    def embedder(self) -> Embedder:
+        raise UnknownModelError("Unknown model 'gme-2'.")
+
+
+def test_what_is_wrong_with_a_model_is_raised_as_it_is(cluster: Any) -> None:
+    refusing: Any = _Refusing()
+    engine = ray_engine(refusing, EmbedOptions(), RayOptions())
+    with pytest.raises(UnknownModelError, match=r"^Unknown model 'gme-2'\.$"), engine as embed:
+        list(embed(iter([entries(3)])))
 
 
 class _Dying:
@@ -149,6 +185,8 @@ def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
         RayOptions(**wrong)
 
 
+# Ray Data sets options of its own, which it then warns of.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 def test_ray_data_maps_batches_with_the_embedder(cluster: Any, tiny: SentenceTransformer, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
     rows = [{"id": number, "text": f"{number} circles", "image": None} for number in range(20)]
@@ -156,7 +194,13 @@ def test_ray_data_maps_batches_with_the_embedder(cluster: Any, tiny: SentenceTra
     rows[4] = {"id": 4, "text": None, "image": None}
     found = (
         ray.data.from_items(rows)
-        .map_batches(BatchEmbedder, fn_constructor_args=("tiny",), batch_size=5, concurrency=1, num_cpus=0.5)
+        .map_batches(
+            BatchEmbedder,
+            fn_constructor_args=("tiny",),
+            batch_size=5,
+            compute=ray.data.ActorPoolStrategy(size=1),
+            num_cpus=0.5,
+        )
         .take_all()
     )
     found.sort(key=lambda row: row["id"])

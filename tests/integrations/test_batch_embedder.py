@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from st_modules import BatchEmbedder, ImageLimits, SentenceTransformer, UnknownModelError
+from st_modules import BatchEmbedder, CheckpointError, ImageLimits, SentenceTransformer, Side, UnknownModelError
 from st_modules.errors import ArgumentError
 from tests.helpers.paths import GOLDEN, ROOT
 from tests.helpers.references import TOLERANCE
@@ -128,7 +129,7 @@ def test_what_stands_for_nothing_is_nothing(missing: Any, embed: BatchEmbedder) 
 
 BAD_ROWS = {
     "missing": ({"image": "missing.png"}, "missing.png: no such file"),
-    "no image": ({"image": b"<html>"}, "not an image"),
+    "no image": ({"image": b"<html>"}, "not a raster image"),
     "no text": ({"text": 3}, "of type int"),
     "surrogate": ({"text": "\ud83d"}, "lone surrogate"),
     "second image": ({"image": [str(PICTURE), "missing.png"]}, "image 1: missing.png: no such file"),
@@ -182,7 +183,8 @@ def test_columns_of_unequal_length_are_refused(embed: BatchEmbedder) -> None:
 
 def test_sides_and_prompts_are_the_models_own(tiny: SentenceTransformer) -> None:
     batch = {"text": ["a red circle"]}
-    for side, encode in (("query", tiny.encode_query), ("document", tiny.encode_document)):
+    sides: dict[Side, Any] = {"query": tiny.encode_query, "document": tiny.encode_document}
+    for side, encode in sides.items():
         found = BatchEmbedder(tiny, side=side, prompt_name="t2i")(batch)
         np.testing.assert_allclose(found["vector"], encode(batch["text"], prompt_name="t2i"), atol=TOLERANCE)
     found = BatchEmbedder(tiny, side="query", prompt="Find the opposite.")(batch)
@@ -221,6 +223,18 @@ def test_it_is_pickled_without_its_model(embed: BatchEmbedder) -> None:
     again = pickle.loads(pickle.dumps(embed))
     assert len(pickle.dumps(embed)) < 2000
     np.testing.assert_array_equal(again({"text": ["a"]})["vector"], embed({"text": ["a"]})["vector"])
+
+
+def test_paths_hold_in_another_folder(
+    tiny: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.save_pretrained(str(tmp_path / "saved"))
+    monkeypatch.chdir(tmp_path)
+    made = [BatchEmbedder("./saved", device="cpu"), BatchEmbedder("gme-2b", weights="nowhere")]
+    monkeypatch.chdir("/")
+    np.testing.assert_allclose(made[0]({"text": ["a"]})["vector"], tiny.encode_document(["a"]), atol=TOLERANCE)
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / "nowhere"))):
+        made[1]({"text": ["a"]})
 
 
 def test_one_of_a_loaded_model_is_not_pickled(tiny: SentenceTransformer) -> None:
