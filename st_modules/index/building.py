@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from st_modules.arguments import check_choice, check_flag, check_integer, check_optional_integer
 from st_modules.files.tables import Columns
 from st_modules.index.engines import EmbedOptions, Engine, Known, LocalEngine
-from st_modules.index.precomputed import PrecomputedEngine, Records, open_vectors
+from st_modules.index.precomputed import PrecomputedEngine, Records, find_records, open_vectors
 from st_modules.index.report import Report
 from st_modules.index.rows import Rows
 from st_modules.index.running import Collection, Run
@@ -23,12 +23,12 @@ from st_modules.index.table import Errors, Items, name_storage
 from st_modules.index.target import Target, Wanted, open_target
 from st_modules.index.text_index import ensure_text_index
 from st_modules.index.vector_index import FEWEST_ROWS, WANTED_RECALL, build_vector_index, choose, measure_recall
+from st_modules.inputs.limits import ImageLimits
 
 if TYPE_CHECKING:
     import sentence_transformers
 
     from st_modules.index.ray_engine import RayOptions
-    from st_modules.inputs.limits import ImageLimits
 
 Source: TypeAlias = str | os.PathLike[str]
 
@@ -122,8 +122,11 @@ def build(
     if isinstance(engine, str):
         check_choice("engine", engine, _ENGINES)
     _check_arguments(dtype, thumbnails, prune, max_errors, batch_size, wait, vector_index)
-    found = None if vectors is None else open_vectors(vectors, sources)
-    collection = _open_sources(sources, Columns(text, image, id), metadata, image_limits)
+    found = None if vectors is None else open_vectors(vectors, find_records(sources))
+    if found is None:
+        collection = _open_sources(sources, Columns(text, image, id), metadata, image_limits)
+    else:
+        collection = Records(find_records(sources), image_limits or ImageLimits())
     loading = {"weights": weights, "base_weights": base_weights, "device": device}
     loading = {name: value for name, value in loading.items() if value is not None}
     wanted = Wanted(model, loading, dtype, truncate_dim, instruction, prompt_name)
@@ -141,8 +144,6 @@ def build(
                 with _open_ray(engine, options, target.model, loading) as workers:
                     yield workers
 
-        if isinstance(collection, Sources) and found is not None:
-            collection = Records(collection)
         report = _run(collection, target, open_engine, thumbnails, max_errors, prune, show_progress_bar)
         _finish(target.items, report, vector_index)
     return report
@@ -158,7 +159,7 @@ def _run(
     show_progress_bar: bool,
 ) -> Report:
     report = Report()
-    total = collection.estimate()
+    total = collection.estimate() if show_progress_bar else None
     errors = Errors(target.database, target.path)
     with open_seen() as seen, tqdm(total=total, desc="Items", unit="items", disable=not show_progress_bar) as bar:
         covers = collection.covers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from st_modules.errors import InputError
+from st_modules.files.records import check_fields, resolve_image
 from st_modules.index.engines import Embedded, EmbedOptions, Ready, Vector, read_entry
-from st_modules.index.entries import Content, Entry, Finished, Loaded, Unreadable, digest
+from st_modules.index.entries import Entry, Finished, Loaded, Unreadable, digest
 from st_modules.index.model_facts import IndexMismatchError
 from st_modules.index.read_ahead import read_ahead
-from st_modules.index.sources import Sources
+from st_modules.index.sources.items import load_item
+from st_modules.inputs.images import ImageSource
+from st_modules.inputs.limits import ImageLimits
 
 if TYPE_CHECKING:
     from st_modules.integrations.embedder import Embedder
@@ -30,79 +33,117 @@ _SAME = 0.999
 
 
 @dataclass(frozen=True)
-class _Numbered:
-    """Content of a record, and which record of its file it is."""
+class _Record:
+    """What a record embeds, and which one of its file it is."""
 
     number: int
-    content: Content
+    place: str
+    folder: Path
+    text: str | None
+    images: tuple[str, ...]
+    limits: ImageLimits
 
     def load(self) -> Loaded:
-        return self.content.load()
+        encoded = [self._read(each) for each in self.images]
+        return load_item(self.place, self.text, encoded, self.limits)
+
+    def _read(self, image: str) -> bytes:
+        source = resolve_image(image, self.folder).source
+        with ImageSource(source, self.place, self.limits).open() as stream:
+            return stream.read()
 
 
 class Records:
     """The records of a file that ``st-modules embed`` wrote, as a collection.
 
     Args:
-        sources: The file alone.
+        path: The file.
+        limits: What the pictures may cost that it names, and where they may come from.
     """
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(self, path: Path, limits: ImageLimits) -> None:
+        self._path = path
+        self._source = os.path.abspath(path)
+        self._limits = limits
 
     def __iter__(self) -> Iterator[Entry | Unreadable | Finished]:
-        number = 0
-        for part in self._sources:
-            yield _number(part, number) if isinstance(part, Entry) else part
-            number += not isinstance(part, Finished)
+        with self._path.open("rb") as stream:
+            for number, line in enumerate(stream):
+                yield self._read(number, line)
+        yield Finished(self._source)
 
     def covers(self, source: str) -> bool:
         """Whether a source is the file."""
-        return self._sources.covers(source)
+        return source == self._source
 
     def estimate(self) -> int | None:
         """Return how many records there are."""
-        return self._sources.estimate()
+        return count_records(self._path)
+
+    def _read(self, number: int, line: bytes) -> Entry | Unreadable:
+        place = f"{self._path}:{number + 1}"
+        try:
+            row = json.loads(line)
+            id, text, image = str(row["id"]), row.get("text"), row.get("image")
+            images = tuple(image) if isinstance(image, list) else () if image is None else (image,)
+            check_fields({**row["metadata"], "id": id, "text": text, "image": image}, place)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = error.problem if isinstance(error, InputError) else "not a record that `st-modules embed` wrote"
+            return Unreadable(self._source, place, reason)
+        content = _Record(number, place, self._path.parent, text, images, self._limits)
+        kept = json.dumps(image, ensure_ascii=False) if len(images) > 1 else next(iter(images), None)
+        return Entry(
+            self._source, place, digest("record", self._source, row), content, id, text, kept, metadata=row["metadata"]
+        )
 
 
-def _number(entry: Entry, number: int) -> Entry:
-    # What was in the fields of a record that was embedded is in one field of the record that was written.
-    kept = entry.metadata.get("metadata")
-    metadata = kept if isinstance(kept, dict) and entry.metadata.keys() == {"metadata"} else entry.metadata
-    return dataclasses.replace(entry, content=_Numbered(number, entry.content), metadata=metadata)
+def count_records(path: Path) -> int:
+    """Return how many lines a file has."""
+    with path.open("rb") as stream:
+        return sum(1 for _ in stream)
 
 
-def open_vectors(path: str | os.PathLike[str], sources: Any) -> Vector:
+def find_records(sources: Any) -> Path:
+    """Return the file of the records that vectors are of.
+
+    Args:
+        sources: What was passed as the sources: this file alone.
+
+    Raises:
+        InputError: It is something else.
+    """
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    if len(given) != 1 or Path(given[0]).suffix != ".jsonl":
+        raise InputError("vectors= goes with one source, the .jsonl that is beside them.")
+    return Path(given[0])
+
+
+def open_vectors(path: str | os.PathLike[str], records: Path) -> Vector:
     """Open a file of vectors, which stays on the disk.
 
     Args:
         path: The ``.npy`` file.
-        sources: What was passed as the sources: the file of its records alone.
+        records: The file of their records.
 
     Raises:
         InputError: It is no such file, or not of these records.
     """
-    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    if len(given) != 1 or Path(given[0]).suffix != ".jsonl":
-        raise InputError(f"{os.fspath(path)}: vectors={os.fspath(path)!r} goes with one source, the .jsonl beside it.")
     try:
         vectors = np.load(path, mmap_mode="r")
     except (EOFError, ValueError) as error:
         raise InputError(f"{os.fspath(path)}: damaged, or no .npy file.") from error
     if vectors.ndim != 2 or vectors.dtype.kind != "f":
         raise InputError(f"{os.fspath(path)}: {vectors.dtype} of shape {vectors.shape}, and not rows of vectors.")
-    with Path(given[0]).open("rb") as stream:
-        count = sum(1 for line in stream if line.strip())
-    if count != len(vectors):
-        raise InputError(f"{os.fspath(path)}: {len(vectors)} vectors, and {given[0]} has {count} records.")
+    if (count := count_records(records)) != len(vectors):
+        raise InputError(f"{os.fspath(path)}: {len(vectors)} vectors, and {records} has {count} records.")
     return vectors
 
 
 class PrecomputedEngine:
     """Takes vectors from a file in the place of embedding; the first one is compared with the model's own.
 
-    What a record names, such as a picture, is read where it is there: its content tells equal items. A page of a PDF
-    has its vector without.
+    A picture is read where it is there: its content tells equal items. A record has its vector without, too, such as
+    that of a page of a PDF.
 
     Args:
         vectors: Shape (records, dimensions).
@@ -132,7 +173,7 @@ class PrecomputedEngine:
             ready.close()
 
     def _give(self, entry: Entry, thumbnail: bytes | None, loaded: Loaded | None) -> Embedded | Unreadable:
-        assert isinstance(entry.content, _Numbered)
+        assert isinstance(entry.content, _Record)
         vector = np.array(self._vectors[entry.content.number, : self._dimension], np.float32)
         length = float(np.linalg.norm(vector))
         if not np.isfinite(length) or not length:

@@ -14,6 +14,7 @@ from tests.helpers.collections import draw_picture, read_items, write_jsonl
 from tests.helpers.references import TOLERANCE
 
 pytest.importorskip("lancedb")
+PAGE = "d.pdf#page=2"
 
 
 class Output:
@@ -25,7 +26,7 @@ class Output:
             {"id": "a", "text": None, "image": str(pictures[0]), "metadata": {"price": 3}},
             {"id": 1, "text": "red", "image": str(pictures[1]), "metadata": {}},
             {"id": "c", "text": "a text", "image": None, "metadata": {"price": 4}},
-            {"id": "d.pdf#page=2", "text": "page", "image": "d.pdf#page=2", "metadata": {}},
+            {"id": PAGE, "text": "page", "image": PAGE, "metadata": {}},
         ]
         self.vectors = model.encode_document(
             [{"image": pictures[0]}, {"text": "red", "image": pictures[1]}, {"text": "a text"}, {"text": "page"}]
@@ -47,9 +48,9 @@ def target(tmp_path: Path) -> Path:
 
 def test_records_have_their_vectors_and_their_metadata(output: Output, target: Path, tiny: SentenceTransformer) -> None:
     report = build(output.records, target, tiny, vectors=output.npy)
-    assert (report.added, report.embedded, report.failed) == (3, 0, 1)
+    assert (report.added, report.embedded, report.failed) == (4, 0, 0)
     rows = read_items(target)
-    np.testing.assert_allclose([rows[id]["vector"] for id in ("a", "1", "c")], output.vectors[:3], atol=TOLERANCE)
+    np.testing.assert_allclose([rows[id]["vector"] for id in ("a", "1", "c", PAGE)], output.vectors, atol=TOLERANCE)
     assert [rows[id]["price"] for id in ("a", "1", "c")] == [3, None, 4]
 
 
@@ -63,7 +64,7 @@ def test_only_the_records_that_have_changed_are_written_again(
     vectors[2] = tiny.encode_document(["another"])[0]
     np.save(output.npy, vectors)
     report = build(output.records, target, tiny, vectors=output.npy)
-    assert (report.updated, report.unchanged) == (1, 2)
+    assert (report.updated, report.unchanged) == (1, 3)
     np.testing.assert_allclose(read_items(target)["c"]["vector"], vectors[2], atol=TOLERANCE)
 
 
@@ -90,7 +91,7 @@ def test_a_vector_that_is_none_fails_alone(output: Output, target: Path, tiny: S
     output.vectors[2] = np.nan
     np.save(output.npy, output.vectors)
     report = build(output.records, target, tiny, vectors=output.npy)
-    assert (report.added, report.failed) == (2, 2)
+    assert (report.added, report.failed) == (3, 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY"])
@@ -119,3 +120,13 @@ def test_vectors_go_with_the_records_beside_them_alone(
 ) -> None:
     with pytest.raises(InputError, match="goes with one source"):
         build(tmp_path, target, tiny, vectors=output.npy)
+
+
+def test_a_line_that_is_no_record_fails_alone(output: Output, target: Path, tiny: SentenceTransformer) -> None:
+    lines = output.records.read_text().splitlines()
+    output.records.write_text("\n".join([lines[0], "no JSON", *lines[2:]]) + "\n")
+    report = build(output.records, target, tiny, vectors=output.npy)
+    assert [(error.place, error.reason) for error in report.errors] == [
+        (f"{output.records}:2", "not a record that `st-modules embed` wrote")
+    ]
+    np.testing.assert_allclose(read_items(target)["c"]["vector"], output.vectors[2], atol=TOLERANCE)
