@@ -1,4 +1,4 @@
-"""The command line: ``st-modules list``, ``demo``, ``embed``, ``index``, ``search``, ``train``, ``evaluate`` and others.
+"""The command line: ``st-modules list``, ``demo``, ``embed``, ``index``, ``search``, ``train`` and others.
 
 What needs torch is imported inside the commands, so that ``--help`` and ``list`` answer at once.
 """

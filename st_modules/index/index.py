@@ -79,7 +79,8 @@ class Index:
         """
         place = os.fspath(path)
         # LanceDB would make the folder.
-        if "://" not in place and not Path(place).is_dir():
+        local = place.removeprefix("file://")
+        if "://" not in local and not Path(local).is_dir():
             raise InputError(f"{shorten(place)}: no index there; `st-modules index` makes one.")
         with name_problems(place):
             table, facts = open_items(place)

@@ -82,7 +82,7 @@ def _picture(hit: Hit, limits: ImageLimits) -> str:
         return _show(lambda: ImageSource(thumbnail, limits=limits).load(), hit.image or hit.source)
     if hit.image is None and hit.page is None:
         return ""
-    return _show(lambda: open_picture(hit, limits, page_side=_SIDE), hit.image or hit.source)
+    return _show(lambda: open_picture(hit, limits, page_pixels=_SIDE * _SIDE), hit.image or hit.source)
 
 
 def _show(read: Callable[[], Image.Image | None], name: str) -> str:

@@ -12,9 +12,6 @@ from st_modules.index.hits import Hit
 from st_modules.index.pictures import open_picture
 from st_modules.inputs.limits import ImageLimits
 
-# Wide enough for what rerankers read of a page.
-_PAGE_SIDE = 1600
-
 
 class Reranker(Protocol):
     """A model that scores pairs of a query and a document, as ``sentence_transformers.CrossEncoder`` does."""
@@ -51,7 +48,7 @@ def rerank_hits(reranker: Reranker, item: Any, hits: Sequence[Hit], limits: Imag
 
 
 def _as_document(hit: Hit, limits: ImageLimits) -> Any:
-    picture = open_picture(hit, limits, page_side=_PAGE_SIDE)
+    picture = open_picture(hit, limits, page_pixels=limits.max_pixels)
     if picture is None:
         if hit.text is None:
             raise InputError("neither a text nor a picture to rerank by", hit.id)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from st_modules.errors import STModulesError
+
 _TABLES = """
 CREATE TABLE items (mark TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE, place TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE sources (source TEXT PRIMARY KEY, finished INTEGER NOT NULL, new INTEGER NOT NULL) WITHOUT ROWID;
@@ -110,12 +112,22 @@ class Seen:
 
 @contextmanager
 def open_seen() -> Generator[Seen, None, None]:
-    """Take notes in a temporary file, which is deleted in the end."""
+    """Take notes in a temporary file, which is deleted in the end.
+
+    Raises:
+        STModulesError: It cannot be written, as on a full disk.
+    """
     with (
         TemporaryDirectory(prefix="st-modules-") as folder,
         closing(sqlite3.connect(Path(folder) / "seen.sqlite", isolation_level=None)) as database,
     ):
-        yield Seen(database)
+        try:
+            yield Seen(database)
+        except sqlite3.Error as error:
+            raise STModulesError(
+                f"{Path(folder).parent}: a temporary file there cannot be read or written: {error}. Free space, or set "
+                "TMPDIR to another folder, and run again: it goes on."
+            ) from error
 
 
 def _parts(values: Iterable[str]) -> Generator[tuple[list[str], str], None, None]:

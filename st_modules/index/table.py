@@ -226,7 +226,8 @@ class Items:
             if self.table.count_rows() >= _LARGE:
                 for column in _INDEXED:
                     if column not in indexed:
-                        self.table.create_scalar_index(column)
+                        btree = import_extra("lancedb.index", extra=_EXTRA).BTree()
+                        self.table.create_index(column, config=btree)
             self.table.optimize(cleanup_older_than=_KEPT_VERSIONS)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import lancedb
 import numpy as np
@@ -12,6 +12,9 @@ import pyarrow as pa
 
 from st_modules.index.model_facts import ModelFacts
 from st_modules.index.schema import ERRORS, ITEMS, MODEL_KEY, error_fields, item_fields
+
+Columns: TypeAlias = dict[str, Any]
+"""Columns whose names are no keywords, to be passed with two asterisks."""
 
 
 def draw_vectors(rows: int, dimension: int = 16, seed: int = 0) -> np.ndarray:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import lancedb
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from st_modules.index.model_facts import ModelFacts, fingerprint
 from st_modules.index.problems import name_column
 from st_modules.index.text_index import ensure_text_index
 from tests.helpers.gallery import CAPTIONS, CHANGE, Gallery
-from tests.helpers.index_tables import draw_clusters, draw_vectors, make_index, make_rows
+from tests.helpers.index_tables import Columns, draw_clusters, draw_vectors, make_index, make_rows
 
 TEXTS = ["a red circle", None, "红色的圆圈在白色背景上", "Ein Überraschungsei", "two blue circles", "C++ (quoted)"]
 
@@ -32,7 +34,7 @@ def rank(vectors: np.ndarray, query: int, allowed: Sequence[int] | None = None) 
     return [(f"i{place:05d}", scores[place]) for place in places]
 
 
-def open_index(path: Path, vectors: np.ndarray, dtype: str = "float32", **columns: Sequence[object]) -> Index:
+def open_index(path: Path, vectors: np.ndarray, dtype: str = "float32", **columns: Any) -> Index:
     make_index(path, vectors, dtype, **columns)
     return Index.open(path)
 
@@ -105,7 +107,7 @@ def test_hit_has_the_columns_of_its_row(tmp_path: Path) -> None:
         source=["a", "b"],
         thumbnail=[None, b"small"],
         price=[1.5, None],
-        **{"Odd name": ["x", "y"]},
+        **Columns({"Odd name": ["x", "y"]}),
     )
     (hit,) = index.search_like("i00000")
     assert hit.to_record() == {
@@ -126,10 +128,8 @@ def test_rows_that_are_written_meanwhile_are_found(tmp_path: Path) -> None:
 
 
 def test_index_that_was_built_anew_is_to_be_opened_again(tmp_path: Path) -> None:
-    table = make_index(tmp_path / "my.index", draw_vectors(5))
+    make_index(tmp_path / "my.index", draw_vectors(5))
     index = Index.open(tmp_path / "my.index")
-    import lancedb
-
     lancedb.connect(str(tmp_path / "my.index")).drop_table("items")
     make_index(tmp_path / "my.index", draw_vectors(5), facts=ModelFacts("other", "1" * 32, 16))
     with pytest.raises(InputError, match="open it again|damaged"):
@@ -169,7 +169,7 @@ def test_get_of_no_ids(tmp_path: Path) -> None:
 )
 def test_condition_leaves_the_rest_out(tmp_path: Path, where: str, allowed: Sequence[int]) -> None:
     vectors = draw_vectors(100)
-    columns = {"Odd name": ["x1", "y1"] * 50, "größe": ["ä'?" if row == 50 else "b" for row in range(100)]}
+    columns: Columns = {"Odd name": ["x1", "y1"] * 50, "größe": ["ä'?" if row == 50 else "b" for row in range(100)]}
     index = open_index(tmp_path / "my.index", vectors, price=list(range(100)), **columns)
     hits = index.search_like("i00011", 200, where=where)
     assert [hit.id for hit in hits] == [name for name, _ in rank(vectors, 11, allowed)]
@@ -203,7 +203,7 @@ def test_wrong_condition_is_named_with_the_columns(tmp_path: Path, where: str) -
 
 
 def test_wrong_column_is_told_with_the_right_ones(tmp_path: Path) -> None:
-    index = open_index(tmp_path / "my.index", draw_vectors(20), **{"Odd name": list(range(20))})
+    index = open_index(tmp_path / "my.index", draw_vectors(20), **Columns({"Odd name": list(range(20))}))
     with pytest.raises(InputError) as caught:
         index.count("nope = 3")
     assert str(caught.value) == (
@@ -213,7 +213,7 @@ def test_wrong_column_is_told_with_the_right_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "written"), [("price", "price"), ("Price", "`Price`"), ("a b", "`a b`")])
 def test_columns_are_shown_as_conditions_have_to_write_them(tmp_path: Path, name: str, written: str) -> None:
-    index = open_index(tmp_path / "my.index", draw_vectors(3), **{name: [1, 2, 3]})
+    index = open_index(tmp_path / "my.index", draw_vectors(3), **Columns({name: [1, 2, 3]}))
     assert name_column(name) == written
     assert index.count(f"{written} > 1") == 2
 

@@ -72,8 +72,8 @@ def report(error: InputError, source: str, place: str, id: str | None = None, pa
 
 
 def write_id(id_: object) -> str | None:
-    """Return an id as text; what is no id does not count."""
-    if isinstance(id_, (str, int)) and not isinstance(id_, bool):
+    """Return an id as text; what is no id, or an empty one, does not count."""
+    if isinstance(id_, (str, int)) and not isinstance(id_, bool) and id_ != "":
         return str(id_).encode("utf-8", "replace").decode("utf-8")
     return None
 
@@ -91,13 +91,14 @@ def _make_entry(row: Row, columns: Columns, options: SourceOptions) -> Entry:
         find_picture(each, row, f"{row.reference}{'' if single else f'&image={number}'}", options.limits)
         for number, each in enumerate(images, 1)
     )
-    written = json.dumps([text, id_, rest], sort_keys=True)
-    state = digest("row", row.source, written, [each.state for each in pictures])
+    states = [each.state for each in pictures]
+    # Written here, once: it says how much is held too.
+    written = json.dumps(["row", row.source, text, id_, rest, states], sort_keys=True).encode()
     references = [each.reference for each in pictures]
     return Entry(
         row.source,
         row.place,
-        state,
+        digest(written),
         ItemContent(row.place, text, pictures, options.limits),
         id=write_id(id_),
         text=text,

@@ -148,7 +148,11 @@ def find_file(source: str) -> StoredFile:
             if info.get("type") == "directory":
                 raise InputError("not a file but a folder", source)
             return from_info(source, info)
-        return _from_status(source, os.stat(source))
+        try:
+            status = os.stat(source)
+        except ValueError as error:
+            raise InputError("no path that a file can have.", printable(source)) from error
+        return _from_status(source, status)
 
 
 def from_info(source: str, info: Mapping[str, Any]) -> StoredFile:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 from st_modules.errors import InputError
@@ -17,6 +16,7 @@ from st_modules.index.sources.rows import Row, read_row, report
 from st_modules.index.sources.stored import StoredFile
 
 _FIRST_ROWS = 1000
+_FIRST_BYTES = 64 * 1024 * 1024
 # Longer ones are codes, of which a number would lose digits.
 _INT = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,300})?(?:[eE][+-]?[0-9]{1,2})?")
@@ -61,10 +61,12 @@ def check_jsonl(file: StoredFile, options: SourceOptions) -> None:
     """
     choose_fields(options, file.source)
     seen: dict[str, None] = {}
-    lines = 0
+    lines = size = 0
     with file.open() as stream:
-        for number, line in islice(number_lines(read_lines(stream, file.source)), _FIRST_ROWS):
-            lines += 1
+        for number, line in number_lines(read_lines(stream, file.source)):
+            lines, size = lines + 1, size + len(line)
+            if lines > _FIRST_ROWS or size > _FIRST_BYTES:
+                break
             try:
                 seen |= dict.fromkeys(parse_object(line, f"{file.source}:{number}"))
             except InputError:
@@ -74,7 +76,7 @@ def check_jsonl(file: StoredFile, options: SourceOptions) -> None:
     asked = [*options.columns.named().values(), *(options.metadata or ())]
     if seen and (unknown := [name for name in asked if name not in seen]):
         raise InputError(
-            f"no field {quote(unknown[0])} in its first {lines} objects; there are {list_names(list(seen))}.",
+            f"no field {quote(unknown[0])} in its first objects; there are {list_names(list(seen))}.",
             file.source,
         )
 

@@ -136,12 +136,22 @@ class Tree:
         notes.add_lines(left_out.describe())
 
     def covers(self, source: str) -> bool:
-        """Whether a path is below the root, and matches."""
-        return source.startswith(_with_slash(self.root)) and self._matches(source)
+        """Whether a path is one that would be among its own, if there were a file.
+
+        Tables in a folder, data sets and what is behind links are none of its own: they have been read by their names.
+        """
+        kind = find_kind(source)
+        if not self._contains(source) or not (kind is None or self._wants(kind)):
+            return False
+        return kind is not None or _find_form(source) != "folder"
 
     def yields(self, source: str, kind: Kind) -> bool:
-        """Whether a file of a kind is among its own: no folder on the way to it is behind a link."""
-        if not self.covers(source) or (self.pattern is None and kind not in ITEMS):
+        """Whether a file of a kind is among its own."""
+        return self._wants(kind) and self._contains(source)
+
+    def _contains(self, source: str) -> bool:
+        """Whether a path is below the root and matches, and no folder on the way to it is behind a link."""
+        if not source.startswith(_with_slash(self.root)) or not self._matches(source):
             return False
         return is_remote(source) or not any(map(os.path.islink, _folders_between(self.root, source)))
 
@@ -159,7 +169,7 @@ class Tree:
                 raise InputError("a link that leads to nothing, or not a regular file; delete it.", found.source)
             if kind is None or hidden:
                 # A picture may have any name, and what is hidden may be one by its name alone.
-                kind = _kind_by_content(found.file, kind)
+                kind = _kind_by_content(found.file)
         except InputError as error:
             if self._wants(kind):
                 return report(error, _write_name(found.source), _write_name(found.source))
@@ -178,12 +188,10 @@ def is_folder(target: Target) -> bool:
     return isinstance(target, Tree) and target.pattern is None
 
 
-def _kind_by_content(file: StoredFile, named: Kind | None) -> Kind | None:
+def _kind_by_content(file: StoredFile) -> Kind | None:
     """What a file is whose name does not say, or may be wrong."""
     with file.open() as stream:
         found = kind_by_content(stream.read(HEAD_BYTES))
-    if found == "pdf" and named is None:
-        raise InputError("its content is a PDF, whatever its name says; rename it to .pdf", file.source)
     return "picture" if found == "image" else "pdf" if found == "pdf" else None
 
 
@@ -244,7 +252,7 @@ def _name_file(source: str) -> NamedFile:
     kind = find_kind(source)
     file = find_file(source)
     if kind is None:
-        kind = _kind_by_content(file, None)
+        kind = _kind_by_content(file)
     if kind is None:
         raise InputError(
             "of no kind that is read: pictures, texts (.txt, .md), PDFs, .jsonl, .csv, .tsv, .parquet, .tar, .tar.gz.",

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, BinaryIO, cast
 
 from st_modules.errors import InputError, in_one_line, printable
@@ -81,17 +82,19 @@ def check_tar(file: StoredFile, options: SourceOptions) -> None:
     """
     seen: dict[str, None] = {}
     count = 0
-    with file.open() as stream:
-        for sample in _read_samples(file, stream, options, Notes()):
-            count += 1
-            seen |= dict.fromkeys([*sample.fields, *sample.pictures])
-            if count == _FIRST_SAMPLES:
-                break
+    try:
+        with file.open() as stream:
+            for sample in islice(_read_samples(file, stream, options, Notes()), _FIRST_SAMPLES):
+                count += 1
+                seen |= dict.fromkeys([*sample.fields, *sample.endings])
+    except InputError:
+        # Where there are samples before it, it is told in its turn.
+        if not count:
+            raise
     if not count:
         raise InputError("nothing to embed in it.", file.source)
     asked = [*options.columns.named().values(), *(options.metadata or ())]
-    known = {*seen, "text", "image"}
-    if unknown := [name for name in asked if name not in known]:
+    if unknown := [name for name in asked if name not in {*seen, "text", "image"}]:
         raise InputError(
             f"no {quote(unknown[0])} in its first {count} samples; there are {list_names(list(seen))}.", file.source
         )
