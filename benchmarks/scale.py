@@ -1,7 +1,7 @@
-"""Time the index on Ray: one worker and two beside the engine of this process, and what a row takes.
+"""Time embedding on Ray: one worker and two beside the engine of this process; and what a row takes to be written.
 
-Pictures with texts are indexed by "tiny" with the local engine, with one worker and with two, in turns, on a cluster
-that stands already; each worker has one core, and so has the local engine. Run ``python benchmarks/scale.py``.
+Pictures with texts are embedded by "tiny" with the local engine, with one worker and with two, in turns, on a cluster
+that stands already; each worker computes on one core, and so does the local engine. Run ``python benchmarks/scale.py``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import logging
 import os
 import statistics
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -28,8 +29,12 @@ from rich.console import Console
 from rich.table import Table
 from workloads import picture
 
-from st_modules import SentenceTransformer
-from st_modules.index import RayOptions, build
+from st_modules import BatchEmbedder, SentenceTransformer
+from st_modules.index import RayOptions, Sources, build
+from st_modules.index.engines import Embedded, EmbedOptions, Engine, LocalEngine
+from st_modules.index.entries import Entry
+from st_modules.index.ray_engine import ray_engine
+from st_modules.integrations.embedder import Embedder
 
 _WAYS: dict[str, RayOptions | None] = {
     "local": None,
@@ -37,6 +42,8 @@ _WAYS: dict[str, RayOptions | None] = {
     "Ray, two workers": RayOptions(workers=2),
 }
 _SIDE = 224
+_FIRST = 256
+_WRITTEN = 10_000
 _STORE_BYTES = 300 * 2**20
 
 
@@ -51,14 +58,22 @@ def write(folder: Path, count: int) -> Path:
     return folder / "rows.jsonl"
 
 
-def time_build(rows: Path, index: Path, model: SentenceTransformer, way: RayOptions | None) -> float:
-    """Return the seconds that an index takes, the loading of the model in workers included."""
-    here: dict[str, Any] = {"model": model}
-    there: dict[str, Any] = {"model": "tiny", "device": "cpu", "engine": way}
+def time_engine(entries: Sequence[Entry], model: SentenceTransformer, way: RayOptions | None) -> tuple[float, float]:
+    """Return the seconds until all workers have embedded something, and the entries a second after that."""
+    options = EmbedOptions()
+    local = nullcontext(LocalEngine(Embedder(model), options, lambda contents: {}))
     start = time.perf_counter()
-    report = build(rows, index, **(here if way is None else there))
-    assert report.failed == 0
-    return time.perf_counter() - start
+    with local if way is None else ray_engine(BatchEmbedder("tiny", device="cpu"), options, way) as engine:
+        _run(engine, entries[:_FIRST])
+        begun = time.perf_counter()
+        _run(engine, entries[_FIRST:])
+        return begun - start, (len(entries) - _FIRST) / (time.perf_counter() - begun)
+
+
+def _run(engine: Engine, entries: Sequence[Entry]) -> None:
+    found = [each for piece in engine(iter([[*entries]])) for each in piece]
+    assert len(found) == len(entries)
+    assert all(isinstance(each, Embedded) for each in found)
 
 
 def time_writing(folder: Path, model: SentenceTransformer, count: int) -> float:
@@ -84,35 +99,32 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = SentenceTransformer("tiny", device="cpu")
-    few, many = args.count // 4, args.count
-    seconds: dict[tuple[str, int], list[float]] = {(way, count): [] for way in _WAYS for count in (few, many)}
+    begun: dict[str, list[float]] = {way: [] for way in _WAYS}
+    rates: dict[str, list[float]] = {way: [] for way in _WAYS}
     writing: list[float] = []
-    ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR, object_store_memory=_STORE_BYTES)
     row_bytes = 0.0
     console = Console()
-    for turn in range(args.rounds):
-        with TemporaryDirectory() as name, console.status(f"round {turn + 1}"):
-            for count in (few, many):
-                (Path(name) / str(count)).mkdir()
-                rows = write(Path(name) / str(count), count)
+    ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR, object_store_memory=_STORE_BYTES)
+    with TemporaryDirectory() as name:
+        entries = [part for part in Sources(write(Path(name), args.count)) if isinstance(part, Entry)]
+        for turn in range(args.rounds):
+            with console.status(f"round {turn + 1}"):
                 for way in rotate([*_WAYS], turn):
-                    index = Path(name) / f"{way} {count}.index"
-                    seconds[way, count].append(time_build(rows, index, model, _WAYS[way]))
-                    row_bytes = folder_bytes(index) / count
-            writing.append(time_writing(Path(name), model, 5 * many))
+                    seconds, rate = time_engine(entries, model, _WAYS[way])
+                    begun[way].append(seconds)
+                    rates[way].append(rate)
+                folder = Path(name) / str(turn)
+                folder.mkdir()
+                writing.append(time_writing(folder, model, _WRITTEN))
+                row_bytes = folder_bytes(folder / "written.index") / _WRITTEN
     ray.shutdown()
     table = Table("Engine", "Seconds to begin with", "Items a second after that", "Of the local engine's")
-    rates = {
-        way: [(many - few) / (whole - part) for part, whole in zip(seconds[way, few], seconds[way, many], strict=True)]
-        for way in _WAYS
-    }
     for way, values in rates.items():
-        begin = [part - few / rate for part, rate in zip(seconds[way, few], values, strict=True)]
         ratios = [value / local for value, local in zip(values, rates["local"], strict=True)]
-        table.add_row(way, _spread(begin, 1), _spread(values, 0), _spread(ratios, 2))
+        table.add_row(way, _spread(begun[way], 1), _spread(values, 0), _spread(ratios, 2))
     console.print(table)
-    two_over_one = [two / one for one, two in zip(rates["Ray, one worker"], rates["Ray, two workers"], strict=True)]
     dimension = model.get_embedding_dimension() or 0
+    two_over_one = [two / one for one, two in zip(rates["Ray, one worker"], rates["Ray, two workers"], strict=True)]
     console.print(f"Two workers over one: {_spread(two_over_one, 2)}")
     console.print(f"Rows a second that are written where the vectors are there: {_spread(writing, 0)}")
     console.print(f"Bytes a row in the index: {row_bytes:.0f}, of which the vector is {4 * dimension}")

@@ -122,8 +122,15 @@ class Campaign:
 
     def _compare(self, name: str) -> None:
         (found, vectors), (expected, expected_vectors) = self._read(name), self._whole
-        assert found == expected, "another result"
+        for column in expected:
+            assert sorted(found["n"]) == sorted(expected["n"]), _describe(found["n"], expected["n"])
+            assert found[column] == expected[column], f"{column}: {_describe(found[column], expected[column])}"
         assert np.abs(vectors - expected_vectors).max() < 1e-5, "other vectors"
+
+
+def _describe(found: list[Any], expected: list[Any]) -> str:
+    more, less = Counter(found) - Counter(expected), Counter(expected) - Counter(found)
+    return f"{more.total()} that should not be there, as {[*more][:5]}; {less.total()} missing, as {[*less][:5]}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from st_modules._imports import lazy_names
+from st_modules._imports import lazy_names, require
 
 if TYPE_CHECKING:
     from st_modules.integrations.chroma import ChromaEmbeddings
@@ -16,4 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ChromaEmbeddings", "LanceDBEmbeddings"]
 
-__getattr__, __dir__ = lazy_names(__name__, {"ChromaEmbeddings": "chroma", "LanceDBEmbeddings": "lancedb_registry"})
+
+def _check(name: str) -> None:
+    if name == "LanceDBEmbeddings":
+        require("lancedb", extra="index")
+
+
+__getattr__, __dir__ = lazy_names(
+    __name__, {"ChromaEmbeddings": "chroma", "LanceDBEmbeddings": "lancedb_registry"}, _check
+)

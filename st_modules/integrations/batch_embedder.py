@@ -145,12 +145,15 @@ class BatchEmbedder:
     @property
     def embedder(self) -> Embedder:
         """The model, which is loaded where it was not."""
-        with _LOADING:
-            if self._embedder is None:
-                loaded = Embedder.load(self._model, **self._files, **self._model_kwargs)
-                loaded.check_instruction(self._side, self._prompt)
-                self._embedder = loaded
+        if self._embedder is None:
+            with _LOADING:  # threads that call at once load one model
+                self._embedder = self._embedder or self._load()
         return self._embedder
+
+    def _load(self) -> Embedder:
+        embedder = Embedder.load(self._model, **self._files, **self._model_kwargs)
+        embedder.check_instruction(self._side, self._prompt)
+        return embedder
 
     def _read(self, batch: Any) -> list[dict[str, Any]]:
         """Return the rows of a batch as items."""

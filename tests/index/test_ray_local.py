@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from fuzz.ray_cluster import STORE_BYTES
 from st_modules.index import Index, RayOptions, build
+from tests.helpers.paths import ROOT
 
 ray = pytest.importorskip("ray")
 
@@ -25,3 +28,11 @@ def test_a_cluster_is_started_and_ended(tmp_path: Path, monkeypatch: pytest.Monk
     assert (report.added, len(Index.open(tmp_path / "my.index"))) == (100, 100)
     assert seen == ["local"]
     assert not ray.is_initialized()
+
+
+def test_what_reads_on_ray_imports_neither_the_model_nor_ray() -> None:
+    program = (
+        "import sys, st_modules.index.ray_engine; print(*{'lancedb', 'ray', 'torch', 'transformers'} & {*sys.modules})"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert shown.stdout == "\n"

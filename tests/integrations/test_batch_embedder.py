@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from PIL import Image
 
 from st_modules import BatchEmbedder, CheckpointError, ImageLimits, SentenceTransformer, Side, UnknownModelError
 from st_modules.errors import ArgumentError
+from st_modules.integrations.embedder import Embedder
 from tests.helpers.paths import GOLDEN, ROOT
-from tests.helpers.references import TOLERANCE
+from tests.helpers.references import TOLERANCE, reference
 
 PICTURE = GOLDEN / "gme" / "images" / "square.png"
 TEXTS = ["a red circle", None, "make it blue", None]
@@ -210,6 +212,23 @@ def test_a_model_that_cannot_be_loaded_raises_at_the_first_call() -> None:
     embed = BatchEmbedder("gme-2")
     with pytest.raises(UnknownModelError, match="Did you mean 'gme-2b'"):
         embed({"text": ["a"]})
+
+
+def test_an_instruction_that_would_change_nothing_raises_at_the_first_call() -> None:
+    gme = reference("gme-2b")
+    embed = BatchEmbedder("gme-2b", weights=gme.weights, device="cpu", prompt="Find a picture.")
+    with pytest.raises(ValueError, match="no instruction on the document side"):
+        embed({"text": ["a"]})
+
+
+def test_threads_that_call_at_once_load_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    load = Embedder.load
+    monkeypatch.setattr(Embedder, "load", lambda name, **options: loads.append(name) or load(name, **options))
+    embed = BatchEmbedder("tiny", device="cpu")
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(lambda number: embed({"text": [f"{number}"]})["vector"], range(8))]
+    assert (loads, len(found)) == (["tiny"], 8)
 
 
 def test_options_of_loading_reach_the_model() -> None:

@@ -133,3 +133,11 @@ def test_a_table_is_searched_in_another_process(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "blue\n"
+
+
+def test_without_lancedb_it_says_what_to_install() -> None:
+    program = "import sys; sys.modules['lancedb'] = None; from st_modules.integrations import LanceDBEmbeddings"
+    shown = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, cwd=ROOT)
+    assert shown.stderr.splitlines()[-1].endswith(
+        'MissingExtraError: This needs lancedb: pip install "st-modules[index]"'
+    )
