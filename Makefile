@@ -13,12 +13,12 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
-# The package alone. torch goes first, alone and exact: its pin takes the build that pip is set up to offer (CPU or
+# The package, and what an index needs. torch goes first, alone and exact: its pin takes the build that pip is set up to offer (CPU or
 # CUDA), and nothing that is resolved after it can bring another.
 $(PACKAGE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
-	$(PIP) --editable .
+	$(PIP) --editable ".[index]"
 	@touch $@
 
 # What the tests, the linters and the benchmarks need beside it.
@@ -26,7 +26,7 @@ $(TOOLS): $(PACKAGE)
 	$(PIP) --editable ".[dev]"
 	@touch $@
 
-demo: $(PACKAGE)  ## Embed a gallery of drawings, search it, and write demo-out/index.html
+demo: $(PACKAGE)  ## Index a gallery of drawings, search it, and write demo-out/index.html
 	$(BIN)/st-modules demo --out demo-out
 
 test: $(TOOLS)  ## Run the tests and print the coverage

@@ -1,4 +1,4 @@
-"""Kill ``st-modules embed`` and ``megapairs`` at random moments: what is left is whole, and the next run goes on.
+"""Kill ``st-modules embed``, ``megapairs`` and ``index`` at random moments: what is left is whole, and a rerun goes on.
 
 Run ``python -m fuzz.kills --minutes 5``; ``make fuzz`` runs it too. Every run is a process that is forked from this
 one, so that the moments fall into the command itself and not into its imports.
@@ -7,21 +7,26 @@ one, so that the moments fall into the command itself and not into its imports.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import logging
 import os
 import random
 import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Processes are forked, which the threads of OpenMP do not survive.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import numpy as np
 import torch
 
 from fuzz.outcomes import tiny
@@ -31,6 +36,9 @@ from st_modules.demo.scenes import random_scenes
 from st_modules.demo.wording import caption
 
 _PICTURES = 30
+_TEXTS = 120
+_ITEMS_AT_ONCE = 8
+_ROWS_A_COMMIT = 16
 
 
 def main() -> int:
@@ -38,6 +46,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=0.0, help="go on for so long")
     parser.add_argument("--rounds", type=int, default=1, help="or for so many kills of each command")
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--only", choices=("embed", "megapairs", "index"), help="kill this command alone")
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
     print(f"--seed {seed}", flush=True)
@@ -48,7 +57,14 @@ def main() -> int:
     with TemporaryDirectory(prefix="st-modules-kills-") as name:
         folder = Path(name)
         pictures = draw_pictures(folder / "pictures")
-        tests = [KilledEmbed(folder / "embed", pictures, moments), KilledMegapairs(folder, pictures, moments)]
+        kinds: dict[str, type[KilledEmbed | KilledMegapairs | KilledIndex]] = {
+            "embed": KilledEmbed,
+            "megapairs": KilledMegapairs,
+            "index": KilledIndex,
+        }
+        tests = [
+            kind(folder / name, pictures, moments) for name, kind in kinds.items() if arguments.only in (None, name)
+        ]
         while rounds < arguments.rounds or time.monotonic() < end:
             for test in tests:
                 test.run()
@@ -81,17 +97,25 @@ def run_command(arguments: Sequence[str], kill_after: float | None = None) -> bo
     Raises:
         AssertionError: It ended with an error.
     """
-    child = os.fork()
+    # A command that ends with an error returns its status here.
+    return run_process(lambda: cli.app(list(arguments), standalone_mode=False), str(arguments), kill_after)
+
+
+def run_process(call: Callable[[], int | None], name: str, kill_after: float | None = None) -> bool:
+    """Run a function in a process of its own; see :func:`run_command`."""
+    with warnings.catch_warnings():
+        # LanceDB's, of forks: here nothing of it has run before one.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        child = os.fork()
     if not child:
         # A forked process makes torch's threads anew; several threads that do so at once trip over each other.
         torch.set_num_threads(1)
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
         try:
-            # A command that ends with an error returns its status here.
-            code = cli.app(list(arguments), standalone_mode=False)
+            code = call()
         except BaseException as error:
-            print(f"{arguments}: {error!r}", file=sys.stderr)
+            print(f"{name}: {error!r}", file=sys.stderr)
             code = 1
         sys.stderr.flush()
         os._exit(code or 0)
@@ -101,7 +125,7 @@ def run_command(arguments: Sequence[str], kill_after: float | None = None) -> bo
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return True
-    assert status == 0, f"status {status} of {arguments}"
+    assert status == 0, f"status {status} of {name}"
     return False
 
 
@@ -163,6 +187,7 @@ class KilledMegapairs(_Killed):
 
     def __init__(self, folder: Path, pictures: Path, moments: random.Random) -> None:
         super().__init__(moments)
+        folder.mkdir()
         self.folder, self.pictures = folder, pictures
         self.time_it(lambda: run_command(self._call("whole")))
         self.whole = (folder / "whole" / "triplets.jsonl").read_bytes()
@@ -180,6 +205,105 @@ class KilledMegapairs(_Killed):
         while self.kill(call):
             pass
         assert (self.folder / "killed" / "triplets.jsonl").read_bytes() == self.whole
+        shutil.rmtree(self.folder / "killed")
+
+
+class KilledIndex(_Killed):
+    """``index`` over a collection that has changed since its last run: rows are added, replaced and dropped."""
+
+    def __init__(self, folder: Path, pictures: Path, moments: random.Random) -> None:
+        importlib.import_module("lancedb.index")  # once: it is used in the forked processes alone
+        super().__init__(moments)
+        folder.mkdir()
+        self.folder = folder
+        self.log = folder / "embedded.log"
+        self.sources = folder / "sources"
+        self._commit_often()
+        self._collect(pictures)
+        run_command(self._call("old"))
+        self._change()
+        shutil.copytree(folder / "old", folder / "whole")
+        self.log.write_text("")
+        self.time_it(lambda: run_command(self._call("whole")))
+        self.embedded = self._count()
+        self.whole = self._read("whole")
+        assert len(self.whole["id"]) == len(set(self.whole["id"]))
+        assert self.embedded > _TEXTS
+
+    def _commit_often(self) -> None:
+        from st_modules.index import engines, rows
+        from st_modules.integrations.embedder import Embedder
+
+        engines._LEAST_AT_ONCE = _ITEMS_AT_ONCE
+        engines._BATCHES_AT_ONCE = 1
+        rows._MOST_ROWS = _ROWS_A_COMMIT
+        rows._COMMITS_TO_TIDY = 4
+        encode = Embedder.encode
+
+        def count(embedder: Embedder, items: Sequence[Any], *arguments: Any, **options: Any) -> np.ndarray:
+            with self.log.open("a") as stream:
+                stream.write(f"{len(items)}\n")
+            return encode(embedder, items, *arguments, **options)
+
+        setattr(Embedder, "encode", count)  # noqa: B010 - for a type checker, it would be another method
+        logging.disable(logging.WARNING)
+
+    def _collect(self, pictures: Path) -> None:
+        shutil.copytree(pictures, self.sources, ignore=shutil.ignore_patterns("*.jsonl"))
+        rows = [{"text": f"text {number}", "n": number} for number in range(_TEXTS)]
+        (self.sources / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def _change(self) -> None:
+        """Rename, copy, replace and delete pictures; change, add and delete rows, and the type of their column."""
+        found = sorted(self.sources.glob("*.png"))
+        found[0].rename(self.sources / "renamed.png")
+        shutil.copy(found[1], self.sources / "copied.png")
+        for number, path in enumerate(found[2:12]):
+            draw(next(iter(random_scenes(100 + number, 1))), seed=6).save(path)
+        for path in found[12:18]:
+            path.unlink()
+        rows: list[dict[str, Any]] = [{"text": f"text {number}", "n": number} for number in range(20, _TEXTS)]
+        rows += [{"text": f"new text {number}", "n": number + 0.5} for number in range(_TEXTS)]
+        rows += [{"text": "text 30", "n": "another"}]
+        (self.sources / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def _call(self, name: str) -> list[str]:
+        options = ["--prune", "-q", "--device", "cpu", "--batch-size", str(_ITEMS_AT_ONCE)]
+        return ["index", str(self.sources), str(self.sources / "rows.jsonl"), "--to", str(self.folder / name), *options]
+
+    def _count(self) -> int:
+        return sum(map(int, self.log.read_text().split()))
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """The rows of an index, in the order of their ids; read by another process, as this one is forked."""
+        out = self.folder / "read.npz"
+
+        def read() -> None:
+            from st_modules.index.table import open_items
+
+            rows = open_items(str(self.folder / name))[0].to_arrow().sort_by("id")
+            texts = {column: rows[column].to_pylist() for column in ("id", "text", "source", "n")}
+            np.savez(out, vectors=np.array(rows["vector"].to_pylist()), rest=json.dumps(texts))
+
+        run_process(read, "reading")
+        with np.load(out) as found:
+            return {"vectors": found["vectors"], **json.loads(str(found["rest"]))}
+
+    def run(self) -> None:
+        """Kill a run, and those that go on, until one ends."""
+        shutil.copytree(self.folder / "old", self.folder / "killed")
+        self.log.write_text("")
+        kills = 0
+        while self.kill(self._call("killed")):
+            kills += 1
+        found = self._read("killed")
+        vectors, whole = found.pop("vectors"), dict(self.whole)
+        expected = whole.pop("vectors")
+        assert found == whole, "another result"
+        assert np.abs(vectors - expected).max() < 1e-5, "other vectors"
+        # A killed run loses what it has in hand and what it has not committed.
+        most = self.embedded + kills * (_ITEMS_AT_ONCE + _ROWS_A_COMMIT + _ITEMS_AT_ONCE)
+        assert self._count() <= most, f"{self._count()} items embedded for {kills} kills, and not at most {most}"
         shutil.rmtree(self.folder / "killed")
 
 

@@ -8,6 +8,7 @@ try:
     from langchain_gme.embeddings import GMEEmbeddings
     from langchain_gme.filters import MultimodalFilter, MultimodalRedundantFilter
     from langchain_gme.identify import identify_images
+    from langchain_gme.index_retriever import IndexRetriever
     from langchain_gme.reranker import MultimodalReranker
     from langchain_gme.stores import MultimodalRetriever, MultimodalStore
 except ModuleNotFoundError as error:
@@ -17,6 +18,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "GMEEmbeddings",
+    "IndexRetriever",
     "MultimodalFilter",
     "MultimodalRedundantFilter",
     "MultimodalReranker",

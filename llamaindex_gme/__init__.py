@@ -4,6 +4,7 @@ from st_modules import MissingExtraError
 
 try:
     from llamaindex_gme.embeddings import GMEEmbedding
+    from llamaindex_gme.index_retriever import IndexRetriever
     from llamaindex_gme.nodes import identify_images
     from llamaindex_gme.parser import MultimodalNodeParser
     from llamaindex_gme.readers import multimodal_readers
@@ -16,6 +17,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "GMEEmbedding",
+    "IndexRetriever",
     "MultimodalNodeParser",
     "MultimodalRerank",
     "MultimodalVectorIndexRetriever",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from st_modules.inputs.images import ImageSource
     from st_modules.inputs.limits import ImageLimits
     from st_modules.inputs.videos import VideoSource
+    from st_modules.integrations.batch_embedder import BatchEmbedder
     from st_modules.integrations.embedder import Embedder
     from st_modules.integrations.reranker import Reranker
     from st_modules.model import SentenceTransformer, register, unregister
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchEmbedder",
     "CheckpointError",
     "CrossEncoder",
     "Embedder",
@@ -68,6 +70,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "CrossEncoder": "cross_encoder",
+        "BatchEmbedder": "integrations.batch_embedder",
         "Embedder": "integrations.embedder",
         "EncodeOptions": "encode.options",
         "ImageLimits": "inputs.limits",

@@ -33,6 +33,12 @@ def refused(*args, **kwargs): raise AssertionError("network")
 socket.getaddrinfo = socket.socket.connect = refused
 """
 PRINTED = {
+    "index_and_search": [
+        "5 pictures, and 0 the second time",
+        "a large green star → green_star.png",
+        "a red circle, as a picture → red_circle.png",
+        "the same, and make it blue → blue_circle.png",
+    ],
     "langchain_chroma": [
         "a large green star → green_star.png",
         "a red circle, as a picture → red_circle.png",

@@ -16,6 +16,7 @@ from tests.helpers.paths import ROOT
 
 PUBLIC = {
     "st_modules": {
+        "BatchEmbedder",
         "CheckpointError",
         "CrossEncoder",
         "Embedder",
@@ -41,8 +42,10 @@ PUBLIC = {
         "register",
         "unregister",
     },
+    "st_modules.integrations": {"ChromaEmbeddings", "LanceDBEmbeddings"},
     "langchain_gme": {
         "GMEEmbeddings",
+        "IndexRetriever",
         "MultimodalFilter",
         "MultimodalRedundantFilter",
         "MultimodalReranker",
@@ -55,6 +58,7 @@ PUBLIC = {
     },
     "llamaindex_gme": {
         "GMEEmbedding",
+        "IndexRetriever",
         "MultimodalNodeParser",
         "MultimodalRerank",
         "MultimodalVectorIndexRetriever",
@@ -62,7 +66,7 @@ PUBLIC = {
         "multimodal_readers",
     },
 }
-LAZY = ["st_modules", "st_modules.evaluate", "st_modules.megapairs", "st_modules.train"]
+LAZY = ["st_modules", "st_modules.evaluate", "st_modules.integrations", "st_modules.megapairs", "st_modules.train"]
 
 
 @pytest.mark.parametrize("package", PUBLIC)

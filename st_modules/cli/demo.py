@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from st_modules._imports import require
 from st_modules.cli.shared import (
     BaseWeights,
     Device,
@@ -30,7 +32,9 @@ app = typer.Typer()
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for index.html.")] = Path("demo-out"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for index.html, the gallery and its index.")] = Path(
+        "demo-out"
+    ),
     model_name: ModelName = "tiny",
     weights: Weights = None,
     base_weights: BaseWeights = None,
@@ -38,16 +42,21 @@ def demo(
     pictures: Annotated[int, typer.Option(min=20, max=3000, help="Size of the gallery.")] = 300,
     seed: Annotated[int, typer.Option(help="Another seed draws another gallery.")] = 7,
 ) -> None:
-    """Draw a gallery, search it by text, by picture and by both, and write a page with the answers."""
+    """Draw a gallery, index it, search it by text, by picture and by both, and write a page with the answers."""
     with one_line_errors():
         from st_modules.demo.page import render
-        from st_modules.demo.run import answer, make_gallery
+        from st_modules.demo.run import answer, make_gallery, write_gallery
+        from st_modules.index import Index, build
 
+        for package in ("lancedb", "lance", "pyarrow"):
+            require(package, "index")
         out.mkdir(parents=True, exist_ok=True)
         model = open_model(model_name, device, weights, base_weights)
-        say(f"Drawing {pictures} pictures and embedding them with {model_name} …")
+        say(f"Drawing {pictures} pictures and indexing them with {model_name} …")
         gallery = make_gallery(pictures, seed)
-        answers = answer(model, gallery)
+        place = out / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', model_name)}.index"
+        build(write_gallery(gallery, out), place, model, prune=True, show_progress_bar=True)
+        answers = answer(Index.open(place, model), gallery, model.prompts)
         make_console().print(_answer_table(gallery, answers))
         page = out / "index.html"
         page.write_text(render(model_name, gallery, answers), encoding="utf-8")

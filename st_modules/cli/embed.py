@@ -15,6 +15,7 @@ from st_modules.cli.shared import (
     Device,
     ModelName,
     Weights,
+    make_limits,
     name_path,
     one_line_errors,
     open_model,
@@ -128,7 +129,7 @@ def embed(
         with open_partial(list_targets(out), keep=resume) as partial:
             finished = _check_existing(out, partial, force, resume)
             columns, scratch = Columns(text_column, image_column, id_column), Path(folder)
-            limits = _limits(root, local_files=local_files, remote_images=remote_images)
+            limits = make_limits(root, local_files=local_files, remote_images=remote_images)
             reading = _read(texts or [], files or [], columns, scratch, skip_bad, limits)
             model = open_model(model_name, device, weights, base_weights)
             if prompt_name is not None and prompt_name not in model.prompts:
@@ -212,17 +213,6 @@ def _refuse_left_out(partial: Partial) -> None:
 def _nothing_left(bad: Sequence[BadRecord]) -> InputError:
     first = bad[0]
     return InputError(f"None of {len(bad)} records can be embedded. The first is {first.place}: {first.problem}")
-
-
-def _limits(root: Path | None, *, local_files: bool, remote_images: bool) -> ImageLimits:
-    """What the images that tables name may cost, and where they may come from."""
-    from st_modules.inputs.limits import ImageLimits
-
-    if root is not None and not local_files:
-        stop("--root opens the files of a folder, and --no-local-files none: pass one of them.", 2)
-    if root is not None and not root.is_dir():
-        stop(f"--root {root}: no such folder.", 2)
-    return ImageLimits(local_files=local_files if root is None else root, remote_images=remote_images)
 
 
 def _read(

@@ -23,6 +23,7 @@ from st_modules.errors import STModulesError, UnknownNameError, printable
 from st_modules.files.atomic import name_file
 
 if TYPE_CHECKING:
+    from st_modules.inputs.limits import ImageLimits
     from st_modules.model import SentenceTransformer
 
 
@@ -51,7 +52,7 @@ BaseWeights = Annotated[
 Device = Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, mps … The best one there is by default.")]
 
 
-class _Stopped(BaseException):
+class Stopped(BaseException):
     """The process was asked to end."""
 
 
@@ -80,7 +81,7 @@ def one_line_errors() -> Generator[None, None, None]:
         stop(f"Not enough memory: {first_line(error) or 'none is left'}", 1)
     except KeyboardInterrupt:
         stop("Stopped by Ctrl-C.", 128 + signal.SIGINT)
-    except _Stopped as error:
+    except Stopped as error:
         (number,) = error.args
         stop(f"Stopped by {signal.Signals(number).name}.", 128 + number)
 
@@ -90,7 +91,7 @@ def _raise_signals() -> Generator[None, None, None]:
     """Have signals that end the process raise, so that what is temporary is deleted."""
 
     def end(number: int, _: object) -> NoReturn:
-        raise _Stopped(number)
+        raise Stopped(number)
 
     known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     main = threading.current_thread() is threading.main_thread()
@@ -159,23 +160,39 @@ def say(line: str) -> None:
         typer.echo(printable(line).encode(encoding, "backslashreplace").decode(encoding))
 
 
-def open_model(name: str, device: str | None, weights: Path | None, base_weights: Path | None) -> SentenceTransformer:
-    """Load a model; what is wrong with its name or its options ends the command."""
+def check_model(name: str, device: str | None) -> None:
+    """Before a model is loaded: what is wrong with its name or with the device ends the command."""
     if not name:
         stop("--model: an empty name; `st-modules list` shows every model.", 2)
     if "/" not in name and not Path(name).exists():
         get_model(name)  # says what is wrong with the name before anything is imported or asked of the Hub
+    check_device(device)
+    only_download_bars()
+
+
+def open_model(name: str, device: str | None, weights: Path | None, base_weights: Path | None) -> SentenceTransformer:
+    """Load a model; what is wrong with its name or its options ends the command."""
+    check_model(name, device)
 
     from st_modules.model import SentenceTransformer
 
-    check_device(device)
-    only_download_bars()
     try:
         return SentenceTransformer(name, weights=weights, base_weights=base_weights, device=device)
     except STModulesError:
         raise
     except ValueError as error:
         stop(first_line(error), 2)
+
+
+def make_limits(root: Path | None, *, local_files: bool, remote_images: bool) -> ImageLimits:
+    """What the images that tables name may cost, and where they may come from."""
+    from st_modules.inputs.limits import ImageLimits
+
+    if root is not None and not local_files:
+        stop("--root opens the files of a folder, and --no-local-files none: pass one of them.", 2)
+    if root is not None and not root.is_dir():
+        stop(f"--root {root}: no such folder.", 2)
+    return ImageLimits(local_files=local_files if root is None else root, remote_images=remote_images)
 
 
 def only_download_bars() -> None:

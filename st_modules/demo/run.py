@@ -1,11 +1,13 @@
-"""The demonstration: a gallery of drawings, questions of three kinds with a known answer, and what a model answers."""
+"""The demonstration: a gallery of drawings, questions with a known answer, and what an index of the gallery answers."""
 
 from __future__ import annotations
 
+import io
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -17,7 +19,7 @@ from st_modules.demo.wording import caption, edits
 if TYPE_CHECKING:
     import numpy as np
 
-    from st_modules.model import SentenceTransformer
+    from st_modules.index import Hit, Index
 
 TEXT, PICTURE, COMPOSED, CAPTION = "text → picture", "picture → picture", "picture + text → picture", "picture → text"
 PROMPTS = {TEXT: "t2i", COMPOSED: "it2i", CAPTION: "i2t"}
@@ -47,7 +49,7 @@ class Question:
 
     @property
     def item(self) -> dict[str, Any]:
-        """What ``encode_query`` is given."""
+        """What the index is asked."""
         return {name: value for name, value in (("text", self.text), ("image", self.picture)) if value is not None}
 
 
@@ -135,25 +137,71 @@ def _questions(
     return [*texts, *pictures, *composed, *(shown(CAPTION, place) for place in asked[8:])]
 
 
-def answer(model: SentenceTransformer, gallery: Gallery, show_progress_bar: bool = True) -> list[Answer]:
-    """Embed a gallery and its questions, and rank the gallery for each question.
+def write_gallery(gallery: Gallery, folder: Path) -> list[Path]:
+    """Write a gallery to files: each picture, and the captions as JSONL.
+
+    What is there already stays as it is, and pictures of a larger gallery that was there go.
 
     Args:
-        model: The model.
-        gallery: What to search.
-        show_progress_bar: Whether to show the progress of embedding the gallery.
+        gallery: The gallery.
+        folder: Where it goes.
+
+    Returns:
+        What is to be indexed of it: the folder of the pictures, and the file of the captions.
     """
-    pictures = model.encode_document(gallery.pictures, show_progress_bar=show_progress_bar)
-    captions = model.encode_document([{"text": text} for text in gallery.captions], show_progress_bar=False)
+    pictures, captions = folder / "gallery", folder / "captions.jsonl"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for place, picture in enumerate(gallery.pictures):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        _write(pictures / _picture_name(place), buffer.getvalue())
+    own = {_picture_name(place) for place in range(len(gallery.pictures))}
+    for path in pictures.glob("drawing-*.png"):
+        if path.name not in own:
+            path.unlink()
+    lines = [json.dumps({"id": _caption_id(place), "text": text}) for place, text in enumerate(gallery.captions)]
+    _write(captions, "".join(f"{line}\n" for line in lines).encode())
+    return [pictures, captions]
+
+
+def answer(index: Index, gallery: Gallery, prompts: Container[str]) -> list[Answer]:
+    """Have an index of a gallery answer its questions.
+
+    Args:
+        index: What was built of the files that :func:`write_gallery` names.
+        gallery: The gallery.
+        prompts: The names of the instructions that the model has.
+    """
+    size = len(index)
     answers = []
-    for kind, group in groupby(gallery.questions, key=lambda question: question.kind):
-        questions = list(group)
-        prompt_name = PROMPTS.get(kind) if PROMPTS.get(kind) in model.prompts else None
-        queries = model.encode_query(
-            [question.item for question in questions], prompt_name=prompt_name, show_progress_bar=False
-        )
-        scores = queries @ (captions if kind == CAPTION else pictures).T
-        answers += [
-            Answer(question, row, row.argsort()[::-1].tolist()) for question, row in zip(questions, scores, strict=True)
-        ]
+    for question in gallery.questions:
+        name = PROMPTS.get(question.kind, "")
+        wanted = "id LIKE 'caption-%'" if question.kind == CAPTION else "image IS NOT NULL"
+        hits = index.search(question.item, size, where=wanted, prompt_name=name if name in prompts else None)
+        answers.append(_rank(question, hits, len(gallery.scenes)))
     return answers
+
+
+def _rank(question: Question, hits: Sequence[Hit], size: int) -> Answer:
+    import numpy as np
+
+    names = _caption_id if question.kind == CAPTION else _picture_name
+    places = {names(place): place for place in range(size)}
+    # Files that are not the gallery's own may be beside them.
+    named = {Path(hit.image).name if hit.image else hit.id: hit.score for hit in hits}
+    found = {places[name]: score for name, score in named.items() if name in places}
+    return Answer(question, np.array([found[place] for place in range(size)]), list(found))
+
+
+def _picture_name(place: int) -> str:
+    return f"drawing-{place:04}.png"
+
+
+def _caption_id(place: int) -> str:
+    return f"caption-{place:04}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    # A file that is written again is one that has changed.
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)

@@ -13,7 +13,7 @@ from st_modules.errors import InputError
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Generator[None, None, None]:
+def lock_folder(folder: Path, wait: bool = False) -> Generator[None, None, None]:
     """Keep other runs out of a folder.
 
     The lock is the operating system's, on an empty file: it ends with the process that holds it, also where that is
@@ -21,13 +21,14 @@ def lock_folder(folder: Path) -> Generator[None, None, None]:
 
     Args:
         folder: An existing folder.
+        wait: Whether to wait for the end of another run.
 
     Raises:
-        InputError: Another run is in it.
+        InputError: Another run is in it, and is not waited for.
     """
     lock: Any = filelock.FileLock(folder / ".lock")
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(blocking=wait)
     except filelock.Timeout as error:
         raise InputError(
             f"{folder}: another run is using this folder; wait for its end, or work in another."

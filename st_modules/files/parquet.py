@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from st_modules._imports import import_extra
 from st_modules.errors import InputError
@@ -41,38 +42,131 @@ def read_parquet(
         InputError: The file is damaged or has more than ``MOST_ROWS`` rows, or a column is of a wrong type.
         MissingExtraError: pyarrow is not installed.
     """
-    pa, pq = (import_extra(module, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
     records: list[Record] = []
-    with _name_errors(pa, path):
-        # Streamed: otherwise whole groups of rows are in memory, up to all of the file.
-        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_STREAM_BUFFER)
-    with file:
-        expected = file.metadata.num_rows
-        if expected > MOST_ROWS:
-            raise InputError(f"{expected} rows; at most {MOST_ROWS} are read. Write it in parts.", str(path))
-        schema = file.schema_arrow
-        columns = asked.choose(schema.names, str(path))
-        _check_types(pa, schema, columns, path)
-        left_out = [each for each in schema if each.name not in columns.used() and _has_bytes(pa, each.type)]
-        names = [name for name in schema.names if name not in {each.name for each in left_out}]
-        number = 0
-        for batch in _batches(pa, file, names, path):
-            for row in range(batch.num_rows):
-                number += 1
-                with problems.collect_record(f"{path}, row {number}"):
-                    records.append(_read_row(path, number, batch, row, columns, scratch, problems, limits))
-        if number != expected:
-            raise InputError(f"{number} rows were read of {expected}; write it again.", str(path))
+    with open_parquet(path, str(path), asked) as table:
+        for number, cells in table.rows:
+            with problems.collect_record(f"{path}, row {number}"):
+                records.append(_read_row(path, number, cells, table.columns, scratch, problems, limits))
     return Reading(
         records,
-        [f"{path}: left out the column {each.name!r} of {each.type}: metadata has no bytes." for each in left_out],
+        [f"{path}: left out the column {name!r} of {kind}: metadata has no bytes." for name, kind in table.left_out],
     )
 
 
-def _batches(pa: Any, file: Any, names: list[str], path: Path) -> Generator[Any, None, None]:
-    with _name_errors(pa, path):
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=names):
-            yield pa.RecordBatch.from_arrays([_write_times(pa, column) for column in batch.columns], batch.schema.names)
+class Cells:
+    """The cells of one row.
+
+    Args:
+        batch: The rows that it is among, as pyarrow has them.
+        row: Which of them it is.
+    """
+
+    def __init__(self, batch: Any, row: int) -> None:
+        self._batch = batch
+        self._row = row
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return cast("list[str]", self._batch.schema.names)
+
+    def read(self, place: str) -> Generator[tuple[str, Any], None, None]:
+        """Yield the name of each column and its cell as Python has it.
+
+        Raises:
+            InputError: A cell cannot be read; ``place`` is what error messages call the row.
+        """
+        for name in self.names:
+            try:
+                value = self._batch.column(name)[self._row].as_py()
+            except ValueError as error:  # a string that is not UTF-8, or a time within a list
+                raise InputError(f"its {name!r} cannot be read: {error}", place) from error
+            yield name, value
+
+
+@dataclass(frozen=True)
+class ArrowTable:
+    """A table that is read row by row.
+
+    Attributes:
+        columns: The columns that are embedded, each one that it has, or "".
+        left_out: Names and types of the columns that are not read, since metadata has no bytes.
+        rows: The rows, numbered from 1. Going on raises ``InputError`` where the file is damaged.
+    """
+
+    columns: Columns
+    left_out: list[tuple[str, str]]
+    rows: Iterator[tuple[int, Cells]]
+
+
+@contextmanager
+def open_parquet(source: Path | BinaryIO, name: str, asked: Columns) -> Generator[ArrowTable, None, None]:
+    """Open a Parquet file, of which a part is in memory at a time.
+
+    Args:
+        source: The file.
+        name: What error messages call it.
+        asked: Which columns to embed.
+
+    Raises:
+        InputError: The file is damaged or has more than ``MOST_ROWS`` rows, or a column is of a wrong type.
+        MissingExtraError: pyarrow is not installed.
+    """
+    pa, pq = (import_extra(module, extra="parquet") for module in ("pyarrow", "pyarrow.parquet"))
+    with name_errors(pa, name, "Parquet"):
+        # Streamed: otherwise whole groups of rows are in memory, up to all of the file.
+        file = pq.ParquetFile(source, pre_buffer=False, buffer_size=_STREAM_BUFFER)
+    with file:
+        expected = file.metadata.num_rows
+        if expected > MOST_ROWS:
+            raise InputError(f"{expected} rows; at most {MOST_ROWS} are read. Write it in parts.", name)
+        columns, left_out = choose_columns(file.schema_arrow, asked, name)
+        unread = {each for each, _ in left_out}
+        names = [each for each in file.schema_arrow.names if each not in unread]
+        rows = number_rows(_batches(pa, file, names, name))
+        yield ArrowTable(columns, left_out, _count_rows(rows, expected, name))
+
+
+def choose_columns(schema: Any, asked: Columns, name: str) -> tuple[Columns, list[tuple[str, str]]]:
+    """Return the columns of a table that are embedded, and names and types of those that metadata cannot have.
+
+    Args:
+        schema: The table's schema, as pyarrow has it.
+        asked: Which columns to embed.
+        name: What error messages call the table.
+
+    Raises:
+        InputError: A column is missing or of a wrong type.
+    """
+    pa = import_extra("pyarrow", extra="parquet")
+    columns = asked.choose(schema.names, name)
+    _check_types(pa, schema, columns, name)
+    left_out = [each for each in schema if each.name not in columns.used() and _has_bytes(pa, each.type)]
+    return columns, [(each.name, str(each.type)) for each in left_out]
+
+
+def number_rows(batches: Iterable[Any]) -> Generator[tuple[int, Cells], None, None]:
+    """Number the rows of batches, as pyarrow has them, from 1."""
+    pa = import_extra("pyarrow", extra="parquet")
+    number = 0
+    for batch in batches:
+        written = pa.RecordBatch.from_arrays([_write_times(pa, each) for each in batch.columns], batch.schema.names)
+        for row in range(written.num_rows):
+            number += 1
+            yield number, Cells(written, row)
+
+
+def _count_rows(rows: Iterator[tuple[int, Cells]], expected: int, name: str) -> Iterator[tuple[int, Cells]]:
+    number = 0
+    for number, cells in rows:
+        yield number, cells
+    if number != expected:
+        raise InputError(f"{number} rows were read of {expected}; write it again.", name)
+
+
+def _batches(pa: Any, file: Any, names: list[str], name: str) -> Generator[Any, None, None]:
+    with name_errors(pa, name, "Parquet"):
+        yield from file.iter_batches(_ROWS_AT_ONCE, columns=names)
 
 
 def _write_times(pa: Any, column: Any) -> Any:
@@ -82,14 +176,15 @@ def _write_times(pa: Any, column: Any) -> Any:
 
 
 @contextmanager
-def _name_errors(pa: Any, path: Path) -> Generator[None, None, None]:
+def name_errors(pa: Any, name: str, kind: str) -> Generator[None, None, None]:
+    """Turn errors of pyarrow into ``InputError`` that says which file cannot be read, and as what."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"cannot be read as Parquet: {str(error).splitlines()[0]}", str(path)) from error
+        raise InputError(f"cannot be read as {kind}: {str(error).splitlines()[0]}", name) from error
 
 
-def _check_types(pa: Any, schema: Any, columns: Columns, path: Path) -> None:
+def _check_types(pa: Any, schema: Any, columns: Columns, place: str) -> None:
     for name, fits, expected in (
         (columns.text, _is_string, "texts are strings"),
         (columns.image, _is_image, "images are paths, URLs, bytes, or what datasets writes"),
@@ -97,7 +192,7 @@ def _check_types(pa: Any, schema: Any, columns: Columns, path: Path) -> None:
     ):
         kind = schema.field(name).type if name else None
         if name and not fits(pa, _plain_type(pa, kind)):
-            raise InputError(f"its column {name!r} has values of type {kind}; {expected}.", str(path))
+            raise InputError(f"its column {name!r} has values of type {kind}; {expected}.", place)
 
 
 def _plain_type(pa: Any, kind: Any) -> Any:
@@ -139,8 +234,7 @@ def _has_bytes(pa: Any, kind: Any) -> bool:
 def _read_row(
     path: Path,
     number: int,
-    batch: Any,
-    row: int,
+    cells: Cells,
     columns: Columns,
     scratch: Path,
     problems: Problems,
@@ -148,11 +242,7 @@ def _read_row(
 ) -> Record:
     place = f"{path}, row {number}"
     fields: dict[str, Any] = {}
-    for name in cast("list[str]", batch.schema.names):
-        try:
-            value = batch.column(name)[row].as_py()
-        except ValueError as error:  # a string that is not UTF-8, or a time within a list
-            raise InputError(f"its {name!r} cannot be read: {error}", place) from error
+    for name, value in cells.read(place):
         if name == columns.image:
             fields[name] = _read_image(value, place, f"{path}#row={number}", scratch)
         elif name in (columns.text, columns.id):

@@ -53,9 +53,9 @@ class Columns:
             InputError: A column that was asked for is not there, nor is one to embed, or two have the same name.
         """
         _check_names(names, place)
-        there = _list_names(names)
+        there = list_names(names)
         if unknown := [name for name in self.named().values() if name not in names]:
-            raise InputError(f"no column {_quote(unknown[0])}; there are {there}.", place)
+            raise InputError(f"no column {quote(unknown[0])}; there are {there}.", place)
         chosen = {
             role: name if name is not None else role if role in names else "" for role, name in vars(self).items()
         }
@@ -80,7 +80,7 @@ def read_row(
         InputError: It has nothing to embed, or a cell is of a wrong type or cannot be read.
     """
     text, image, id_ = (fields.get(name) if name else None for name in (columns.text, columns.image, columns.id))
-    _check_row(place, text, image, id_, columns)
+    check_row(place, text, image, id_, columns)
     if isinstance(image, list):
         image = [_as_image(each, folder, limits) for each in cast("list[str | NamedImage]", image)]
     elif image is not None:
@@ -91,32 +91,45 @@ def read_row(
     return make_record(place, text, image or None, id_, metadata)
 
 
-def _check_row(place: str, text: Any, image: Any, id_: Any, columns: Columns) -> None:
+def check_row(place: str, text: Any, image: Any, id_: Any, columns: Columns) -> None:
+    """Make sure that a row has something to embed, and cells of the right types.
+
+    Args:
+        place: Where it stands.
+        text: Its text; ``None`` is none.
+        image: Its image or a list of images: strings, encoded images, or read already.
+        id_: Its id.
+        columns: As ``Columns.choose`` returns them.
+
+    Raises:
+        InputError: It has not.
+    """
     if text is None and not image:
-        names = [_quote(name) for name in (columns.text, columns.image) if name]
+        names = [quote(name) for name in (columns.text, columns.image) if name]
         nothing = f"neither a {names[0]} nor an {names[1]} field" if len(names) == 2 else f"no {names[0]} field"
         raise InputError(f"{nothing}; fill it, or leave the row out", place)
     if text is not None and not isinstance(text, str):
-        raise InputError(f"{_quote(columns.text)} must be a string, not {_show(text)}", place)
+        raise InputError(f"{quote(columns.text)} must be a string, not {_show(text)}", place)
     images = cast("list[Any]", image if isinstance(image, list) else [image])
-    if image is not None and not all(isinstance(name, (str, NamedImage)) and name for name in images):
-        raise InputError(f"{_quote(columns.image)} must be a path, a URL, or a list of them, not {_show(image)}", place)
+    if image is not None and not all(isinstance(name, (str, bytes, NamedImage)) and name for name in images):
+        raise InputError(f"{quote(columns.image)} must be a path, a URL, or a list of them, not {_show(image)}", place)
     if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, (str, int))):
-        raise InputError(f"{_quote(columns.id)} must be a string or a whole number, not {_show(id_)}", place)
+        raise InputError(f"{quote(columns.id)} must be a string or a whole number, not {_show(id_)}", place)
 
 
 def _as_image(value: str | NamedImage, folder: Path, limits: ImageLimits | None) -> NamedImage:
     return value if isinstance(value, NamedImage) else resolve_image(value, folder, limits)
 
 
-def _quote(name: str | None) -> str:
-    # As JSON, so that a damaged name can be printed.
+def quote(name: str | None) -> str:
+    """Return a name as JSON, so that a damaged one can be printed."""
     return json.dumps(name, ensure_ascii=not (name or "").isprintable())
 
 
-def _list_names(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str]) -> str:
+    """Return names for a message, the first of many."""
     more = len(names) - _MOST_NAMES
-    return ", ".join(map(_quote, names[:_MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(quote, names[:_MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
 
 
 def _show(value: Any) -> str:
@@ -144,16 +157,21 @@ def read_jsonl(path: Path, asked: Columns, problems: Problems, limits: ImageLimi
         for number, line in number_lines(read_lines(stream, str(path))):
             place = f"{path}:{number}"
             with problems.collect_record(place):
-                fields = _parse_object(line, place)
+                fields = parse_object(line, place)
                 seen |= dict.fromkeys(fields)
                 problems.identify(fields.get(columns.id or ""))
                 records.append(read_row(place, fields, columns, path.parent, limits))
     if seen and (unknown := [name for name in asked.named().values() if name not in seen]):
-        raise InputError(f"no field {_quote(unknown[0])}; there are {_list_names(list(seen))}.", str(path))
+        raise InputError(f"no field {quote(unknown[0])}; there are {list_names(list(seen))}.", str(path))
     return records
 
 
-def _parse_object(line: bytes, place: str) -> dict[str, Any]:
+def parse_object(line: bytes, place: str) -> dict[str, Any]:
+    """Return the fields of a line of JSONL.
+
+    Raises:
+        InputError: It is no JSON object, or has a field twice.
+    """
     try:
         fields = json.loads(line, object_pairs_hook=_unique_fields, parse_constant=_read_constant)
     except (ValueError, RecursionError) as error:
@@ -210,13 +228,33 @@ def open_csv(path: Path) -> Generator[tuple[list[str], Iterator[tuple[str, list[
     Raises:
         InputError: Two columns have the same name, or the first row cannot be read.
     """
+    with path.open("rb") as stream, open_csv_stream(stream, str(path), DELIMITERS[path.suffix.lower()]) as table:
+        yield table
+
+
+@contextmanager
+def open_csv_stream(
+    stream: BinaryIO, name: str, delimiter: str
+) -> Generator[tuple[list[str], Iterator[tuple[str, list[str]]]], None, None]:
+    """Read a CSV file that is open already.
+
+    Args:
+        stream: The file.
+        name: What error messages call it.
+        delimiter: What is between the cells.
+
+    Yields:
+        As ``open_csv``.
+
+    Raises:
+        InputError: As ``open_csv``.
+    """
     usual = csv.field_size_limit(LONGEST_LINE)
     try:
-        with path.open("rb") as stream:
-            rows = _read_rows(stream, path)
-            place, names = next(rows, (str(path), list[str]()))
-            _check_names(names, place)
-            yield names, rows
+        rows = _read_rows(stream, name, delimiter)
+        place, names = next(rows, (name, list[str]()))
+        _check_names(names, place)
+        yield names, rows
     finally:
         csv.field_size_limit(usual)
 
@@ -254,24 +292,24 @@ def name_cells(names: list[str], cells: list[str], place: str) -> dict[str, str]
     return dict(zip(names, cells, strict=True))
 
 
-def _read_rows(stream: BinaryIO, path: Path) -> Iterator[tuple[str, list[str]]]:
-    rows = csv.reader(_decode_lines(stream, path), delimiter=DELIMITERS[path.suffix.lower()], strict=True)
+def _read_rows(stream: BinaryIO, name: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    rows = csv.reader(_decode_lines(stream, name), delimiter=delimiter, strict=True)
     start = 1
     try:
         for cells in rows:
             if cells:
-                yield f"{path}:{start}", cells
+                yield f"{name}:{start}", cells
             start = rows.line_num + 1
     except csv.Error as error:
-        raise InputError(f"cannot be read as CSV: {error}", f"{path}:{start}") from error
+        raise InputError(f"cannot be read as CSV: {error}", f"{name}:{start}") from error
 
 
-def _decode_lines(stream: BinaryIO, path: Path) -> Iterator[str]:
-    for number, line in enumerate(read_lines(stream, str(path)), 1):
+def _decode_lines(stream: BinaryIO, name: str) -> Iterator[str]:
+    for number, line in enumerate(read_lines(stream, name), 1):
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InputError("cannot be read as CSV: not UTF-8 text; save it as UTF-8", f"{path}:{number}") from error
+            raise InputError("cannot be read as CSV: not UTF-8 text; save it as UTF-8", f"{name}:{number}") from error
 
 
 def _read_constant(name: str) -> None:
@@ -280,4 +318,4 @@ def _read_constant(name: str) -> None:
 
 def _check_names(names: Sequence[str], place: str) -> None:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise InputError(f"more than one column has the name {_quote(twice[0])}; rename it.", place)
+        raise InputError(f"more than one column has the name {quote(twice[0])}; rename it.", place)

@@ -123,6 +123,15 @@ class ImageSource:
         _ = self.size
         return self._memory
 
+    @property
+    def held(self) -> int:
+        """How many bytes of it are in memory now: none of a file, and those of an address once it has been fetched."""
+        if isinstance(self._source, Image.Image):
+            return self._source.width * self._source.height * len(self._source.getbands())
+        if isinstance(self._source, (bytes, str)):
+            return len(self._source) + len(self._fetched or b"")
+        return 0 if isinstance(self._source, Path) else int(self._source.nbytes)
+
     def load(self) -> Image.Image:
         """Return the decoded image in its own mode, one that ``to_rgb`` is able to convert, as a new object.
 
@@ -231,7 +240,7 @@ class ImageSource:
         if scheme == "data":
             return _check_stream(decode_data_uri(source, max_bytes), max_bytes)
         if scheme == "file":
-            return _open_file(_file_url_path(source), self.limits)
+            return _open_file(file_url_path(source), self.limits)
         if self._fetched is None:
             self._fetched = download(source, self.limits)
         return _check_stream(self._fetched, max_bytes)
@@ -359,7 +368,8 @@ def _check_length(length: int, max_bytes: int) -> None:
         raise ImageError(f"{length} bytes are over the limit of {max_bytes}; shrink the image or raise max_bytes")
 
 
-def _file_url_path(url: str) -> Path:
+def file_url_path(url: str) -> Path:
+    """Return the path that a ``file:`` URL says; raises ``ImageError`` where it is one of another host."""
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise ImageError("a file URL of another host; write file:///path")

@@ -250,18 +250,44 @@ class Embedder:
             One embedding an item, in the same order, ``None`` where it cannot be embedded; and for each of those, in
             order, its error, which has its place in ``items``.
         """
-        embeddings: list[list[float] | None] = []
+        rows, errors = self._encode_valid(items, side, options)
+        return [None if row is None else row.tolist() for row in rows], errors
+
+    def encode_valid(self, items: Sequence[Any], side: Side, **options: Any) -> tuple[np.ndarray, list[InputError]]:
+        """Embed what can be embedded as :meth:`embed_valid` does, into an array.
+
+        Returns:
+            float32 of shape (items, dimensions), NaN throughout for an item that cannot be embedded; and the error of
+            each of those, in order.
+        """
+        rows, errors = self._encode_valid(items, side, options)
+        dimension = next((len(row) for row in rows if row is not None), None) or self._find_dimension(options)
+        embeddings = np.full((len(rows), dimension), np.nan, dtype=np.float32)
+        for place, row in enumerate(rows):
+            if row is not None:
+                embeddings[place] = row
+        return embeddings, errors
+
+    def _encode_valid(
+        self, items: Sequence[Any], side: Side, options: Mapping[str, Any]
+    ) -> tuple[list[np.ndarray | None], list[InputError]]:
+        rows: list[np.ndarray | None] = []
         errors: list[InputError] = []
         for start, part in _parts(items):
-            remaining = self._inspect(part)
+            remaining: Remaining[np.ndarray] = self._inspect(part)
             while piece := remaining.take():
                 try:
-                    remaining.keep(piece, self.embed([*piece.values()], side, **options))
+                    remaining.keep(piece, [*self.encode([*piece.values()], side, **options)])
                 except InputError as error:
                     remaining.split(piece, error)
-            embeddings += remaining.embeddings
+            rows += remaining.embeddings
             errors += [error.shift(start) for error in remaining.errors]
-        return embeddings, errors
+        return rows, errors
+
+    def _find_dimension(self, options: Mapping[str, Any]) -> int:
+        """Return the length of the model's embeddings under these arguments of ``encode``."""
+        dimension = self.model.get_embedding_dimension() or 0
+        return min(options.get("truncate_dim") or dimension, dimension)
 
     async def aembed_valid(
         self, items: Sequence[Any], side: Side, *, delay: float = 0.0, **options: Any
@@ -270,7 +296,7 @@ class Embedder:
         embeddings: list[list[float] | None] = []
         errors: list[InputError] = []
         for start, part in _parts(items):
-            remaining = await asyncio.to_thread(self._inspect, part)
+            remaining: Remaining[list[float]] = await asyncio.to_thread(self._inspect, part)
             while piece := remaining.take():
                 try:
                     remaining.keep(piece, await self.aembed([*piece.values()], side, delay=delay, **options))
@@ -280,7 +306,7 @@ class Embedder:
             errors += [error.shift(start) for error in remaining.errors]
         return embeddings, errors
 
-    def _inspect(self, items: list[Any]) -> Remaining:
+    def _inspect(self, items: list[Any]) -> Remaining[Any]:
         """Find the items that are bad as far as their form, the headers of images and the frames of videos tell."""
         backbone = find_backbone(self.model)
         if backbone is None or not isinstance(self.model, SentenceTransformer):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from st_modules.errors import InputError, Place
 
+_Embedding = TypeVar("_Embedding")
 
-class Remaining:
+
+class Remaining(Generic[_Embedding]):
     """Items of which each is embedded, or has an error.
 
     A piece that fails is taken again in two halves, without the item to blame where that is known. So an item is taken
@@ -21,7 +23,7 @@ class Remaining:
     """
 
     def __init__(self, items: Sequence[Any], errors: Mapping[int, InputError], *, exact: bool) -> None:
-        self.embeddings: list[list[float] | None] = [None] * len(items)
+        self.embeddings: list[_Embedding | None] = [None] * len(items)
         self._items = items
         self._errors = dict(errors)
         self._exact = exact
@@ -36,7 +38,7 @@ class Remaining:
         """Return items to embed together, by place; none when all is done."""
         return {place: self._items[place] for place in self._waiting.pop()} if self._waiting else {}
 
-    def keep(self, piece: Mapping[int, Any], embeddings: Sequence[list[float]]) -> None:
+    def keep(self, piece: Mapping[int, Any], embeddings: Sequence[_Embedding]) -> None:
         """Keep the embeddings of a piece."""
         for place, embedding in zip(piece, embeddings, strict=True):
             self.embeddings[place] = embedding

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageChops
 from typer.testing import CliRunner
 
-from st_modules import cli
+from st_modules import SentenceTransformer, cli
 from st_modules.demo.page import SHOWN, render
-from st_modules.demo.run import CAPTION, COMPOSED, EDITED, PICTURE, TEXT, Answer, Gallery, answer, make_gallery
+from st_modules.demo.run import (
+    CAPTION,
+    COMPOSED,
+    EDITED,
+    PICTURE,
+    PROMPTS,
+    TEXT,
+    Answer,
+    Gallery,
+    answer,
+    make_gallery,
+    write_gallery,
+)
 from st_modules.demo.scenes import changed_attribute, is_held_out
 from st_modules.demo.wording import caption
+from st_modules.index import Hit, Index, build
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +39,23 @@ def gallery() -> Gallery:
 
 
 class Pointing:
-    """Gives a picture of the gallery a one-hot vector, and each question the vector of the place that it is told."""
+    """Stands in for an index of a gallery; answers each question with the place that it is told."""
 
-    prompts: ClassVar = {"query": "", "document": "", "t2i": "Find an image.", "i2t": "Find a text."}
-
-    def __init__(self, places: list[int]) -> None:
+    def __init__(self, places: list[int], size: int) -> None:
         self.places = list(places)
-        self.documents: list[list[Any]] = []
-        self.queries: list[tuple[Any, str | None]] = []
+        self.size = size
+        self.asked: list[tuple[Any, str | None]] = []
 
-    def encode_document(self, items: list[Any], **options: object) -> np.ndarray:
-        self.documents.append(items)
-        return np.eye(len(items))
+    def __len__(self) -> int:
+        return 2 * self.size
 
-    def encode_query(self, items: list[Any], prompt_name: str | None, **options: object) -> np.ndarray:
-        self.queries += [(item, prompt_name) for item in items]
-        return np.eye(len(self.documents[0]))[[self.places.pop(0) for _ in items]] * 0.5
+    def search(self, item: Any, k: int, *, where: str, prompt_name: str | None) -> list[Hit]:
+        self.asked.append((item, prompt_name))
+        first = self.places.pop(0)
+        order = [first, *(place for place in range(self.size) if place != first)]
+        if "image" in where:
+            return [Hit("0", 1 / n, "", image=f"/a/drawing-{place:04}.png") for n, place in enumerate(order, 1)][:k]
+        return [Hit(f"caption-{place:04}", 1 / n, "") for n, place in enumerate(order, 1)][:k]
 
 
 def same(a: Image.Image, b: Image.Image) -> bool:
@@ -87,10 +102,9 @@ def test_no_question_shows_a_picture_of_the_gallery(gallery: Gallery) -> None:
 
 
 def test_questions_are_asked_with_their_text_and_picture_and_the_instruction_of_their_kind(gallery: Gallery) -> None:
-    model = Pointing([question.answer for question in gallery.questions])
-    answer(model, gallery, show_progress_bar=False)  # type: ignore[arg-type]
-    assert model.documents == [gallery.pictures, [{"text": text} for text in gallery.captions]]
-    assert [(set(item), prompt_name) for item, prompt_name in model.queries] == [
+    index = Pointing([question.answer for question in gallery.questions], 40)
+    answer(index, gallery, {"query": "", "t2i": "Find an image.", "i2t": "Find a text."})  # type: ignore[arg-type]
+    assert [(set(item), prompt_name) for item, prompt_name in index.asked] == [
         *[({"text"}, "t2i")] * 4,
         *[({"image"}, None)] * 4,
         *[({"text", "image"}, None)] * len(EDITED),  # the model has no instruction named it2i
@@ -98,18 +112,55 @@ def test_questions_are_asked_with_their_text_and_picture_and_the_instruction_of_
     ]
 
 
-class CaptionsOnly(Pointing):
-    """Finds captions, and is wrong about every picture."""
+def test_places_and_scores_are_those_of_the_hits(gallery: Gallery) -> None:
+    index = Pointing([7] * len(gallery.questions), 40)
+    for found in answer(index, gallery, {}):  # type: ignore[arg-type]
+        assert found.ranking == [7, *(place for place in range(40) if place != 7)]
+        assert found.scores[[7, 0, 39]].tolist() == [1, 1 / 2, 1 / 40]
 
-    def encode_document(self, items: list[Any], **options: object) -> np.ndarray:
-        vectors = super().encode_document(items, **options)
-        return vectors if isinstance(items[0], dict) else -vectors
+
+# -------------------------------------------------------------------------------------------------- index
 
 
-def test_captions_are_ranked_by_captions_and_the_rest_by_pictures(gallery: Gallery) -> None:
-    model = CaptionsOnly([question.answer for question in gallery.questions])
-    ranks = [found.rank for found in answer(model, gallery, show_progress_bar=False)]  # type: ignore[arg-type]
-    assert ranks == [40] * (8 + len(EDITED)) + [1] * 3
+@pytest.fixture(scope="module")
+def folder(gallery: Gallery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gallery")
+
+
+@pytest.fixture(scope="module")
+def answers(gallery: Gallery, folder: Path, tiny: SentenceTransformer) -> list[Answer]:
+    build(write_gallery(gallery, folder), folder / "my.index", tiny)
+    return answer(Index.open(folder / "my.index", tiny), gallery, tiny.prompts)
+
+
+def test_index_answers_as_the_vectors_do(gallery: Gallery, answers: list[Answer], tiny: SentenceTransformer) -> None:
+    pictures = tiny.encode_document(gallery.pictures)
+    captions = tiny.encode_document([{"text": text} for text in gallery.captions])
+    for question, found in zip(gallery.questions, answers, strict=True):
+        query = tiny.encode_query(question.item, prompt_name=PROMPTS.get(question.kind))
+        scores = (captions if question.kind == CAPTION else pictures) @ query
+        np.testing.assert_allclose(found.scores, scores, atol=1e-5)
+        assert found.ranking == scores.argsort()[::-1].tolist()
+
+
+def test_nothing_is_embedded_twice(gallery: Gallery, folder: Path, answers: list[Answer]) -> None:
+    report = build(write_gallery(gallery, folder), folder / "my.index")
+    assert (report.unchanged, report.added + report.updated + report.embedded) == (80, 0)
+
+
+def test_another_gallery_takes_the_place_of_the_first_and_other_files_stay(
+    tmp_path: Path, tiny: SentenceTransformer
+) -> None:
+    index = tmp_path / "my.index"
+    build(write_gallery(make_gallery(30, seed=1), tmp_path), index, tiny, prune=True)
+    own = tmp_path / "gallery" / "holiday.png"
+    Image.new("RGB", (30, 30), "red").save(own)
+    smaller = make_gallery(20, seed=2)
+    build(write_gallery(smaller, tmp_path), index, tiny, prune=True)
+    assert len(list(own.parent.iterdir())) == 21
+    assert len(Index.open(index)) == 41
+    for found in answer(Index.open(index, tiny), smaller, tiny.prompts):
+        assert sorted(found.ranking) == list(range(20))
 
 
 def test_rank_counts_from_one(gallery: Gallery) -> None:
@@ -192,17 +243,22 @@ def test_heat_map_has_a_cell_for_every_pair_and_marks_the_diagonal(html: str, ga
 # ------------------------------------------------------------------------------------------------ command
 
 
-def test_command_writes_the_page_and_prints_the_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gallery = make_gallery(30, seed=5)
-    places = [question.answer for question in gallery.questions]
-    places[0] = (places[0] + 1) % 30
-    monkeypatch.setattr(cli.demo, "open_model", lambda *args: Pointing(places))
+def test_command_writes_the_page_and_prints_the_answers(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "folder"
     result = CliRunner().invoke(cli.app, ["demo", "--out", str(out), "--pictures", "30", "--seed", "5"])
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.count("✓ first") == len(places) - 1
-    assert "0.500" in result.stdout
+    assert result.stdout.count("✓ first") + result.stdout.count("rank ") == len(make_gallery(30, seed=5).questions)
     Page((out / "index.html").read_text(encoding="utf-8"))
+    assert len(Index.open(out / "tiny.index")) == 60
+
+
+def test_command_without_the_extra_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lancedb" else find_spec(name))
+    result = CliRunner().invoke(cli.app, ["demo", "--out", str(tmp_path / "out")])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == 'Error: This needs lancedb: pip install "st-modules[index]"\n'
+    assert not list(tmp_path.iterdir())
 
 
 def test_command_with_an_unknown_model_writes_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""The picture of a hit, read again from where the item came from."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+from st_modules.errors import ImageError, InputError
+from st_modules.files.pages import PAGE_DPI, PDFIUM, open_pdf, render_page
+from st_modules.index.hits import Hit
+from st_modules.inputs.images import ImageSource
+from st_modules.inputs.limits import ImageLimits
+
+
+def open_picture(hit: Hit, limits: ImageLimits, page_pixels: int) -> Image.Image | None:
+    """Read the picture of a hit.
+
+    Args:
+        hit: The hit.
+        limits: What the picture may cost, and where it may come from.
+        page_pixels: How many pixels a page of a PDF has at most.
+
+    Returns:
+        The picture; ``None`` where the item has none.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if hit.page is not None:
+        return _render_page(hit.source, hit.page, page_pixels, limits)
+    return None if hit.image is None else ImageSource(hit.image, hit.id, limits).load()
+
+
+def _render_page(source: str, number: int, most_pixels: int, limits: ImageLimits) -> Image.Image:
+    place = f"{source}, page {number}"
+    with _open_pdf_file(source, place, limits) as stream, PDFIUM, closing(open_pdf(stream, source)) as document:
+        if not 0 < number <= len(document):
+            raise InputError(f"a PDF of {len(document)} pages", place)
+        return render_page(document, number - 1, place, PAGE_DPI, most_pixels)
+
+
+def _open_pdf_file(source: str, place: str, limits: ImageLimits) -> BinaryIO:
+    # A PDF on this machine, of which one page is read, may be larger than a picture.
+    if "://" in source:
+        return ImageSource(source, place, limits).open()
+    try:
+        return limits.open_file(Path(source), _check_kind)
+    except OSError as error:
+        raise ImageError(f"{source}: {error.strerror or error}", place) from error
+
+
+def _check_kind(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for its writer
+        raise ImageError("not a regular file")

@@ -1,0 +1,91 @@
+"""What LanceDB raises, as errors that say what the user can do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from st_modules.errors import InputError, STModulesError, in_one_line, shorten
+
+# Beginnings that name its layers, and where in its own source an error was made.
+_LAYERS = re.compile(
+    r"^(lance error: |Invalid input, |LanceError\(\w+\): |Query Execution error: |Execution error: "
+    r"|Error applying filter expression to batch: |Error resolving filter expression .*?: |Invalid user input: "
+    r"|Arrow error: |Schema error: |Compute error: )+"
+)
+_PARSER = "(sql parser error: "
+_PLACE = re.compile(r",? /\S+\.rs:\d+:\d+$")
+# What it raises of a condition where the query is run; the rest is of files and of the network.
+_OF_CONDITIONS = ("Query Execution error", "Arrow error", "Schema error", "parsing statement", "filter")
+_LONGEST = 20_000
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
+
+
+def enclose(where: str) -> str:
+    """Return a condition as one that others can be joined to.
+
+    LanceDB reads the first expression of a text and nothing of what follows a semicolon; in brackets all of it counts.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not isinstance(where, str) or not where.strip():
+        raise InputError(f'where={shorten(where)}: pass a condition, as "page < 3".')
+    if len(where) > _LONGEST:
+        raise InputError(f"where: a condition of {len(where)} characters; at most {_LONGEST} are read.")
+    # They end the thread that plans the query, which says so on stderr.
+    if placeholder := re.search(r"[?$]", _QUOTED.sub("", where)):
+        raise InputError(
+            f"where={shorten(where)}: {placeholder[0]} stands for a value, and none is passed; write it out."
+        )
+    # A comment ends with its line.
+    return f"({where}\n)"
+
+
+@contextmanager
+def name_problems(path: str, where: str | None = None, columns: Sequence[str] = ()) -> Generator[None, None, None]:
+    """Turn what LanceDB raises into an ``InputError``.
+
+    Args:
+        path: The index.
+        where: The condition that it was given.
+        columns: The columns that a condition may name.
+
+    Raises:
+        InputError: The condition is wrong, or the index cannot be read.
+    """
+    try:
+        yield
+    except STModulesError:
+        raise
+    except Exception as error:
+        # A panic of LanceDB's has a type of its own, which cannot be imported.
+        if not isinstance(error, ValueError | RuntimeError | OSError) and type(error).__name__ != "RustPanic":
+            raise
+        if where is not None and _is_of_condition(error):
+            raise InputError(
+                f"where={shorten(where)}: {_explain(error)}. The columns are {', '.join(map(name_column, columns))}."
+            ) from error
+        raise InputError(
+            f"{path}: damaged, or not within reach: {_explain(error)}. Build it anew where it is damaged."
+        ) from error
+
+
+def name_column(name: str) -> str:
+    """Write the name of a column as a condition has to: one that is no plain word stands between backticks."""
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else f"`{name}`"
+
+
+def _is_of_condition(error: Exception) -> bool:
+    # A text that is no Unicode is a ValueError too, raised before anything is asked.
+    return isinstance(error, ValueError) or any(words in str(error) for words in _OF_CONDITIONS)
+
+
+def _explain(error: Exception) -> str:
+    """What an error says to the user: without the layers that it came through, and the columns, which we list."""
+    line = _PLACE.sub("", " ".join(str(error).split()))
+    if _PARSER in line:  # the whole statement stands before it
+        line = line.rpartition(_PARSER)[2].removesuffix(")")
+    line = _LAYERS.sub("", line).partition(" Valid fields are")[0]
+    return in_one_line(RuntimeError(line) if line else error).rstrip(".")

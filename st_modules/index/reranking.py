@@ -1,0 +1,66 @@
+"""The order of another model, which reads the query and each item that was found together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from st_modules.errors import ArgumentError, InputError
+from st_modules.index.hits import Hit
+from st_modules.index.pictures import open_picture
+from st_modules.inputs.limits import ImageLimits
+
+
+class Reranker(Protocol):
+    """A model that scores pairs of a query and a document, as ``sentence_transformers.CrossEncoder`` does."""
+
+    def predict(self, inputs: Any, /) -> Any:
+        """Return a number for each pair, which is higher the better the document answers the query."""
+        ...
+
+
+def rerank_hits(reranker: Reranker, item: Any, hits: Sequence[Hit], limits: ImageLimits) -> list[Hit]:
+    """Score hits anew and put them in the order of these scores.
+
+    Args:
+        reranker: Scores pairs.
+        item: The query, as it was searched for.
+        hits: What was found. A hit with a text alone is passed as that string, one with a picture as a dictionary.
+        limits: What a picture may cost, and where it may come from.
+
+    Raises:
+        ArgumentError: It is no reranker, or does not give one number a pair.
+        InputError: A picture cannot be read.
+    """
+    if not callable(getattr(reranker, "predict", None)):
+        raise ArgumentError("rerank: pass a model with predict(pairs), as sentence_transformers.CrossEncoder(name).")
+    if not hits:
+        return []
+    query = item["text"] if isinstance(item, Mapping) and item.keys() == {"text"} else item
+    scores = reranker.predict([(query, _as_document(hit, limits)) for hit in hits])
+    scores = [_as_number(score) for score in scores]
+    if len(scores) != len(hits):
+        raise ArgumentError(f"rerank: {len(scores)} scores for {len(hits)} pairs.")
+    scored = [dataclasses.replace(hit, score=score) for hit, score in zip(hits, scores, strict=True)]
+    return sorted(scored, key=lambda hit: (-hit.score, hit.id))
+
+
+def _as_document(hit: Hit, limits: ImageLimits) -> Any:
+    picture = open_picture(hit, limits, page_pixels=limits.max_pixels)
+    if picture is None:
+        if hit.text is None:
+            raise InputError("neither a text nor a picture to rerank by", hit.id)
+        return hit.text
+    return {"text": hit.text, "image": picture} if hit.text else {"image": picture}
+
+
+def _as_number(score: Any) -> float:
+    try:
+        number = float(score)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError("rerank: the model gives more than one number a pair; pass one with one label.") from error
+    if not math.isfinite(number):
+        raise ArgumentError(f"rerank: a score of {number}.")
+    return number
