@@ -24,6 +24,7 @@ from st_modules.cli.shared import (
     stop,
     tell,
 )
+from st_modules.errors import STModulesError, in_one_line
 
 if TYPE_CHECKING:
     from st_modules.index.hits import Hit
@@ -139,13 +140,13 @@ def _check_call(
 def _open_reranker(name: str | None, device: str | None) -> Any:
     if name is None:
         return None
-    from sentence_transformers import CrossEncoder
+    from st_modules.integrations.reranker import Reranker
 
     try:
-        return CrossEncoder(name, device=device, trust_remote_code=False)
+        return Reranker.load(name, device=device).model
+    except STModulesError:
+        raise
     except (OSError, ValueError) as error:
-        from st_modules.errors import in_one_line
-
         stop(f"--rerank {name}: {in_one_line(error)}", 1)
 
 

@@ -138,8 +138,8 @@ class Index:
             mode: ``"vector"``; ``"text"``, by the words of the items' texts, for which no model is loaded; or
                 ``"hybrid"``, by both.
             exact: Compare the query with every vector, also where there is a vector index.
-            rerank: A model that reads the query and an item together, such as a
-                ``sentence_transformers.CrossEncoder``. It decides on the order of the first ones, and gives the scores.
+            rerank: A model that reads the query and an item together: :class:`st_modules.CrossEncoder`, or one of
+                sentence-transformers. It decides on the order of the first ones, and gives the scores.
             rerank_k: How many it reads; ``k`` where that is more.
 
         Returns:

@@ -11,6 +11,7 @@ from st_modules.errors import ArgumentError, InputError
 from st_modules.index.hits import Hit
 from st_modules.index.pictures import open_picture
 from st_modules.inputs.limits import ImageLimits
+from st_modules.integrations.reranker import to_side
 
 
 class Reranker(Protocol):
@@ -27,7 +28,8 @@ def rerank_hits(reranker: Reranker, item: Any, hits: Sequence[Hit], limits: Imag
     Args:
         reranker: Scores pairs.
         item: The query, as it was searched for.
-        hits: What was found. A hit with a text alone is passed as that string, one with a picture as a dictionary.
+        hits: What was found. A hit with a text alone is passed as that string where the model may be one of texts, and
+            else as a dictionary, which no text makes the name of a picture.
         limits: What a picture may cost, and where it may come from.
 
     Raises:
@@ -35,11 +37,11 @@ def rerank_hits(reranker: Reranker, item: Any, hits: Sequence[Hit], limits: Imag
         InputError: A picture cannot be read.
     """
     if not callable(getattr(reranker, "predict", None)):
-        raise ArgumentError("rerank: pass a model with predict(pairs), as sentence_transformers.CrossEncoder(name).")
+        raise ArgumentError("rerank: pass a model with predict(pairs), as st_modules.CrossEncoder(name).")
     if not hits:
         return []
-    query = item["text"] if isinstance(item, Mapping) and item.keys() == {"text"} else item
-    scores = reranker.predict([(query, _as_document(hit, limits)) for hit in hits])
+    query = to_side(reranker, dict(item) if isinstance(item, Mapping) else item)
+    scores = reranker.predict([(query, to_side(reranker, _as_document(hit, limits))) for hit in hits])
     scores = [_as_number(score) for score in scores]
     if len(scores) != len(hits):
         raise ArgumentError(f"rerank: {len(scores)} scores for {len(hits)} pairs.")
@@ -47,12 +49,12 @@ def rerank_hits(reranker: Reranker, item: Any, hits: Sequence[Hit], limits: Imag
     return sorted(scored, key=lambda hit: (-hit.score, hit.id))
 
 
-def _as_document(hit: Hit, limits: ImageLimits) -> Any:
+def _as_document(hit: Hit, limits: ImageLimits) -> dict[str, Any]:
     picture = open_picture(hit, limits, page_pixels=limits.max_pixels)
     if picture is None:
         if hit.text is None:
             raise InputError("neither a text nor a picture to rerank by", hit.id)
-        return hit.text
+        return {"text": hit.text}
     return {"text": hit.text, "image": picture} if hit.text else {"image": picture}
 
 

@@ -110,19 +110,20 @@ class Reranker:
         """
         if not documents:
             return []
-        asked = self._to_side(query)
-        pairs = [(asked, self._to_side(document)) for document in documents]
+        asked = to_side(self.model, query)
+        pairs = [(asked, to_side(self.model, document)) for document in documents]
         return self.model.predict(pairs, **{"show_progress_bar": False, **options, "convert_to_numpy": True}).tolist()
 
     async def ascore(self, query: Any, documents: Sequence[Any], **options: Any) -> list[float]:
         """Score documents for a query without blocking the event loop; see :meth:`score`."""
         return await asyncio.to_thread(self.score, query, documents, **options)
 
-    def _to_side(self, item: Any) -> Any:
-        """Return an item as the model takes it: one of texts alone takes no dictionaries."""
-        if isinstance(self.model, CrossEncoder) and find_backbone(self.model):
-            return item
-        if not isinstance(item, dict):
-            return item
-        given = {name: part for name, part in item.items() if part is not None}
-        return given["text"] if given.keys() == {"text"} else given
+
+def to_side(model: Any, item: Any) -> Any:
+    """Return a query or a document as a cross-encoder takes it: one of texts alone takes no dictionaries."""
+    if isinstance(model, CrossEncoder) and find_backbone(model):
+        return item
+    if not isinstance(item, dict):
+        return item
+    given = {name: part for name, part in item.items() if part is not None}
+    return given["text"] if given.keys() == {"text"} else given

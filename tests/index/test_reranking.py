@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from st_modules import ImageError, ImageLimits, InputError
+from st_modules import CrossEncoder, ImageError, ImageLimits, InputError
 from st_modules.errors import ArgumentError
 from st_modules.index import Hit, Index
 from st_modules.index.reranking import rerank_hits
 from tests.helpers.files import write_pdf
 from tests.helpers.gallery import Gallery
 from tests.helpers.index_tables import Columns, draw_vectors, make_index
+from tests.helpers.rerankers import write_checkpoint
 
 TEXTS = [f"number {number}" for number in range(100)]
+IDS = [f"i{number:05}" for number in range(4)]
 
 
 class Recorder:
@@ -41,6 +43,10 @@ def index(tmp_path: Path) -> Index:
 
 def last_first(pairs: Sequence[Any]) -> np.ndarray:
     return np.arange(len(pairs), dtype=np.float32)
+
+
+def hit_of(record: dict[str, Any]) -> dict[str, Any]:
+    return {"score": 0.0, **{name: record[name] for name in ("id", "source", "page", "text", "image")}}
 
 
 def test_reranker_decides_on_the_order_of_the_first_ones(index: Index) -> None:
@@ -111,3 +117,22 @@ def test_picture_that_is_gone_is_told(tmp_path: Path) -> None:
 def test_item_without_anything_to_read_is_told() -> None:
     with pytest.raises(InputError, match="neither a text nor a picture"):
         rerank_hits(Recorder(last_first), "a", [Hit("x", 1.0, "y")], ImageLimits())
+
+
+def test_qwen3s_reranker_reads_texts_and_pictures_of_an_index(tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    Image.effect_noise((96, 64), 80).convert("RGB").save(picture)
+    # The second text is the path of a picture, and is a text nevertheless.
+    texts = ["a cat", str(picture), "a dog", None]
+    images = [None, None, str(picture), str(picture)]
+    make_index(tmp_path / "my.index", draw_vectors(4), text=texts, image=images)
+    model = CrossEncoder("qwen3-vl-reranker-2b", weights=write_checkpoint(tmp_path / "weights", "tied"))
+    documents = [{"text": text, "image": image} for text, image in zip(texts, images, strict=True)]
+    documents = [{name: part for name, part in document.items() if part is not None} for document in documents]
+    expected = model.predict([({"text": "cat"}, document) for document in documents])
+    assert len(set(expected.round(4).tolist())) == 4
+    index = Index.open(tmp_path / "my.index")
+    hits = rerank_hits(model, {"text": "cat"}, [Hit(**hit_of(each)) for each in index.get(IDS)], ImageLimits())
+    assert {hit.id: hit.score for hit in hits} == pytest.approx(
+        dict(zip(IDS, expected.tolist(), strict=True)), abs=1e-5
+    )
