@@ -40,6 +40,8 @@ class ModelSpec:
         path: Folder of a model that ships with the package.
         own_modules: Whether its repository may have a ``modules.json`` of sentence-transformers' own modules, which is
             no sign of another model then.
+        least_dimension: Fewest of an embedding's first components that serve alone, where the model was trained for
+            that (Matryoshka); ``None`` where it was not.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ModelSpec:
     prompts: Mapping[str, str] = field(default_factory=dict)
     path: Path | None = None
     own_modules: bool = False
+    least_dimension: int | None = None
 
     @property
     def repositories(self) -> list[str]:
@@ -167,6 +170,7 @@ _MODELS = (
         options=_QWEN3_VL_EMBEDDING,
         prompts=_QWEN3_VL_EMBEDDING_PROMPTS,
         own_modules=True,
+        least_dimension=64,
     ),
     ModelSpec(
         name="qwen3-vl-embedding-8b",
@@ -179,6 +183,7 @@ _MODELS = (
         options=_QWEN3_VL_EMBEDDING,
         prompts=_QWEN3_VL_EMBEDDING_PROMPTS,
         own_modules=True,
+        least_dimension=64,
     ),
     ModelSpec(
         name="vlm2vec-qwen2vl-2b",
@@ -380,6 +385,7 @@ _MODELS = (
         languages="English, French",
         parity="stock transformers",
         revision="3fde4464ea72da2a863ed8fa51f0f1b8045f0426",
+        least_dimension=512,
         options={
             "template": "dse_qwen2",
             "first_resize": "qwen_vl_utils",

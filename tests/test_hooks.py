@@ -26,7 +26,15 @@ from st_modules.evaluate.local_task import LocalTask
 from st_modules.train import DataCollator, Trainer
 
 OWN = {
-    *("_backbone", "_prepare", "_fill_adapter", "_follow_adapters", "_trains_nothing_else"),
+    *(
+        "_backbone",
+        "_prepare",
+        "_fill_adapter",
+        "_follow_adapters",
+        "_make_engine",
+        "_require_backbone",
+        "_trains_nothing_else",
+    ),
     *("_owner", "_keys", "_restore", "_restore_pairs", "_wrap", "_prepare_for_index"),
     *("_embedded", "_aembedded", "_find", "_afind", "_asking_for"),
     *("_keep_function", "_name_class", "_with_picture", "_whole"),

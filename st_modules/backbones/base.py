@@ -81,6 +81,19 @@ class Row:
     prefix: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Planned:
+    """An item and the row that it becomes.
+
+    Attributes:
+        item: The item.
+        row: Its row.
+    """
+
+    item: Item
+    row: Row
+
+
 class Towers(NamedTuple):
     """Names of a backbone's parts, by which adapters find the layers to adapt.
 

@@ -1,4 +1,4 @@
-"""The command line: ``st-modules list``, ``demo``, ``embed``, ``verify``, ``train``, ``megapairs`` and ``evaluate``.
+"""The command line: ``st-modules list``, ``demo``, ``embed``, ``serve``, ``verify``, ``train`` and others.
 
 What needs torch is imported inside the commands, so that ``--help`` and ``list`` answer at once.
 """
@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 import st_modules
-from st_modules.cli import demo, embed, evaluate, megapairs, models, train
+from st_modules.cli import demo, embed, evaluate, megapairs, models, serve, train
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
 )
-for group in (models, demo, embed, train, megapairs, evaluate):
+for group in (models, demo, embed, serve, train, megapairs, evaluate):
     app.add_typer(group.app)
 
 

@@ -140,7 +140,7 @@ async def test_only_calls_with_equal_options_run_together() -> None:
 
 async def test_a_batch_has_a_limit_and_a_longer_call_runs_whole() -> None:
     double = Doubler()
-    gather = gatherer(double, max_items=5)
+    gather = gatherer(double, max_weight=5)
     await asyncio.gather(*(gather([number] * size, {}, LONG) for number, size in enumerate([3, 2, 1, 9, 4])))
     assert double.batches == [[0, 0, 0, 1, 1], [2, 4, 4, 4, 4], [3] * 9]
 
