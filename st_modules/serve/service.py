@@ -14,6 +14,7 @@ import numpy as np
 
 from st_modules.arguments import check_optional_integer
 from st_modules.backbones.base import Backbone, Planned, find_backbone
+from st_modules.backbones.checks import refuse_videos
 from st_modules.encode.engine import default_max_tokens
 from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
@@ -128,6 +129,8 @@ class Service:
             few = "nothing to embed" if not values else f"{len(values)} items are over the limit"
             raise Problem("limit" if values else "input", f"{few}; send 1 to {self.limits.max_items} items.")
         items = parse_items(values, self.image_limits, takes_video=self.backbone.takes_video)
+        if not self.backbone.takes_video:
+            refuse_videos(items)
         await self._fetch(items)
         loop = asyncio.get_running_loop()
         planned, visual_tokens = await loop.run_in_executor(self._planners, self._plan, items, choice)
@@ -152,7 +155,7 @@ class Service:
         if name is not None:
             if choice.instruction is not None:
                 raise Problem("input", "instruction and prompt_name say the same; send one of them.", "prompt_name")
-            if known.get(name) is not None:
+            if known.get(name):
                 choice = dataclasses.replace(choice, instruction=known[name])
             elif name in _SIDES and choice.side in (None, _SIDES[name]):
                 choice = dataclasses.replace(choice, side=_SIDES[name])

@@ -49,7 +49,7 @@ class DashScopeRequest(Body):
 
     input: DashScopeInput
     model: str | None = Field(None, description="Any; there is one model.")
-    parameters: DashScopeParameters = Field(default_factory=DashScopeParameters)
+    parameters: DashScopeParameters = Field(default_factory=lambda: DashScopeParameters.model_validate({}))
 
     model_config = {
         "json_schema_extra": {
