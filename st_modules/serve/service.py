@@ -108,10 +108,15 @@ class Service:
         # Twice what a batch of the model takes, so that batches are full and none waits long for those before it.
         self._most_tokens = 2 * (model.max_batch_tokens or default_max_tokens(model.device))
         self._batcher = DynamicBatcher(self._run, self._most_tokens, lambda planned: planned.row.length)
-        self.metrics = Metrics(lambda: self._batcher.waiting)
+        self.metrics = Metrics(lambda: self.waiting)
         self._planners = ThreadPoolExecutor(_PLANNERS, "st_modules-planner")
         # A slow server must keep nobody waiting who needs none.
         self._fetchers = ThreadPoolExecutor(_FETCHERS, "st_modules-fetcher")
+
+    @property
+    def waiting(self) -> int:
+        """How many parts of requests wait for the model."""
+        return self._batcher.waiting
 
     async def embed(self, values: Sequence[Any], choice: Choice) -> Embedded:
         """Embed the items of a request.

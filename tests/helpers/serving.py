@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 import subprocess
 import sys
@@ -69,12 +70,11 @@ class Running:
 
 
 @contextmanager
-def serve(*options: str, code: str = "from st_modules.cli import app; app()") -> Iterator[Running]:
+def serve(code: str = "from st_modules.cli import app; app()", **environment: str) -> Iterator[Running]:
     """Run ``st-modules serve`` with "tiny" on a free port, until the block ends."""
-    command = [sys.executable, "-c", code, "serve", "--model", "tiny", "--port", "0", *options]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    command = [sys.executable, "-c", code, "serve", "--model", "tiny", "--port", "0"]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env={**os.environ, **environment}, **pipes) as process:
         try:
             assert process.stdout
             found = re.search(r"on (http://[^;]+);", process.stdout.readline())

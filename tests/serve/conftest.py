@@ -34,5 +34,5 @@ def held(app: FastAPI) -> HeldModel:
 @pytest.fixture(scope="session")
 def running() -> Iterator[Running]:
     """A server in a process of its own, which asks for a key."""
-    with serve("--api-key", KEY) as server:
+    with serve(ST_MODULES_API_KEY=KEY) as server:
         yield server

@@ -205,14 +205,14 @@ async def test_a_client_that_goes_away_frees_its_place_and_is_not_embedded(tiny:
         await asyncio.to_thread(held.entered.acquire)
         leaver = Client(b'{"input": "leaver"}')
         asking = asyncio.create_task(leaver.ask(app))
-        while app.state.service._batcher.waiting != 1:
+        while app.state.service.waiting != 1:
             await asyncio.sleep(0)
         leaver.hung_up.set()
         await asking
         assert leaver.sent[0]["status"] == 499
-        assert app.state.service._batcher.waiting == 0
+        assert app.state.service.waiting == 0
         last = asyncio.create_task(client.post("/v1/embeddings", json={"input": "last"}))
-        while app.state.service._batcher.waiting != 1:
+        while app.state.service.waiting != 1:
             await asyncio.sleep(0)
         held.may_go_on.set()
         assert [response.status_code for response in await asyncio.gather(first, last)] == [200, 200]

@@ -75,7 +75,7 @@ async def hold_first(client: httpx.AsyncClient, held: HeldModel) -> asyncio.Task
 
 
 async def wait_for(app: FastAPI, count: int) -> None:
-    while app.state.service._batcher.waiting != count:
+    while app.state.service.waiting != count:
         await asyncio.sleep(0)
 
 
