@@ -1,9 +1,9 @@
 """Time many clients of a server at once beside one that asks for one item after the other, and beside a plain loop.
 
 Run ``python benchmarks/serving.py``, or ``python benchmarks/serving.py gme-2b --clients 1 8 64 256`` for another model.
-Every number of clients asks for the same items, a request each, texts and pictures mixed, over HTTP on this machine. All
-of them run in turns, and every answer is compared with ``encode``. The plain server is what is written by hand most
-often: a FastAPI route that calls ``encode`` for each request. The ratios are those of one round, and the median over the
+Every number of clients asks for the same items, a request each, texts and pictures mixed, over HTTP on this machine.
+All of them run in turns, and every answer is compared with ``encode``. The plain server is what is written by hand most
+often: a FastAPI route that calls ``encode`` for each request. The ratios are those of one round, and the median of the
 rounds, with the least and the most.
 """
 
