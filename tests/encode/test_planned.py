@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sentence_transformers
 from PIL import Image
+from sentence_transformers.sentence_transformer.modules import BoW
 
 from st_modules import InputError, SentenceTransformer
 from st_modules.errors import ArgumentError
@@ -74,7 +74,7 @@ def test_a_batch_size_that_is_none_is_refused(tiny: SentenceTransformer, wrong: 
 
 
 def test_a_model_of_sentence_transformers_plans_nothing() -> None:
-    model = SentenceTransformer(modules=[sentence_transformers.sentence_transformer.modules.BoW(["a"])])
+    model = SentenceTransformer(modules=[BoW(["a"])])
     with pytest.raises(ValueError, match="models of the catalog"):
         model.plan(["a"])
 

@@ -31,7 +31,7 @@ def connect(app: FastAPI) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server", timeout=30)
 
 
-def message_of(response: httpx.Response) -> str:
+def message_of(response: Any) -> str:
     found = response.json()
     return (
         found["error"]["message"] if isinstance(found.get("error"), dict) else found.get("error", found.get("message"))
@@ -53,7 +53,7 @@ def counted(client: TestClient, *names: str) -> list[float]:
     ids=["none", "another", "half", "another scheme"],
 )
 def test_without_the_key_nothing_is_embedded(tiny: SentenceTransformer, path: str, headers: dict[str, str]) -> None:
-    sent = {name: value.encode() for name, value in headers.items()}
+    sent: Any = {name: value.encode() for name, value in headers.items()}
     response = TestClient(create_app(tiny, api_key="sésame")).post(path, json=BODIES[path], headers=sent)
     assert response.status_code == 401
     assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -63,7 +63,7 @@ def test_without_the_key_nothing_is_embedded(tiny: SentenceTransformer, path: st
 @EVERY_API
 @pytest.mark.parametrize("header", [("Authorization", "Bearer sésame"), ("X-DashScope-ApiKey", "sésame")])
 def test_with_the_key_it_is(tiny: SentenceTransformer, path: str, header: tuple[str, str]) -> None:
-    headers = {header[0]: header[1].encode()}
+    headers: Any = {header[0]: header[1].encode()}
     assert TestClient(create_app(tiny, api_key="sésame")).post(path, json=BODIES[path], headers=headers).is_success
 
 

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -109,8 +108,8 @@ def test_cohere(cohere_client: cohere.ClientV2, tiny: SentenceTransformer) -> No
     )
     assert_close(answer.embeddings.float_, tiny.encode_query(TEXTS))
     assert len((answer.embeddings.ubinary or [])[0]) == 16
-    content: Any = [{"type": "image_url", "image_url": {"url": data_uri(picture())}}]
-    answer = client.embed(model="embed-v4.0", input_type="search_document", inputs=[{"content": content}])
+    inputs: Any = [{"content": [{"type": "image_url", "image_url": {"url": data_uri(picture())}}]}]
+    answer = client.embed(model="embed-v4.0", input_type="search_document", inputs=inputs)
     assert_close(answer.embeddings.float_, tiny.encode_document([picture()]))
     with pytest.raises(cohere.errors.BadRequestError, match="no http"):
         client.embed(model="embed-v4.0", input_type="search_document", images=["a.png"])
