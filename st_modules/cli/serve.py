@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -71,7 +72,7 @@ def serve(
 
         application = create_app(
             model,
-            name=name or model_name,
+            name=name or (Path(model_name).resolve().name if Path(model_name).is_dir() else model_name),
             api_key=api_key,
             allow_remote_images=allow_remote_images,
             image_limits=ImageLimits(max_bytes=max_image_bytes, max_pixels=max_image_pixels),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -71,7 +72,7 @@ def create_app(
     app = FastAPI(title="st-modules", version=st_modules.__version__, description=_DESCRIPTION, lifespan=lifespan)
     app.state.service = service
     app.state.guard = Guard(limits, api_key, service.metrics)
-    app.state.name = name or (model.spec.name if model.spec else str(service.backbone.model.name_or_path))
+    app.state.name = name or (model.spec.name if model.spec else Path(service.backbone.model.name_or_path).name)
     app.state.created = int(time.time())
     for each in (openai, cohere, tei, dashscope, opensearch, status):
         app.include_router(each.router)

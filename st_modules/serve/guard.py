@@ -106,6 +106,9 @@ class _Body:
     async def receive(self) -> Message:
         message = await self._receive()
         self._read += len(message.get("body", b""))
+        if message["type"] == "http.disconnect":
+            self.problem = Problem("gone", "The client has gone.")
+            raise self.problem
         if self._read > self._max_bytes:
             self.problem = Problem(
                 "body", f"The body has more than {self._max_bytes} bytes; send fewer items, or smaller images."
@@ -117,8 +120,7 @@ class _Body:
 
     async def wait_until_gone(self) -> None:
         await self._complete.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await self._receive()  # nothing is left to come but the end
 
 
 def answer_as(render: Render, items: str, statuses: dict[str, int] | None = None) -> type[APIRoute]:

@@ -177,7 +177,7 @@ class Client:
     """A client by hand, which can hang up."""
 
     def __init__(self, body: bytes) -> None:
-        self.messages = [{"type": "http.request", "body": body, "more_body": False}]
+        self.messages: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
         self.hung_up = asyncio.Event()
         self.sent: list[dict[str, Any]] = []
 
@@ -217,6 +217,16 @@ async def test_a_client_that_goes_away_frees_its_place_and_is_not_embedded(tiny:
         held.may_go_on.set()
         assert [response.status_code for response in await asyncio.gather(first, last)] == [200, 200]
     assert held.batches == [["first"], ["last"]]
+
+
+async def test_a_client_that_goes_away_before_its_body_ends_frees_its_place(tiny: SentenceTransformer) -> None:
+    app = create_app(tiny, limits=ServeLimits(max_requests=1))
+    leaver = Client(b'{"input": "lea')
+    leaver.messages[0]["more_body"] = True
+    leaver.hung_up.set()
+    await leaver.ask(app)
+    assert leaver.sent[0]["status"] == 499
+    assert counted(TestClient(app), 'st_modules_errors_total{kind="gone"}', "st_modules_requests_in_flight") == [1, 0]
 
 
 # ------------------------------------------------------------------------------------------------- reports

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import queue
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cohere
@@ -18,14 +20,17 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from huggingface_hub import InferenceClient
 from langchain_openai import OpenAIEmbeddings
 from llama_index.embeddings.openai import OpenAIEmbedding
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from st_modules import SentenceTransformer, cli
-from tests.helpers.serving import KEY, Running, data_uri, picture, serve
+from st_modules import SentenceTransformer, cli, get_model
+from st_modules.serve.process import run
+from tests.helpers.serving import KEY, HeldModel, Running, data_uri, picture, serve
 
 TEXTS = ["a large red circle", "two small green stars"]
 
@@ -126,7 +131,7 @@ def test_hugging_face(running: Running, expected: np.ndarray, monkeypatch: pytes
 # Its model says that it was asked, and goes on when a line comes in.
 HELD = """
 import sys
-from st_modules import SentenceTransformer, cli
+from st_modules import SentenceTransformer, cli, get_model
 encode = SentenceTransformer.encode_planned
 def held(self, planned, batch_size):
     print("asked", flush=True)
@@ -172,6 +177,43 @@ def wait_until_closed(url: str) -> None:
             return
 
 
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def host(request: pytest.FixtureRequest) -> str:
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    with socket.socket(family) as probe:
+        try:
+            probe.bind((request.param, 0))
+        except OSError:
+            pytest.skip(f"this machine has no {request.param}")
+    return request.param
+
+
+def test_what_is_not_done_in_time_is_broken_off(
+    app: FastAPI, held: HeldModel, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    servers: list[uvicorn.Server] = []
+    initialise = uvicorn.Server.__init__
+    monkeypatch.setattr(
+        uvicorn.Server, "__init__", lambda server, config: (servers.append(server), initialise(server, config))[1]
+    )
+    urls: queue.Queue[str] = queue.Queue()
+    thread = threading.Thread(target=run, args=(app, host, 0, 1, urls.put))
+    thread.start()
+    url = urls.get(timeout=60)
+    assert httpx.post(f"{url}/v1/embeddings", json={"input": "a"}).is_success
+    held.may_go_on.clear()
+    with ThreadPoolExecutor() as clients:
+        answer = clients.submit(httpx.post, f"{url}/v1/embeddings", json={"input": "a"}, timeout=60)
+        held.entered.acquire()
+        held.entered.acquire()
+        servers[0].handle_exit(signal.SIGTERM, None)
+        thread.join(60)
+        assert not thread.is_alive()
+        broken = answer.exception() is not None or answer.result().status_code == 500
+    held.may_go_on.set()
+    assert broken
+
+
 # ------------------------------------------------------------------------------------------------- options
 
 
@@ -195,6 +237,15 @@ def test_an_open_server_is_warned_of(monkeypatch: pytest.MonkeyPatch, host: str,
     result = CliRunner().invoke(cli.app, ["serve", "--model", "tiny", "--host", host])
     assert result.exit_code == 0, result.output
     assert ("--api-key KEY lets in" in result.stderr) == warns
+
+
+def test_a_folder_is_called_by_its_name_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    apps: list[FastAPI] = []
+    monkeypatch.setattr("st_modules.serve.process.run", lambda app, *arguments: apps.append(app))
+    folder = get_model("tiny").path
+    for options in ([], ["--name", "mine"]):
+        assert CliRunner().invoke(cli.app, ["serve", "--model", str(folder), *options]).exit_code == 0
+    assert [app.state.name for app in apps] == ["tiny", "mine"]
 
 
 def test_its_help_imports_neither_torch_nor_fastapi() -> None:
