@@ -53,7 +53,7 @@ def create_app(
         limits: What a request may cost, and how many there may be.
         least_dimension: Fewest dimensions that a request may ask for, where the model was trained for shorter
             embeddings than its own; by default what the catalog knows.
-        batch_delay: Seconds that a request waits for others to be embedded with, where none is under way.
+        batch_delay: Seconds that a request waits for others which are being read, to be embedded with them.
 
     Raises:
         ArgumentError: The key is empty, or a number is none.

@@ -82,7 +82,7 @@ class Service:
         image_limits: What an image may cost. Files are never opened.
         allow_remote_images: Whether images are fetched.
         least_dimension: Fewest components that a request may ask for; by default what the catalog knows of the model.
-        batch_delay: Seconds that a request waits for others where none is under way.
+        batch_delay: Seconds that a request waits for others which are here and not ready yet.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Service:
         self.least_dimension = check_optional_integer("least_dimension", least_dimension) or known or self.dimension
         self.is_well = True
         self._delay = batch_delay
+        self._inside = 0
         # Twice what a batch of the model takes, so that batches are full and none waits long for those before it.
         self._most_tokens = 2 * (model.max_batch_tokens or default_max_tokens(model.device))
         self._batcher = DynamicBatcher(self._run, self._most_tokens, lambda planned: planned.row.length)
@@ -129,7 +130,13 @@ class Service:
             InputError: An item cannot be embedded; the error has its position.
             Problem: The request is over a limit, or asks for what the model does not have.
         """
-        choice = self._resolve(choice)
+        self._inside += 1
+        try:
+            return await self._embed(values, self._resolve(choice))
+        finally:
+            self._inside -= 1
+
+    async def _embed(self, values: Sequence[Any], choice: Choice) -> Embedded:
         if not 0 < len(values) <= self.limits.max_items:
             few = "nothing to embed" if not values else f"{len(values)} items are over the limit"
             raise Problem("limit" if values else "input", f"{few}; send 1 to {self.limits.max_items} items.")
@@ -143,7 +150,9 @@ class Service:
         if tokens > self.limits.max_tokens:
             raise Problem("limit", f"{tokens} tokens are over the limit of {self.limits.max_tokens}; send fewer items.")
         # A long request goes a part at a time, so that others come in between.
-        parts = [await self._batcher(part, {}, self._delay) for part in self._divide(planned)]
+        # One that is alone has nobody to wait for.
+        delay = self._delay if self._inside > 1 else 0.0
+        parts = [await self._batcher(part, {}, delay) for part in self._divide(planned)]
         vectors = _cut(np.stack([vector for part in parts for vector in part]), choice.dimensions)
         self.metrics.count_embedded(len(items), tokens)
         return Embedded(vectors, tokens, visual_tokens, sum(len(item.images) for item in items))

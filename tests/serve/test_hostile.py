@@ -103,6 +103,16 @@ def test_an_image_is_fetched_once_where_that_is_allowed(tiny: SentenceTransforme
     assert [path for path, _ in server.requests] == ["/a.png"]
 
 
+@WAYS
+def test_no_address_is_asked_where_fetching_was_not_turned_on(
+    tiny: SentenceTransformer, server: Server, way: str
+) -> None:
+    client = TestClient(create_app(tiny, image_limits=ImageLimits(allow_private_hosts=True)))
+    path, body = bodies_of_image(server.url())[way]
+    assert client.post(path, json=body).status_code // 100 == 4
+    assert server.requests == []
+
+
 def test_images_that_are_fetched_count_as_the_body_does(tiny: SentenceTransformer, server: Server) -> None:
     client = allow_all(tiny, max_body_bytes=250)
     images = [{"image": server.url()}] * 4

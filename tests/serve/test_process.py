@@ -173,7 +173,7 @@ def wait_until_closed(url: str) -> None:
     while True:
         try:
             socket.create_connection((host, int(port)), timeout=60).close()
-        except ConnectionRefusedError:
+        except ConnectionError:
             return
 
 
