@@ -196,6 +196,11 @@ class CatalogModel(BaseModel):
         return find_backbone(self)
 
     @property
+    def spec(self) -> ModelSpec | None:
+        """The model's row in the catalog; ``None`` where it was not loaded as one of the catalog's."""
+        return self._spec
+
+    @property
     def max_batch_tokens(self) -> int | None:
         """Most tokens in a batch of ``encode``; ``None`` is what suits the device."""
         return self._max_batch_tokens

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import sentence_transformers
 import torch
 from sentence_transformers.sentence_transformer.modules import Normalize
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor, nn
 
-from st_modules.arguments import check_optional_integer
+from st_modules.arguments import check_integer, check_optional_integer
 from st_modules.backbones.base import Backbone
 from st_modules.backbones.checks import refuse_options
+from st_modules.backbones.rows import Planned
 from st_modules.card import EMBEDDER_USAGE, write_card
 from st_modules.catalog import find_model, names_folder
 from st_modules.checkpoints.adapter_files import name_weights
@@ -32,6 +34,10 @@ from st_modules.inputs.batches import is_batch, list_inputs
 from st_modules.inputs.items import parse_items
 from st_modules.inputs.limits import ImageLimits
 from st_modules.loading import CatalogModel, merge_limits
+from st_modules.prompts.templates import Side
+
+# The names by which sentence-transformers finds the prompt of a side, in its order.
+_SIDE_PROMPTS: Mapping[Side | None, Sequence[str]] = {"query": ["query"], "document": ["document", "passage", "corpus"]}
 
 _Encode = TypeVar("_Encode", bound=Callable[..., Any])
 
@@ -266,6 +272,74 @@ class SentenceTransformer(CatalogModel, sentence_transformers.SentenceTransforme
         refuse_left_out_images(values)
         return parse_items(values, backbone.image_limits, takes_video=backbone.takes_video)
 
+    def plan(
+        self,
+        inputs: Sequence[Any],
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        side: Side | None = None,
+        max_length: int | None = None,
+    ) -> list[Planned]:
+        """Find out what inputs become, exact tokens among it, before anything is embedded.
+
+        Texts are tokenised. Images are opened no further than their headers, and those on the web are fetched.
+
+        Args:
+            inputs: A list of what ``encode`` takes.
+            prompt: The instruction.
+            prompt_name: Name of one of the model's own.
+            side: ``"query"``, ``"document"`` or neither: as ``encode_query``, ``encode_document`` or ``encode`` would
+                have it.
+            max_length: Longest input in tokens, in the place of the model's own.
+
+        Returns:
+            The inputs in the form that :meth:`encode_planned` takes, one each, in the same order.
+
+        Raises:
+            InputError: An input cannot be embedded; the error names its place.
+            ValueError: The model is not one of this package's, or an argument has a value that it cannot have.
+        """
+        backbone = self._require_backbone()
+        if prompt is None and prompt_name is None:
+            prompt_name = next((name for name in _SIDE_PROMPTS.get(side, ()) if name in self.prompts), None)
+        items = self.parse(inputs)
+        rows = backbone.plan(items, self._resolve_prompt(prompt, prompt_name), side, max_length)
+        return [Planned(item, row) for item, row in zip(items, rows, strict=True)]
+
+    @torch.inference_mode()
+    def encode_planned(self, planned: Sequence[Planned], batch_size: int = 32) -> np.ndarray:
+        """Embed what :meth:`plan` returned, of one call or of several put together.
+
+        Args:
+            planned: The inputs, which may have instructions and sides of their own each.
+            batch_size: Most items in a batch.
+
+        Returns:
+            float32 of shape (inputs, dimensions), what ``encode`` returns for each.
+
+        Raises:
+            InputError: An image or a video cannot be read, or an embedding is not finite.
+            ValueError: The model is not one of this package's.
+        """
+        backbone = self._require_backbone()
+        engine = self._make_engine(
+            backbone,
+            self._resolve_inference_device(None),
+            batch_size=check_integer("batch_size", batch_size),
+            truncate_dim=self.truncate_dim,
+            normalize_embeddings=False,
+            save_to_cpu=True,
+        )
+        embeddings = engine.encode_planned(planned)
+        whole = torch.stack(embeddings) if embeddings else torch.empty(0, self.get_embedding_dimension() or 0)
+        return whole.float().numpy()
+
+    def _require_backbone(self) -> Backbone:
+        if self._backbone is None:
+            raise ValueError("This is for models of the catalog, and for those that were saved from one.")
+        return self._backbone
+
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Turn inputs into the features of one batch; see :meth:`Backbone.preprocess`."""
         backbone = self._backbone
@@ -312,6 +386,29 @@ class SentenceTransformer(CatalogModel, sentence_transformers.SentenceTransforme
             return found
         refuse_options({"processing_kwargs": kwargs.get("processing_kwargs")})
         device = self._resolve_inference_device(device)
+        engine = self._make_engine(
+            backbone,
+            device,
+            batch_size=batch_size,
+            truncate_dim=truncate_dim,
+            normalize_embeddings=normalize_embeddings,
+            save_to_cpu=save_to_cpu,
+            **kwargs,
+        )
+        embeddings = engine.encode(items, prompt, kwargs.get("task"), show_progress_bar)
+        return torch.stack(embeddings) if embeddings else torch.tensor([], device=device)
+
+    def _make_engine(
+        self,
+        backbone: Backbone,
+        device: torch.device,
+        *,
+        batch_size: int,
+        truncate_dim: int | None,
+        normalize_embeddings: bool,
+        save_to_cpu: bool,
+        **kwargs: Any,
+    ) -> Engine:
         self._stop_training()
 
         def embed(features: dict[str, Any]) -> Tensor:
@@ -323,7 +420,7 @@ class SentenceTransformer(CatalogModel, sentence_transformers.SentenceTransforme
             vectors = nn.functional.normalize(vectors, p=2, dim=1) if normalize_embeddings else vectors
             return vectors.cpu() if save_to_cpu else vectors
 
-        engine = Engine(
+        return Engine(
             backbone,
             embed,
             device,
@@ -331,8 +428,6 @@ class SentenceTransformer(CatalogModel, sentence_transformers.SentenceTransforme
             batch_size=batch_size,
             max_batch_tokens=self.max_batch_tokens,
         )
-        embeddings = engine.encode(items, prompt, kwargs.get("task"), show_progress_bar)
-        return torch.stack(embeddings) if embeddings else torch.tensor([], device=device)
 
 
 def register() -> None:

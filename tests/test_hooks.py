@@ -29,7 +29,15 @@ from st_modules.loading import CatalogModel
 from st_modules.train import DataCollator, Trainer
 
 OWN = {
-    *("_backbone", "_prepare", "_fill_adapter", "_follow_adapters", "_trains_nothing_else"),
+    *(
+        "_backbone",
+        "_prepare",
+        "_make_engine",
+        "_require_backbone",
+        "_fill_adapter",
+        "_follow_adapters",
+        "_trains_nothing_else",
+    ),
     *("_find_files", "_set_options", "_follow_backbone", "_check_task", "_check_modules", "_stop_training"),
     *("_owner", "_keys", "_restore", "_restore_pairs", "_wrap", "_prepare_for_index"),
     *("_embedded", "_aembedded", "_find", "_afind", "_asking_for"),

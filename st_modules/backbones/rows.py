@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 
 from st_modules.inputs.images import ImageSource
+from st_modules.inputs.items import Item
 from st_modules.inputs.videos import VideoSource
 
 Visual: TypeAlias = ImageSource | VideoSource
@@ -39,6 +40,19 @@ class Row:
     common: int = 0
     prefix: tuple[int, ...] = ()
     prefix_visuals: tuple[Visual, ...] = ()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An item and the row that it becomes.
+
+    Attributes:
+        item: The item.
+        row: Its row.
+    """
+
+    item: Item
+    row: Row
 
 
 def visuals_of(rows: Sequence[Row]) -> list[Visual]:

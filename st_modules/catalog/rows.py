@@ -120,6 +120,7 @@ _EMBEDDERS = (
         options=_QWEN3_VL_EMBEDDING,
         prompts=_QWEN3_VL_EMBEDDING_PROMPTS,
         own_modules=True,
+        least_dimension=64,
     ),
     ModelSpec(
         name="qwen3-vl-embedding-8b",
@@ -132,6 +133,7 @@ _EMBEDDERS = (
         options=_QWEN3_VL_EMBEDDING,
         prompts=_QWEN3_VL_EMBEDDING_PROMPTS,
         own_modules=True,
+        least_dimension=64,
     ),
     ModelSpec(
         name="ops-mm-v1-2b",
@@ -392,6 +394,7 @@ _EMBEDDERS = (
             "min_image_tokens": 1,
             "max_image_tokens": 2560,
         },
+        least_dimension=512,
     ),
     ModelSpec(
         name="vdr-2b-multi",

@@ -34,6 +34,8 @@ class ModelSpec:
         path: Folder of a model that ships with the package.
         own_modules: Whether its repository may have a ``modules.json`` of sentence-transformers' own modules, which is
             no sign of another model then.
+        least_dimension: Fewest of an embedding's first components that serve alone, where the model was trained for
+            that (Matryoshka); ``None`` where it was not.
         task: What it does: an embedder turns one input into a vector, a reranker a query and a document into a score.
     """
 
@@ -53,6 +55,7 @@ class ModelSpec:
     path: Path | None = None
     own_modules: bool = False
     task: Task = "embed"
+    least_dimension: int | None = None
 
     @property
     def repositories(self) -> list[str]:

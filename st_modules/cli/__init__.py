@@ -1,4 +1,4 @@
-"""The command line: ``st-modules list``, ``demo``, ``embed``, ``index``, ``search``, ``train`` and others.
+"""The command line: ``st-modules list``, ``demo``, ``embed``, ``index``, ``search``, ``serve`` and others.
 
 What needs torch is imported inside the commands, so that ``--help`` and ``list`` answer at once.
 """
@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 import st_modules
-from st_modules.cli import demo, embed, evaluate, export, index, megapairs, models, search, train
+from st_modules.cli import demo, embed, evaluate, export, index, megapairs, models, search, serve, train
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
 )
-for group in (models, demo, embed, index, search, export, train, megapairs, evaluate):
+for group in (models, demo, embed, index, search, export, serve, train, megapairs, evaluate):
     app.add_typer(group.app)
 
 

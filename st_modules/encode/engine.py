@@ -17,7 +17,7 @@ from tqdm.autonotebook import tqdm
 from st_modules.backbones.base import Backbone
 from st_modules.backbones.packing import Packing
 from st_modules.backbones.prefixes import PrefixStates
-from st_modules.backbones.rows import Row, visuals_of
+from st_modules.backbones.rows import Planned, Row, visuals_of
 from st_modules.encode.batching import find_unique, plan_batches, share_prefix
 from st_modules.encode.options import EncodeOptions
 from st_modules.errors import InputError
@@ -85,12 +85,19 @@ class Engine:
         """
         rows = self._backbone.plan(items, prompt, side)
         self._backbone.report_trimmed(rows)
+        return self.encode_planned(
+            [Planned(item, row) for item, row in zip(items, rows, strict=True)], show_progress_bar
+        )
+
+    def encode_planned(self, planned: Sequence[Planned], show_progress_bar: bool = False) -> list[Tensor]:
+        """Embed items of which the rows are known, of one call or of several; see :meth:`encode`."""
+        rows = [each.row for each in planned]
         unique, places = find_unique(rows) if self._options.deduplication else (rows, list(range(len(rows))))
         vectors: dict[int, Tensor] = {}
         with tqdm(total=len(unique), desc="Items", disable=not show_progress_bar) as bar:
             for batch, found in self.run(unique):
                 if not found.isfinite().all():
-                    check_finite(self._backbone, [items[places.index(number)] for number in batch], found)
+                    check_finite(self._backbone, [planned[places.index(number)].item for number in batch], found)
                 vectors.update(zip(batch, found, strict=True))
                 bar.update(len(batch))
         return [vectors[place] for place in places]

@@ -95,6 +95,20 @@ class ImageSource:
         return self._source if isinstance(self._source, Path) else None
 
     @property
+    def is_remote(self) -> bool:
+        """Whether it is on the web."""
+        return isinstance(self._source, str) and self._source[:4].lower() == "http"
+
+    def fetch(self) -> int:
+        """Fetch an image that is on the web, once, and return how many bytes it has.
+
+        Raises:
+            ImageError: It is missing, over a limit, or not allowed to be fetched.
+        """
+        with self.open() as stream:
+            return stream.seek(0, os.SEEK_END)
+
+    @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels from the header. A URL is fetched once and its bytes are kept.
 
@@ -197,7 +211,7 @@ class ImageSource:
         Raises:
             ImageError: As ``size``.
         """
-        if isinstance(self._source, str) and self._source[:4].lower() == "http":
+        if self.is_remote:
             return hashlib.new(algorithm, self._source.encode("utf-8", "surrogatepass")).digest()
         return self.digest(algorithm)
 

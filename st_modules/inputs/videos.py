@@ -66,6 +66,11 @@ class VideoSource:
         )
 
     @property
+    def sources(self) -> tuple[ImageSource, ...]:
+        """What it is read from: its frames, or its file alone."""
+        return self._frames if self._file is None else (self._file,)
+
+    @property
     def frame_count(self) -> int:
         """How many frames there are. Those of a file are counted once; a URL is fetched once and its bytes are kept.
 

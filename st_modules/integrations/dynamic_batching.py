@@ -17,6 +17,7 @@ Run: TypeAlias = Callable[[list[Any], Mapping[str, Any]], Sequence[Any]]
 class _Call:
     items: list[Any]
     options: Mapping[str, Any]
+    weight: int
     future: Future[list[Any]] = field(default_factory=Future)
 
 
@@ -27,17 +28,27 @@ class DynamicBatcher:
     delay to come together. One thread runs at a time, and none when nothing waits. It serves any number of event loops
     and threads.
 
+    A call that is cancelled while it waits is left out.
+
     Args:
         run: Maps a list of items and the options of the calls to one result an item, in the same order.
-        max_items: Calls are put together up to this many items; a single call may have more.
+        max_weight: Calls are put together up to this weight; a single call may have more.
+        weigh: Returns what an item weighs, as its tokens; by default each is 1.
     """
 
-    def __init__(self, run: Run, max_items: int = 256) -> None:
+    def __init__(self, run: Run, max_weight: int = 256, weigh: Callable[[Any], int] = lambda item: 1) -> None:
         self._run = run
-        self._max_items = max_items
+        self._max_weight = max_weight
+        self._weigh = weigh
         self._lock = threading.Lock()
         self._waiting: list[_Call] = []
         self._working = False
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their turn; those that run are not among them."""
+        with self._lock:
+            return sum(not call.future.cancelled() for call in self._waiting)
 
     async def __call__(self, items: Sequence[Any], options: Mapping[str, Any], delay: float) -> list[Any]:
         """Return the results for ``items``, in their order.
@@ -51,7 +62,7 @@ class DynamicBatcher:
             Exception: What ``run`` raised over these items alone. Calls that ran together with a failing one are run
                 again without it.
         """
-        call = _Call(list(items), options)
+        call = _Call(list(items), options, sum(map(self._weigh, items)))
         with self._lock:
             self._waiting.append(call)
             idle = not self._working
@@ -70,11 +81,13 @@ class DynamicBatcher:
         with self._lock:
             taken: list[_Call] = []
             left: list[_Call] = []
-            size = 0
+            weight = 0
             for call in self._waiting:
-                fits = not taken or (call.options == taken[0].options and size + len(call.items) <= self._max_items)
+                if call.future.cancelled():
+                    continue
+                fits = not taken or (call.options == taken[0].options and weight + call.weight <= self._max_weight)
                 (taken if fits else left).append(call)
-                size += len(call.items) if fits else 0
+                weight += call.weight if fits else 0
             self._waiting = left
             self._working = bool(taken)
             return taken

@@ -564,3 +564,16 @@ def test_a_redirect_from_https_to_http_is_refused(tls_server: Server) -> None:
     tls_server.routes["/x"] = lambda handler: handler.answer(b"", 302, Location="http://images.test/a.png")
     with pytest.raises(ImageError, match="redirected from https to http"):
         ImageSource(tls_server.url("/x", host="images.test").replace("http:", "HTTPS:"), limits=LOCAL).load()
+
+
+def test_an_image_on_the_web_is_fetched_once_and_says_so(server: Server) -> None:
+    source = ImageSource(server.url(), limits=LOCAL)
+    assert source.is_remote
+    assert [source.fetch(), source.fetch()] == [len(png())] * 2
+    assert source.size == (7, 5)
+    assert len(server.requests) == 1
+
+
+def test_an_image_that_is_here_is_not_on_the_web() -> None:
+    assert not ImageSource(png()).is_remote
+    assert ImageSource(png()).fetch() == len(png())

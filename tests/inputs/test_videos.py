@@ -121,3 +121,9 @@ def test_limits_of_a_source_stay_with_it() -> None:
     limits = ImageLimits(max_pixels=20)
     assert VideoSource(VideoSource(CLIP, limits=limits), limits=ImageLimits()).limits == limits
     assert repr(VideoSource(CLIP)) == "VideoSource(2 frames)"
+
+
+def test_a_video_says_what_it_is_read_from() -> None:
+    frames = VideoSource([Image.new("RGB", (8, 8)), "https://example.org/a.png"])
+    assert [source.is_remote for source in frames.sources] == [False, True]
+    assert [source.is_remote for source in VideoSource("https://example.org/a.mp4").sources] == [True]

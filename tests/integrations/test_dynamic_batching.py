@@ -15,7 +15,7 @@ LONG = 0.2
 Call = Callable[[list[Any], Mapping[str, Any], float], Coroutine[Any, Any, list[Any]]]
 
 
-def gatherer(run: Callable[[list[Any], Mapping[str, Any]], list[Any]], **options: int) -> Call:
+def gatherer(run: Callable[[list[Any], Mapping[str, Any]], list[Any]], **options: Any) -> Call:
     """A gatherer whose calls fail where they would be waited for without end."""
     gather = DynamicBatcher(run, **options)
     return lambda *call: asyncio.wait_for(gather(*call), 30)
@@ -140,9 +140,33 @@ async def test_only_calls_with_equal_options_run_together() -> None:
 
 async def test_a_batch_has_a_limit_and_a_longer_call_runs_whole() -> None:
     double = Doubler()
-    gather = gatherer(double, max_items=5)
+    gather = gatherer(double, max_weight=5)
     await asyncio.gather(*(gather([number] * size, {}, LONG) for number, size in enumerate([3, 2, 1, 9, 4])))
     assert double.batches == [[0, 0, 0, 1, 1], [2, 4, 4, 4, 4], [3] * 9]
+
+
+async def test_a_batch_has_a_limit_of_what_its_items_weigh() -> None:
+    double = Doubler()
+    gather = gatherer(double, max_weight=10, weigh=lambda number: number)
+    await asyncio.gather(*(gather([number], {}, LONG) for number in (4, 5, 2, 20, 1)))
+    assert double.batches == [[4, 5, 1], [2], [20]]
+
+
+async def test_what_waits_is_counted_and_a_cancelled_call_weighs_nothing() -> None:
+    double = Doubler()
+    gather = DynamicBatcher(double, max_weight=2)
+    double.may_go_on.clear()
+    first = asyncio.create_task(gather([0], {}, 0))
+    await asyncio.to_thread(double.entered.wait)
+    cancelled, *kept = (asyncio.create_task(gather([number], {}, 0)) for number in (1, 2, 3))
+    await asyncio.sleep(0)
+    assert gather.waiting == 3
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    assert gather.waiting == 2
+    double.may_go_on.set()
+    assert await asyncio.wait_for(asyncio.gather(first, *kept), 30) == [[0], [4], [6]]
+    assert double.batches == [[0], [2, 3]]
 
 
 def test_it_serves_one_event_loop_after_another() -> None:

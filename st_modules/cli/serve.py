@@ -1,0 +1,91 @@
+"""``st-modules serve``: a model behind HTTP APIs."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from st_modules.cli.shared import BaseWeights, Device, Weights, one_line_errors, open_model, say, stop, tell
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    model_name: Annotated[
+        str, typer.Option("--model", "-m", help="A name that `st-modules list` shows, or a saved model's folder.")
+    ] = "gme-2b",
+    weights: Weights = None,
+    base_weights: BaseWeights = None,
+    device: Device = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of the machine's.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any that is free.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ST_MODULES_API_KEY",
+            help="What clients have to send, as Authorization: Bearer KEY.",
+            show_default=False,
+            show_envvar=True,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the model is called in answers.", show_default="the model's name")
+    ] = None,
+    allow_remote_images: Annotated[
+        bool, typer.Option("--allow-remote-images", help="Fetch images from public addresses that requests name.")
+    ] = False,
+    least_dimension: Annotated[
+        int | None,
+        typer.Option(min=1, help="Fewest dimensions that requests may ask for, of a model trained for shorter ones."),
+    ] = None,
+    max_batch_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens in a batch.")] = None,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Largest body of a request.")] = 32 * 1024 * 1024,
+    max_image_bytes: Annotated[int, typer.Option(min=1, help="Largest image, encoded.")] = 16 * 1024 * 1024,
+    max_image_pixels: Annotated[int, typer.Option(min=1, help="Most pixels of an image.")] = 50_000_000,
+    max_items: Annotated[int, typer.Option(min=1, help="Most items of a request.")] = 2048,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a request, those of images too.")] = 300_000,
+    max_requests: Annotated[int, typer.Option(min=1, help="Most requests at a time; others get 429.")] = 256,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a request may take.")] = 60.0,
+    drain: Annotated[int, typer.Option(min=0, help="Seconds to finish requests in when asked to end.")] = 60,
+) -> None:
+    """Serve a model by HTTP, as OpenAI, vLLM, Jina, Cohere, TEI, DashScope and OpenSearch have it."""
+    with one_line_errors():
+        if api_key is not None and not api_key.strip():
+            stop("--api-key is empty: give a key, or unset ST_MODULES_API_KEY to let everybody in.", 2)
+
+        from st_modules._imports import require
+
+        for package in ("fastapi", "uvicorn", "prometheus_client"):
+            require(package, extra="serve")
+
+        model = open_model(model_name, device, weights, base_weights)
+        model.max_batch_tokens = max_batch_tokens
+        model.keep_prefixes = True
+
+        from st_modules.inputs.limits import ImageLimits
+        from st_modules.serve import ServeLimits, create_app
+        from st_modules.serve.process import run
+
+        application = create_app(
+            model,
+            name=name or (Path(model_name).resolve().name if Path(model_name).is_dir() else model_name),
+            api_key=api_key,
+            allow_remote_images=allow_remote_images,
+            image_limits=ImageLimits(max_bytes=max_image_bytes, max_pixels=max_image_pixels),
+            limits=ServeLimits(max_body_bytes, max_items, max_tokens, max_requests, timeout),
+            least_dimension=least_dimension,
+        )
+        if api_key is None and not _is_loopback(host):
+            tell(f"Anybody who reaches {host} can use the model: --api-key KEY lets in those who know it.")
+        run(application, host, port, drain, lambda url: say(f"Serving {model_name} on {url}; {url}/docs says how."))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,95 @@
+"""The application: one model behind every API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+import st_modules
+from st_modules.errors import ArgumentError
+from st_modules.inputs.limits import ImageLimits
+from st_modules.model import SentenceTransformer
+from st_modules.serve.guard import Guard, write_json
+from st_modules.serve.limits import ServeLimits
+from st_modules.serve.problems import Problem
+from st_modules.serve.routers import cohere, dashscope, openai, opensearch, status, tei
+from st_modules.serve.service import Service
+
+_DESCRIPTION = """Texts, images, and both together as vectors of one space, behind the APIs of others.
+
+An item is a string, which is always a text, or `{"text": ..., "image": ...}` with either or both, one vector each.
+Images are data URIs, or http(s) URLs where the server allows them. Every API takes `side`, `instruction` and
+`prompt_name` beside its own fields."""
+
+
+def create_app(
+    model: SentenceTransformer,
+    *,
+    name: str | None = None,
+    api_key: str | None = None,
+    allow_remote_images: bool = False,
+    image_limits: ImageLimits | None = None,
+    limits: ServeLimits | None = None,
+    least_dimension: int | None = None,
+    batch_delay: float = 0.005,
+) -> FastAPI:
+    """Make an application that embeds by a model.
+
+    Requests never open a file. Load the model with ``keep_prefixes=True``, which says that nobody changes its weights.
+
+    Args:
+        model: The model.
+        name: What the application calls it; by default as the catalog or its folder does.
+        api_key: What clients have to send, as ``Authorization: Bearer KEY``; ``None`` lets everybody in.
+        allow_remote_images: Whether images are fetched from the public addresses that requests name.
+        image_limits: What an image may cost; by default as the model has it. Its ``local_files`` and ``remote_images``
+            do not count.
+        limits: What a request may cost, and how many there may be.
+        least_dimension: Fewest dimensions that a request may ask for, where the model was trained for shorter
+            embeddings than its own; by default what the catalog knows.
+        batch_delay: Seconds that a request waits for others which are being read, to be embedded with them.
+
+    Raises:
+        ArgumentError: The key is empty, or a number is none.
+        ValueError: The model is not one of this package's.
+    """
+    if api_key is not None and not api_key.strip():
+        raise ArgumentError("api_key is empty: pass a key, or None to let everybody in.")
+    limits = limits or ServeLimits()
+    service = Service(model, limits, image_limits, allow_remote_images, least_dimension, batch_delay)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        yield
+        service.close()
+
+    app = FastAPI(title="st-modules", version=st_modules.__version__, description=_DESCRIPTION, lifespan=lifespan)
+    app.state.service = service
+    app.state.guard = Guard(limits, api_key, service.metrics)
+    app.state.name = name or (model.spec.name if model.spec else Path(service.backbone.model.name_or_path).name)
+    app.state.created = int(time.time())
+    for each in (openai, cohere, tei, dashscope, opensearch, status):
+        app.include_router(each.router)
+    app.add_exception_handler(HTTPException, _answer_other)
+    app.add_exception_handler(Problem, _answer_problem)
+    return app
+
+
+async def _answer_other(request: Request, error: Exception) -> Response:
+    """Answer what no route takes: an unknown path, or another method than a path has."""
+    assert isinstance(error, HTTPException)
+    problem = Problem("path", f"{request.method} {request.url.path}: {error.detail}.", status=error.status_code)
+    response = await _answer_problem(request, problem)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return write_json(openai.render_problem(error), error.status)

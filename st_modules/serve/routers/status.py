@@ -1,0 +1,30 @@
+"""``/health``, ``/ready`` and ``/metrics``, which answer without a key."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from st_modules.serve.service import Service
+
+router = APIRouter(tags=["Status"])
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """Say that the process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/ready", responses={503: {"description": "The last batch failed for no fault of its items."}})
+async def ready(request: Request) -> Response:
+    """Say whether the model embeds."""
+    service: Service = request.app.state.service
+    return JSONResponse({"status": "ready"}) if service.is_well else JSONResponse({"status": "failing"}, 503)
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Say what Prometheus asks for."""
+    service: Service = request.app.state.service
+    return Response(service.metrics.render(), media_type=service.metrics.content_type)
