@@ -28,7 +28,10 @@ def train(
 
         only_download_bars()
         result = run(read_config(config), resume=resume, quiet=quiet)
-        if not PartialState().is_main_process:
+        is_main = PartialState().is_main_process
+        # Its threads would be cut off by the end of the process, which aborts it.
+        PartialState().destroy_process_group()
+        if not is_main:
             return
         say(
             f"Trained {result.trained:,} of {result.parameters:,} parameters for {result.steps} steps; the loss ended "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ _BATCHES_AT_ONCE = 2
 _AHEAD = 4
 # How often a piece is taken again whose worker or machine is lost.
 _RETRIES = 5
+# Seconds before a piece is handed in again whose worker is not there; each time twice as long.
+_FIRST_PAUSE = 1.0
 
 
 @dataclass(frozen=True)
@@ -162,17 +165,21 @@ class RayEngine:
     def _take(self, piece: _Piece) -> list[Embedded | Unreadable]:
         """Return what became of entries; they are embedded again where it was lost with the machine that had it."""
         errors = self._ray.exceptions
-        for _ in range(1 + _RETRIES):
+        lost: Exception | None = None
+        for attempt in range(1 + _RETRIES):
             try:
                 return self._ray.get(piece.result)
-            except errors.ObjectLostError as error:
+            except (errors.ObjectLostError, errors.ActorUnavailableError) as error:
+                lost = error
                 logger.info("%s and what follows it is embedded again: %s", piece.entries[0].place, in_one_line(error))
+                # Ray's own repetitions may all fall into the time in which a lost worker is started again.
+                time.sleep(_FIRST_PAUSE * 2**attempt if isinstance(error, errors.ActorUnavailableError) else 0)
                 piece = self._submit(piece.entries)
             except errors.RayTaskError as error:
                 raise _find_cause(error) from error
             except errors.RayError as error:
                 raise _describe_loss(piece, error) from error
-        raise _describe_loss(piece, None)
+        raise _describe_loss(piece, lost)
 
 
 class _Worker:
