@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from st_modules.files import pages
 from st_modules.index.entries import Entry, Finished, Unreadable
 from st_modules.index.sources import SourceOptions, Sources
 from tests.helpers.files import write_pdf
+from tests.helpers.paths import ROOT
 from tests.helpers.sources import picture_of, read_entries, read_finished, read_parts, touch
 
 
@@ -192,3 +195,12 @@ def test_pages_that_hold_pictures_only_are_scans(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), "green").save(tmp_path / "scan.pdf")
     (scan,) = read_entries(tmp_path / "scan.pdf")
     assert scan.content.load().item.keys() == {"image"}
+
+
+def test_a_process_that_has_read_pages_ends_without_a_word(path: Path) -> None:
+    reading = (
+        "from st_modules.index.sources import Sources\n"
+        f"[each.content.load() for each in Sources({str(path)!r}) if hasattr(each, 'content')]"
+    )
+    ended = subprocess.run([sys.executable, "-c", reading], capture_output=True, text=True, cwd=ROOT)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

@@ -211,6 +211,8 @@ def test_dashscope_has_fewer_dimensions(tiny: SentenceTransformer) -> None:
         ([], {"enable_fusion": True}, "nothing to embed"),
         ([{"text": "a"}, {}], {}, "item 1: it has neither text nor image"),
         ([{"text": "a"}, {"text": 3}], {}, "item 1: a text of type int"),
+        ([{"text": []}], {}, "item 0: a text of type list"),
+        ([{"text": False}], {}, "item 0: a text of type bool"),
         ([{"audio": "a"}], {}, "unknown keys ['audio']"),
         ([{"image": "/etc/passwd"}], {}, "no http(s) URL and no data URI"),
         ([{"multi_images": [RED_URI, "file:///a"]}], {}, "no http(s) URL and no data URI"),

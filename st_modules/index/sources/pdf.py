@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -79,12 +80,20 @@ class PageContent:
 def _find_document(file: StoredFile) -> Any:
     document = _OPEN.pop(file, None)
     if document is None:
+        # After pypdfium2's own, which runs later then and finds nothing that is open.
+        atexit.unregister(_close_documents)
+        atexit.register(_close_documents)
         source = file.read(LARGEST_REMOTE) if is_remote(file.source) else Path(file.source)
         document = pages.open_pdf(source, file.source)
         while len(_OPEN) >= _MOST_OPEN:
             _OPEN.popitem(last=False)[1].close()
     _OPEN[file] = document
     return document
+
+
+def _close_documents() -> None:
+    while _OPEN:
+        _OPEN.popitem()[1].close()
 
 
 def _leave_documents() -> None:

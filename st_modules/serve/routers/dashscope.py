@@ -153,6 +153,8 @@ def _read_parts(parts: list[dict[str, Any]], place: Place) -> dict[str, Any]:
         if unknown := part.keys() - set(_KEYS):
             raise InputError(f"unknown keys {shorten(sorted(unknown))}; known are {sorted(_KEYS)}", place)
         if (text := part.get("text")) is not None:
+            if not isinstance(text, str):
+                raise InputError(f"a text of type {type(text).__name__}; send a string", place)
             texts.append(text)
         if (image := part.get("image")) is not None:
             images.append(read_source(image, "image", place))
@@ -161,8 +163,6 @@ def _read_parts(parts: list[dict[str, Any]], place: Place) -> dict[str, Any]:
             images += found if isinstance(found, list) else [found]
         if (video := part.get("video")) is not None:
             videos.append(read_sources(video, "video", place))
-    if wrong := next((text for text in texts if not isinstance(text, str)), None):
-        raise InputError(f"a text of type {type(wrong).__name__}; send a string", place)
     if len(videos) > 1:
         raise InputError(f"{len(videos)} videos, and an item has one. Embed each by itself.", place)
     return {"text": "\n".join(texts) if texts else None, "image": images, "video": videos[0] if videos else None}
