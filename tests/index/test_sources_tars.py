@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.writer import TarWriter
 
 from st_modules import ImageLimits, InputError
 from st_modules.index.entries import Entry, Finished, Unreadable
@@ -63,10 +65,6 @@ def test_members_of_one_key_are_a_sample(path: Path) -> None:
 
 
 def test_samples_are_those_that_webdataset_reads(tmp_path: Path) -> None:
-    pytest.importorskip("webdataset")
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-    from webdataset.writer import TarWriter
-
     path = tmp_path / "shard.tar"
     with TarWriter(str(path)) as writer:
         for number in range(20):
