@@ -82,10 +82,13 @@ def time_writing(folder: Path, model: SentenceTransformer, count: int) -> float:
     vectors = model.encode_document(texts)
     np.save(folder / "vectors.npy", vectors)
     rows = folder / "vectors.jsonl"
-    rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    records = [{"id": str(number), "text": text, "metadata": {}} for number, text in enumerate(texts)]
+    rows.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     start = time.perf_counter()
-    build(rows, folder / "written.index", model, vectors=folder / "vectors.npy", vector_index=None)
-    return count / (time.perf_counter() - start)
+    report = build(rows, folder / "written.index", model, vectors=folder / "vectors.npy", vector_index=None)
+    seconds = time.perf_counter() - start
+    assert report.added == count, report
+    return count / seconds
 
 
 def folder_bytes(folder: Path) -> int:

@@ -10,12 +10,16 @@ from typing import Annotated
 import typer
 
 import st_modules
-from st_modules.cli import demo, embed, evaluate, export, index, megapairs, models, search, serve, train
+from st_modules.cli import demo, embed, errors, evaluate, export, index, megapairs, models, search, serve, train
 
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    # In a terminal of 80 columns the names of options would be cut.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (models, demo, embed, index, search, export, serve, train, megapairs, evaluate):
+for group in (models, demo, embed, index, errors, search, export, serve, train, megapairs, evaluate):
     app.add_typer(group.app)
 
 

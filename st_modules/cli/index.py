@@ -229,4 +229,4 @@ def _tell_report(to: str, report: Report) -> None:
     if report.failed:
         for error in report.errors:
             tell(f"{error.place}: {error.reason}")
-        tell(f"{report.failed} could not be embedded; the table errors of {to} lists them all.")
+        tell(f"{report.failed} could not be embedded; `st-modules errors {to}` lists them all.")

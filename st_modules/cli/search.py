@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,8 +33,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_MODES = ("vector", "text", "hybrid")
 _LONGEST_TEXT = 160
+
+
+class ModeName(str, Enum):
+    """How what is near is found."""
+
+    vector = "vector"
+    text = "text"
+    hybrid = "hybrid"
 
 
 @app.command()
@@ -53,7 +61,9 @@ def search(
         str | None,
         typer.Option(help='Condition in SQL on the columns, such as "year > 2020".', show_default=False),
     ] = None,
-    mode: Annotated[str, typer.Option(help="Search by vector, by the words of the text, or hybrid.")] = "vector",
+    mode: Annotated[
+        ModeName, typer.Option(help="Search by vectors, by the words of the texts, or by both.")
+    ] = ModeName.vector,
     exact: Annotated[bool, typer.Option("--exact", help="Use no vector index.")] = False,
     prompt: Annotated[str | None, typer.Option(help="Instruction for the model.")] = None,
     prompt_name: Annotated[str | None, typer.Option(help="Name of one of the model's own instructions.")] = None,
@@ -79,7 +89,7 @@ def search(
     """Search an index by a text, a picture, both, or an item of it."""
     with one_line_errors():
         item = _make_item(text, image)
-        _check_call(item, like, mode, prompt, prompt_name, rerank, html)
+        _check_call(item, like, mode.value, prompt, prompt_name, rerank, html)
 
         from st_modules.index.index import Index
 
@@ -87,7 +97,7 @@ def search(
         if like is not None:
             hits = opened.search_like(like, k, where)
         else:
-            if mode != "text":
+            if mode is not ModeName.text:
                 model = open_model(model_name or opened.model_name, device, weights, base_weights)
                 if prompt_name is not None and prompt_name not in model.prompts:
                     known = ", ".join(model.prompts) or "none"
@@ -95,7 +105,7 @@ def search(
                 opened = Index.open(index, model)
             options: dict[str, Any] = {"where": where, "instruction": prompt, "prompt_name": prompt_name}
             reranker = _open_reranker(rerank, device)
-            hits = opened.search(item, k, **options, mode=mode, exact=exact, rerank=reranker)  # type: ignore[arg-type]
+            hits = opened.search(item, k, **options, mode=mode.value, exact=exact, rerank=reranker)
         if as_json:
             for hit in hits:
                 say(json.dumps(hit.to_record()))
@@ -123,8 +133,6 @@ def _check_call(
 ) -> None:
     if not item and like is None:
         stop("Nothing to look for: pass a text, --image or --like.", 2)
-    if mode not in _MODES:
-        stop(f"--mode {mode}: pass one of {', '.join(_MODES)}.", 2)
     if prompt is not None and prompt_name is not None:
         stop("--prompt and --prompt-name are two ways to say the same: pass one of them.", 2)
     others = {"a text or --image": bool(item), "--prompt": prompt, "--prompt-name": prompt_name, "--rerank": rerank}

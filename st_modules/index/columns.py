@@ -9,6 +9,7 @@ from typing import Any
 
 from st_modules._imports import import_extra
 from st_modules.errors import shorten
+from st_modules.index.schema import ON_ITS_WAY
 
 logger = logging.getLogger(__name__)
 
@@ -16,8 +17,6 @@ _EXTRA = "index"
 _OWN = frozenset({"id", "vector", "text", "image", "thumbnail", "source", "page", "content", "state"})
 # LanceDB adds columns of such names to what it finds.
 _OF_LANCE = ("_row", "_distance", "_score", "_relevance_score")
-# A column that is on its way to another type.
-_ON_ITS_WAY = "_st_modules_cast_"
 _INT64 = range(-(2**63), 2**63)
 _SQL = {"float": "DOUBLE", "string": "STRING"}
 
@@ -80,7 +79,7 @@ class Columns:
         # LanceDB's alter_columns casts no integers to floating point, and nothing to strings.
         if kind == "string":
             logger.warning("The field %s has values of several types: its column is %s now.", shorten(name), kind)
-        copy = f"{_ON_ITS_WAY}{name}"
+        copy = f"{ON_ITS_WAY}{name}"
         self._table.add_columns({copy: f"CAST(`{name}` AS {_SQL[kind]})"})
         self._table.drop_columns([name])
         self._table.alter_columns({"path": copy, "rename": name})
@@ -89,8 +88,8 @@ class Columns:
     def _finish_casts(self) -> None:
         """Go on with what a run was killed at."""
         names = set(self._table.schema.names)
-        for copy in [name for name in names if name.startswith(_ON_ITS_WAY)]:
-            name = copy.removeprefix(_ON_ITS_WAY)
+        for copy in [name for name in names if name.startswith(ON_ITS_WAY)]:
+            name = copy.removeprefix(ON_ITS_WAY)
             if name in names:
                 self._table.drop_columns([copy])
             else:
@@ -100,7 +99,7 @@ class Columns:
 def _name_column(name: str) -> str:
     # LanceDB refuses a dot, and a backtick ends a name in its conditions.
     column = name.replace(".", "_").replace("`", "_")
-    reserved = column in _OWN or not column or column.startswith((*_OF_LANCE, _ON_ITS_WAY))
+    reserved = column in _OWN or not column or column.startswith((*_OF_LANCE, ON_ITS_WAY))
     return f"{column}_" if reserved else column
 
 

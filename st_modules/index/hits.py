@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from st_modules.index.schema import item_fields
+from st_modules.index.schema import ON_ITS_WAY, item_fields
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def list_metadata(pa: Any, schema: Any) -> list[str]:
         schema: The schema of the table of items.
     """
     own = {field.name for field in item_fields(pa, 1, "float32")}
-    return [name for name in schema.names if name not in own]
+    return [name for name in schema.names if name not in own and not name.startswith(ON_ITS_WAY)]
 
 
 def make_hit(row: Mapping[str, Any], score: float, metadata: list[str]) -> Hit:

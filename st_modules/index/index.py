@@ -87,7 +87,9 @@ class Index:
         options = {"weights": weights, "base_weights": base_weights, "device": device}
         given = {name: value for name, value in options.items() if value is not None}
         index = cls(place, table, facts, {"model": model, **given})
-        if not isinstance(model, str | Path | None):
+        if isinstance(model, str | Path):
+            facts.check_name(str(model), place)
+        elif model is not None:
             index._load()
         return index
 

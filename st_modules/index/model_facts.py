@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from typing_extensions import Self
 
 import st_modules
+from st_modules.catalog import find_published
 from st_modules.errors import InputError, STModulesError
 
 if TYPE_CHECKING:
@@ -80,6 +81,23 @@ class ModelFacts:
                 f"format {FORMAT}. Use that version, or build the index anew."
             )
         return cls(**known)
+
+    def check_name(self, name: str, path: str) -> None:
+        """Make sure, before a model is loaded, that its name is not that of another one of the catalog.
+
+        Args:
+            name: What loads the model; what the catalog does not know is for ``check_model`` to compare.
+            path: The index, for messages.
+
+        Raises:
+            IndexMismatchError: It is another.
+        """
+        spec, own = find_published(name), find_published(self.model)
+        if spec is not None and own is not None and spec != own:
+            raise IndexMismatchError(
+                f"{path} has vectors of {own.name}, and the model {spec.name} is asked for: their vectors cannot be "
+                f"compared. Leave it out, or build another index with {spec.name}."
+            )
 
     def check_model(self, model: sentence_transformers.SentenceTransformer, path: str) -> None:
         """Make sure that a loaded model is the one of the index.

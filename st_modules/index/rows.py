@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -58,12 +58,18 @@ class Rows:
         self._vectors: dict[str, Vector] = {}
         self._failed: dict[tuple[str, str], Unreadable] = {}
         self._bytes = 0
+        # Where there was none before, what this run has seen is all there is.
+        self._has_earlier = len(items) > 0
         self._since = time.monotonic()
         self.commits = 0
 
     def mark(self, entry: Entry) -> str:
         """Return a digest of all that tells that the row of an entry is as it would be written now."""
         return digest(entry.state, entry.id, dict(entry.metadata), self._thumbnails)
+
+    def find_earlier(self, column: str, values: Iterable[str], returned: Sequence[str]) -> list[dict[str, Any]]:
+        """Look up rows as :meth:`Items.find` does, where there are any that this run has not written."""
+        return self.items.find(column, values, returned) if self._has_earlier else []
 
     def find_vectors(self, contents: Sequence[str]) -> dict[str, Vector]:
         """Return the vectors of what has been embedded already, by the digest of the content."""
@@ -120,7 +126,7 @@ class Rows:
         wanted = [each.content if each.entry.id is None else each.entry.id for each in embedded]
         repeated = self.seen.find_marks(marks)
         taken = self.seen.find_ids(wanted)
-        owners = {row["id"]: row["source"] for row in self.items.find("id", wanted, ["id", "source"])}
+        owners = {row["id"]: row["source"] for row in self.find_earlier("id", wanted, ["id", "source"])}
         named: dict[str, Embedded] = {}
         failed: list[Unreadable] = []
         new: list[SeenItem] = []
@@ -151,7 +157,7 @@ class Rows:
         return owner is not None and owner != entry.source and not self._covers(owner)
 
     def _keep(self, named: Mapping[str, Embedded]) -> None:
-        there = {row["id"] for row in self.items.find("id", named, ["id"])}
+        there = {row["id"] for row in self.find_earlier("id", named, ["id"])}
         self.report.updated += len(there)
         self.report.added += len(named) - len(there)
         self.seen.count_new(each.entry.source for id, each in named.items() if id not in there)

@@ -116,7 +116,7 @@ class Run:
     def _sift(self, entries: Sequence[Entry]) -> list[Entry]:
         """Leave out what is in the table as it is now, and what has come before."""
         marks = [self._rows.mark(entry) for entry in entries]
-        rows = {row["state"]: row["id"] for row in self._items.find("state", marks, ["id", "state"])}
+        rows = {row["state"]: row["id"] for row in self._rows.find_earlier("state", marks, ["id", "state"])}
         seen, taken = self._seen.find_marks(marks), self._seen.find_ids([*rows.values()])
         changed: list[Entry] = []
         same: list[SeenItem] = []

@@ -11,6 +11,9 @@ ERRORS = "errors"
 MODEL_KEY = b"st_modules"
 """Key of the table's schema metadata under which the model is described, as JSON."""
 
+ON_ITS_WAY = "_st_modules_cast_"
+"""What the name of a column begins with that is on its way to another type."""
+
 
 def item_fields(pa: Any, dimension: int, dtype: str) -> list[Any]:
     """Return the columns that every index has.

@@ -78,6 +78,8 @@ def open_target(path: str, wanted: Wanted, wait: bool) -> Generator[Target, None
         database = connect(path)
         items = Items.open(database, path) if has_items(database) else None
         model = wanted.model or (items.facts.model if items else _MODEL)
+        if items is not None and isinstance(model, str | Path):
+            items.facts.check_name(str(model), path)
         embedder = Embedder.load(model, **wanted.loading)
         if items is None:
             items = Items.create(database, _new_facts(embedder, wanted), path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -47,7 +48,22 @@ def test_it_tells_what_could_not_be_embedded_and_ends_well(photos: Path, tmp_pat
     assert done.exit_code == 0
     first, last = done.stderr.splitlines()
     assert first.startswith(f"{photos / '1.png'}: ")
-    assert last == f"1 could not be embedded; the table errors of {tmp_path / 'x.index'} lists them all."
+    assert last == f"1 could not be embedded; `st-modules errors {tmp_path / 'x.index'}` lists them all."
+
+
+def test_what_could_not_be_embedded_is_listed(photos: Path, tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        (photos / name).write_bytes(b"no picture \x1b[31m")
+    index(photos, "--to", tmp_path / "x.index")
+    told = CliRunner().invoke(app, ["errors", str(tmp_path / "x.index"), "--json"])
+    found = [json.loads(line) for line in told.stdout.splitlines()]
+    assert [(error["place"], error["source"]) for error in found] == [(str(photos / f"{n}.png"),) * 2 for n in (1, 2)]
+    table = CliRunner().invoke(app, ["errors", str(tmp_path / "x.index")]).stdout
+    assert all("".join(error["reason"].split()) in "".join(table.split()) for error in found)
+    draw_picture(photos / "1.png", 1)
+    draw_picture(photos / "2.png", 2)
+    index(photos, "--to", tmp_path / "x.index")
+    assert CliRunner().invoke(app, ["errors", str(tmp_path / "x.index")]).stderr == "Everything could be embedded.\n"
 
 
 def test_it_tells_what_it_left_out(photos: Path, tmp_path: Path) -> None:

@@ -432,6 +432,8 @@ def test_another_model_is_refused(photos: Path, target: Path, tiny: SentenceTran
     other = SentenceTransformer("tiny", device="cpu", max_image_tokens=15)
     with pytest.raises(IndexMismatchError, match="their vectors cannot be compared"):
         build(photos, target, other)
+    with pytest.raises(IndexMismatchError, match="of tiny, and the model gme-2b is asked for"):
+        build(photos, target, "gme-2b")
 
 
 @pytest.mark.parametrize(

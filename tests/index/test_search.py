@@ -305,8 +305,12 @@ def test_query_by_another_model_is_refused(tmp_path: Path, tiny: SentenceTransfo
     make_index(tmp_path / "my.index", draw_vectors(5, 128), facts=ModelFacts("gme-2b", "1" * 32, 128))
     with pytest.raises(IndexMismatchError, match=r"gme-2b .*tiny .*another index"):
         Index.open(tmp_path / "my.index", tiny)
-    with pytest.raises(IndexMismatchError, match=r"gme-2b .*tiny "):
-        Index.open(tmp_path / "my.index", "tiny", device="cpu").search("a circle")
+
+
+def test_a_model_by_another_name_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    make_index(tmp_path / "my.index", draw_vectors(5, 128), facts=ModelFacts("tiny", "1" * 32, 128))
+    with pytest.raises(IndexMismatchError, match="of tiny, and the model gme-2b is asked for"):
+        Index.open(tmp_path / "my.index", "Alibaba-NLP/gme-Qwen2-VL-2B-Instruct")
 
 
 @pytest.mark.parametrize(

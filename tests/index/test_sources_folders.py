@@ -288,7 +288,8 @@ def test_the_number_of_entries_is_known_where_that_is_cheap(folder: Path) -> Non
     write_pdf(folder / "a.pdf", ["red", "blue", "red"])
     (folder / "damaged.pdf").write_bytes(b"%PDF-1.7")
     (folder / "t.jsonl").write_text('{"text": "a"}\n' * 7)
-    assert open_sources([folder, folder / "t.jsonl"]).estimate() == len(TREE) + 3 + 1 + 7
+    (folder / "t.csv").write_text("text,price\na,1\nb,2\nc,3")
+    assert open_sources([folder, folder / "t.jsonl", folder / "t.csv"]).estimate() == len(TREE) + 3 + 1 + 7 + 3
 
 
 def test_the_number_of_lines_is_told_from_the_first(tmp_path: Path) -> None:

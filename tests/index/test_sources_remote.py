@@ -316,3 +316,10 @@ def test_streams_of_one_file_have_each_their_place(bucket: str, files: Any) -> N
 def test_an_address_that_is_kept_reads_nothing_before_it_is_loaded(bucket: str) -> None:
     picture = AddressPicture.find(f"{bucket}/gone.png", f"{bucket}/t.jsonl", "place", ImageLimits())
     assert (picture.reference, picture.held) == (f"{bucket}/gone.png", 0)
+
+
+@pytest.mark.parametrize("url", ["https://me:secret@host/a.png", "sftp://me:se@cret@host:22/photos/*.jpg"])
+def test_a_password_in_a_url_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(InputError, match="://…@host.*: has a password") as raised:
+        open_sources(url)
+    assert "cret" not in str(raised.value)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from st_modules import InputError
+from st_modules.index import Index
 from st_modules.index.model_facts import ModelFacts
 from st_modules.index.table import Errors, IndexStorageError, Items, connect, has_items, open_items
 
@@ -133,6 +134,7 @@ def test_a_column_that_was_on_its_way_to_another_type_arrives(items: Items, path
     items.table.add_columns({"_st_modules_cast_n": "CAST(n AS DOUBLE)"})
     if steps == 2:
         items.table.drop_columns(["n"])
+    assert not any(name.startswith("_st") for name in Index.open(path).columns)
     again = Items.open(connect(path), path)
     put(again, {"n": 2.5})
     assert column(again, "n") == ("double", [1.0, 2.5])

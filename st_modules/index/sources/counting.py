@@ -31,7 +31,7 @@ def count_entries(file: StoredFile, kind: Kind) -> int | None:
             return _count_pages(file)
         if kind == "parquet":
             return _count_rows(file)
-        return _count_lines(file) if kind in ("jsonl", "csv") else None
+        return _count_lines(file, header=kind == "csv") if kind in ("jsonl", "csv") else None
     except InputError:
         return 1
 
@@ -47,10 +47,12 @@ def _count_rows(file: StoredFile) -> int:
         return int(pq.read_metadata(stream).num_rows)
 
 
-def _count_lines(file: StoredFile) -> int | None:
+def _count_lines(file: StoredFile, *, header: bool) -> int | None:
     with file.open() as stream:
         beginning = stream.read(_BEGINNING)
     lines = beginning.count(b"\n")
     if len(beginning) < _BEGINNING:
-        return max(lines, 1)
-    return None if file.size is None else round(file.size / len(beginning) * lines)
+        # The last line may be without an end.
+        lines += not beginning.endswith(b"\n")
+        return max(lines - header, 1)
+    return None if file.size is None else round(file.size / len(beginning) * lines) - header

@@ -118,6 +118,14 @@ def make_source(given: str | os.PathLike[str]) -> str:
         raise InputError("a chain of file systems (::); unpack it, and pass what was in it.", text)
     if text.partition("://")[0].lower() in ("file", "local"):
         return os.path.abspath(import_extra("fsspec", extra="index").core.strip_protocol(text))
+    protocol, _, rest = text.partition("://")
+    user, _, host = rest.partition("/")[0].rpartition("@")
+    if ":" in user:
+        raise InputError(
+            "has a password, which the index would keep; put it where the file system looks for it: its environment "
+            "variables, its files, or fsspec's configuration.",
+            f"{protocol}://…@{host}",
+        )
     files, path = find_system(text)
     return str(files.unstrip_protocol(path))
 
