@@ -18,6 +18,8 @@ from st_modules.index.table import Errors, Items
 _MOST_ROWS = 4096
 _MOST_SECONDS = 10.0
 _MOST_BYTES = 256 * 2**20
+# A look-up in a large table takes about as long for one row as for a thousand.
+_NAMED_AT_ONCE = 1000
 # So many commits make as many small files, which are put together then.
 _COMMITS_TO_TIDY = 64
 _SUFFIX = 8
@@ -54,8 +56,10 @@ class Rows:
         self._covers = covers
         self._thumbnails = thumbnails
         self._max_errors = max_errors
+        self._arrived: list[Embedded] = []
         self._waiting: dict[str, tuple[dict[str, Any], Mapping[str, Any]]] = {}
         self._vectors: dict[str, Vector] = {}
+        self._uncounted: set[str] = set()
         self._failed: dict[tuple[str, str], Unreadable] = {}
         self._bytes = 0
         # Where there was none before, what this run has seen is all there is.
@@ -79,9 +83,15 @@ class Rows:
     def add(self, results: Sequence[Embedded | Unreadable]) -> None:
         """Take what became of some entries, and commit when there is enough of it."""
         embedded = [each for each in results if isinstance(each, Embedded)]
-        named, failed = self._name(embedded)
-        self._keep(named)
-        self.fail([*(each for each in results if isinstance(each, Unreadable)), *failed])
+        for each in embedded:
+            if not each.reused and each.content not in self._vectors:
+                self._uncounted.add(each.content)
+            self._vectors[each.content] = each.vector
+            self._bytes += each.vector.nbytes + len(each.thumbnail or b"") + len(each.text or "")
+        self._arrived += embedded
+        if len(self._arrived) >= _NAMED_AT_ONCE:
+            self._settle()
+        self.fail([each for each in results if isinstance(each, Unreadable)])
         if self._is_due():
             self.commit()
 
@@ -91,10 +101,16 @@ class Rows:
         Raises:
             InputError: These are more than may fail.
         """
+        self._note(errors)
+        self._check_failed()
+
+    def _note(self, errors: Sequence[Unreadable]) -> None:
         for error in errors:
             self.report.fail(error)
             self._failed[error.source, error.place] = error
         self.seen.add_errors((error.source, error.place) for error in errors)
+
+    def _check_failed(self) -> None:
         if self._max_errors is not None and self.report.failed > self._max_errors:
             first = self.report.errors[0]
             raise InputError(
@@ -103,11 +119,16 @@ class Rows:
             )
 
     def commit(self) -> None:
-        """Write what waits: the items in one commit, then the errors."""
+        """Write what waits: the items in one commit, then the errors.
+
+        Raises:
+            InputError: It is all written, and more errors are among it than may fail.
+        """
+        self._settle()
         if self._waiting:
             rows = [*self._waiting.values()]
             self.items.merge([own for own, _ in rows], [metadata for _, metadata in rows])
-            self._waiting, self._vectors, self._bytes = {}, {}, 0
+            self._waiting, self._vectors, self._uncounted, self._bytes = {}, {}, set(), 0
             self.commits += 1
         if self._failed:
             self.errors.put([asdict(each) for each in self._failed.values()])
@@ -115,10 +136,18 @@ class Rows:
         if self.commits and self.commits % _COMMITS_TO_TIDY == 0:
             self.items.tidy()
         self._since = time.monotonic()
+        self._check_failed()
 
     def _is_due(self) -> bool:
         many = len(self._waiting) >= _MOST_ROWS or len(self._failed) >= _MOST_ROWS or self._bytes >= _MOST_BYTES
         return many or time.monotonic() - self._since >= _MOST_SECONDS
+
+    def _settle(self) -> None:
+        """Decide what becomes of those that have arrived."""
+        arrived, self._arrived = self._arrived, []
+        named, failed = self._name(arrived)
+        self._keep(named)
+        self._note(failed)
 
     def _name(self, embedded: Sequence[Embedded]) -> tuple[dict[str, Embedded], list[Unreadable]]:
         """Decide on ids; what has been seen before is left out."""
@@ -162,10 +191,9 @@ class Rows:
         self.report.added += len(named) - len(there)
         self.seen.count_new(each.entry.source for id, each in named.items() if id not in there)
         for id, each in named.items():
-            self.report.embedded += not each.reused and each.content not in self._vectors
-            self._vectors[each.content] = each.vector
+            self.report.embedded += each.content in self._uncounted
+            self._uncounted.discard(each.content)
             self._waiting[id] = self._row(id, each), each.entry.metadata
-            self._bytes += each.vector.nbytes + len(each.thumbnail or b"") + len(each.text or "")
 
     def _row(self, id: str, each: Embedded) -> dict[str, Any]:
         entry = each.entry

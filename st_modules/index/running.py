@@ -56,13 +56,13 @@ class Run:
             for results in engine(self._changed()):
                 self._rows.add(results)
                 self._bar.update(len(results))
+            self._rows.commit()
         except IndexStorageError:
             raise  # what cannot be written cannot be written now either
         except BaseException:
             with suppress(Exception):
                 self._rows.commit()
             raise
-        self._rows.commit()
 
     def drop(self, prune: bool) -> None:
         """Delete the rows of what has changed or is gone, once all that is there has been written.

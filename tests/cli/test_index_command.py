@@ -128,14 +128,14 @@ import os, signal, sys
 from st_modules.cli import app
 from st_modules.index import rows
 
-keep = rows.Rows._keep
+add = rows.Rows.add
 number = int(sys.argv.pop(1))
 
-def keep_and_stop(self, named):
-    keep(self, named)
+def add_and_stop(self, results):
+    add(self, results)
     os.kill(os.getpid(), number)
 
-rows.Rows._keep = keep_and_stop
+rows.Rows.add = add_and_stop
 app()
 """
 

@@ -124,7 +124,6 @@ def test_nothing_found_is_told(drawings: Path) -> None:
         ([], ["Nothing to look for"]),
         (["a", "--like", "b"], ["--like"]),
         (["--like", "b", "--mode", "hybrid"], ["--like", "--mode"]),
-        (["a", "--mode", "words"], ["--mode words", "hybrid"]),
         (["a", "--prompt", "b", "--prompt-name", "t2i"], ["--prompt-name"]),
         (["a", "--mode", "text", "--prompt", "b"], ["--prompt"]),
         (["a", "--prompt-name", "nope"], ["nope", "t2i"]),
