@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -145,12 +146,13 @@ def keep_image(content: bytes, scratch: Path) -> Path:
     return path
 
 
-def check_name(path: Path) -> None:
+def check_name(path: str | Path) -> None:
     """Raise ``InputError`` where a path is not UTF-8: no record could be written that names it."""
+    name = os.fspath(path)
     try:
-        str(path).encode("utf-8")
+        name.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InputError("its name is not UTF-8; rename it.", ascii(str(path))) from error
+        raise InputError("its name is not UTF-8; rename it.", ascii(name)) from error
 
 
 def check_fields(fields: dict[str, Any], place: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 _DIGEST_BYTES = 16
+_write_json = json.JSONEncoder(sort_keys=True, ensure_ascii=True).encode
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def digest(*parts: Any) -> str:
     """Return 32 hexadecimal digits that name some values of JSON, and bytes, by their content."""
     hashed = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in parts:
-        encoded = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, ensure_ascii=True).encode()
+        encoded = part if isinstance(part, bytes) else _write_json(part).encode()
         # The length keeps two parts apart from one that is both of them, the kind bytes from their JSON.
         hashed.update(f"{'b' if isinstance(part, bytes) else 'j'}{len(encoded)}:".encode())
         hashed.update(encoded)

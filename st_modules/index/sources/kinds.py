@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -25,10 +26,15 @@ def find_kind(source: str) -> Kind | None:
     name = posixpath.basename(source).lower()
     if name.endswith(TAR_SUFFIXES):
         return "tar"
-    path = Path(name)
-    if path.suffix in TEXT_SUFFIXES:
+    return _kind_by_suffix(posixpath.splitext(name)[1])
+
+
+# Of a million files the suffixes are few.
+@lru_cache
+def _kind_by_suffix(suffix: str) -> Kind | None:
+    if suffix in TEXT_SUFFIXES:
         return "text"
-    kind = kind_by_name(path)
+    kind = kind_by_name(Path(f"name{suffix}"))
     return None if kind == "text" else "picture" if kind == "image" else kind
 
 

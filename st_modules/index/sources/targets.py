@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from st_modules._imports import import_extra
@@ -197,7 +196,7 @@ def _kind_by_content(file: StoredFile) -> Kind | None:
 
 def _check_name(file: StoredFile, kind: Kind) -> Selected:
     try:
-        check_name(Path(file.source))
+        check_name(file.source)
     except InputError as error:
         return Unreadable(_write_name(file.source), _write_name(file.source), error.problem)
     return file, kind
@@ -248,7 +247,7 @@ def _find_form(source: str) -> str | None:
 
 
 def _name_file(source: str) -> NamedFile:
-    check_name(Path(source))
+    check_name(source)
     kind = find_kind(source)
     file = find_file(source)
     if kind is None:
