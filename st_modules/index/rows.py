@@ -139,7 +139,8 @@ class Rows:
         self._check_failed()
 
     def _is_due(self) -> bool:
-        many = len(self._waiting) >= _MOST_ROWS or len(self._failed) >= _MOST_ROWS or self._bytes >= _MOST_BYTES
+        waiting = len(self._arrived) + len(self._waiting)
+        many = waiting >= _MOST_ROWS or len(self._failed) >= _MOST_ROWS or self._bytes >= _MOST_BYTES
         return many or time.monotonic() - self._since >= _MOST_SECONDS
 
     def _settle(self) -> None:
