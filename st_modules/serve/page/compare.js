@@ -90,6 +90,7 @@ async function compare() {
 
 function draw(items, scores) {
   const least = Math.min(...scores.flat());
+  const legend = `Cosine similarities: the stronger the colour, the nearer, from ${least.toFixed(3)} to 1.`;
   const head = make("tr", {}, make("td"));
   items.forEach((each, place) => head.append(header("col", each, place)));
   const body = make("tbody");
@@ -98,7 +99,7 @@ function draw(items, scores) {
     for (const score of scores[row]) line.append(cell(score, least));
     body.append(line);
   });
-  const caption = make("caption", {}, `Cosine similarities; the darker, the nearer, from ${least.toFixed(3)} to 1.`);
+  const caption = make("caption", {}, make("span", {}, legend));
   const table = make("table", {}, caption, make("thead", {}, head), body);
   // Ten columns are wider than a telephone: the table scrolls, by keyboard too, and the page does not.
   return [make("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Similarities" }, table)];

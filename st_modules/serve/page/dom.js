@@ -36,5 +36,5 @@ export function complain(error) {
   if (error.name === "AbortError") return;
   byId("status").textContent = "";
   byId("problem").textContent = cut(error.message, 1000);
-  if (error.status === 401) document.dispatchEvent(new Event("key-needed"));
+  if (error.status === 401) document.dispatchEvent(new CustomEvent("key-needed"));
 }

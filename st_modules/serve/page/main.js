@@ -33,7 +33,7 @@ async function begin() {
   try {
     const facts = await ask("v1/index");
     const of = facts.index ? `, over an index of ${count(facts.index.count, "item")}` : "";
-    byId("served").textContent = `Search by ${facts.model}${of}.`;
+    byId("served").textContent = `by ${facts.model}${of}`;
     setServed(facts);
     setLimits(facts);
     setCompareLimits(facts);

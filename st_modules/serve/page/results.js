@@ -13,12 +13,15 @@ let fetching = new AbortController();
  * @param hits what a search found; `picture(signal)` of each returns a blob, and is missing where it has none
  * @param more is called with a hit, to find what is like it
  */
-export function showHits(title, hits, more) {
+export function showHits(heading, hits, more) {
   clearHits();
   byId("results").hidden = false;
-  byId("results-title").textContent = title;
+  byId("results-title").textContent = heading;
   byId("hits").replaceChildren(...hits.map((hit, place) => makeCard(hit, place + 1, more)));
   tell(hits.length ? `${count(hits.length, "result")}.` : "Nothing was found.");
+  // Below the form of a telephone nobody would see that there are some.
+  const title = byId("results-title");
+  if (title.getBoundingClientRect().top > innerHeight - 80) title.scrollIntoView();
 }
 
 export function clearHits() {
@@ -31,7 +34,8 @@ export function clearHits() {
 }
 
 function makeCard(hit, rank, more) {
-  const name = hit.page === null ? hit.source : `${hit.source}, page ${hit.page}`;
+  const file = nameFile(hit.source);
+  const name = hit.page === null ? file : `${file}, page ${hit.page}`;
   const score = make("p", { className: "score" }, make("span", {}, String(rank)), make("span", {}, hit.score.toFixed(4)));
   const card = make("li", { className: "card" }, score);
   if (hit.picture) card.append(makePicture(hit, name));
@@ -41,6 +45,11 @@ function makeCard(hit, rank, more) {
   button.addEventListener("click", () => more(hit));
   card.append(make("p", { className: "source" }, cut(name, 300)), button, makeDetails(hit, rank));
   return card;
+}
+
+/** The name of a file, without the folders that it is in. */
+export function nameFile(source) {
+  return source.split(/[\\/]/).pop() || source;
 }
 
 function makePicture(hit, name) {
@@ -64,7 +73,7 @@ function makePicture(hit, name) {
 }
 
 function makeDetails(hit, rank) {
-  const known = { id: hit.id, ...hit.metadata };
+  const known = { id: hit.id, source: hit.source, ...hit.metadata };
   if (hit.text && hit.text.length > LONGEST_TEXT) known.text = hit.text;
   const rows = Object.entries(known).filter(([, value]) => value !== null);
   const list = make("dl");

@@ -2,7 +2,7 @@
 
 import { byId, complain, count, cut, make, tell } from "./dom.js";
 import { checkSize, readAsUri, takeFiles, takePasted } from "./pictures.js";
-import { clearHits, showHits } from "./results.js";
+import { clearHits, nameFile, showHits } from "./results.js";
 import { ask, fetchPicture } from "./server.js";
 import { dot, embed } from "./vectors.js";
 
@@ -176,5 +176,5 @@ function showFiles(title, ranked) {
 }
 
 function likeTitle(hit) {
-  return `More like ${cut(hit.source.split("/").pop(), 80)}`;
+  return `More like ${cut(nameFile(hit.source), 80)}`;
 }

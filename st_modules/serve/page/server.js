@@ -49,9 +49,13 @@ async function send(path, options, signal) {
 }
 
 async function describe(response) {
+  if (response.status === 401) {
+    return new Refused(sessionStorage.getItem(KEY) ? "This is not the server's key." : "", 401);
+  }
   try {
     const { message, param } = (await response.json()).error;
-    return new Refused(message, response.status, param);
+    // The reader chose files, and knows nothing of the data URIs that they were sent as.
+    return new Refused(message.replace(/data URI data:\S+: /, ""), response.status, param);
   } catch {
     return new Refused(`The server answered with the status ${response.status}.`, response.status);
   }
