@@ -93,7 +93,13 @@ def serve(
         )
         if api_key is None and not _is_loopback(host):
             tell(f"Anybody who reaches {host} can use the model: --api-key KEY lets in those who know it.")
-        run(application, host, port, drain, lambda url: say(f"Serving {model_name} on {url}; open it to search, {url}/docs says how programs do."))
+        run(
+            application,
+            host,
+            port,
+            drain,
+            lambda url: say(f"Serving {model_name} on {url}; open it to search, or see {url}/docs."),
+        )
 
 
 def _find_model(index: str | None) -> str:

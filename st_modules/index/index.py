@@ -209,7 +209,7 @@ class Index:
         query = np.asarray(vector, np.float32)
         if query.shape != (self.dimension,) or not np.isfinite(query).all() or not query.any():
             raise ArgumentError(
-                f"vector: pass {self.dimension} finite numbers, not all of them 0, as the model of {self.path} makes them."
+                f"vector: pass {self.dimension} finite numbers, not all of them 0, as {self.model_name} makes them."
             )
         return self._find(None if text is None else _find_text(text, "hybrid"), query, k, where, exact)
 

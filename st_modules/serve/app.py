@@ -46,7 +46,8 @@ def create_app(
 ) -> FastAPI:
     """Make an application that embeds by a model, and searches an index of its vectors.
 
-    Requests never open a file that they name. Load the model with ``keep_prefixes=True``, which says that nobody changes its weights.
+    Requests never open a file that they name. Load the model with ``keep_prefixes=True``, which says that nobody
+    changes its weights.
 
     Args:
         model: The model.

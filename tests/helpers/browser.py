@@ -16,7 +16,9 @@ def open_browser() -> Iterator[Browser]:
     """Start Chromium: the system's, or the one that playwright has; the test is skipped where there is none."""
     with sync_playwright() as playwright:
         found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-        path = next((each for each in [*found, playwright.chromium.executable_path] if each and os.path.exists(each)), None)
+        path = next(
+            (each for each in [*found, playwright.chromium.executable_path] if each and os.path.exists(each)), None
+        )
         if path is None:
             pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
         browser = playwright.chromium.launch(

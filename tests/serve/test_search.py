@@ -1,4 +1,4 @@
-"""The served index: the same answers as ``Index.search``, small pictures and nothing else of files, and plain errors."""
+"""The served index: the answers of ``Index.search``, small pictures and nothing else of files, and plain errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def serve_rows(path: Path, model: SentenceTransformer, rows: int = 1, **columns:
     return create_app(model, index=path)
 
 
-def show(app: FastAPI | TestClient, id: str) -> httpx.Response:
+def show(app: FastAPI | TestClient, id: str) -> Any:
     client = app if isinstance(app, TestClient) else TestClient(app)
     return client.get(PICTURE, params={"id": id})
 
@@ -108,7 +108,9 @@ def test_scores_are_those_of_every_vector(searcher: TestClient, index: Index, ti
     found = search(searcher, query="a red circle", k=100)
     vectors = np.stack([row["vector"] for row in index.get([each["id"] for each in found])])
     assert len(found) == len(index)
-    assert [each["score"] for each in found] == pytest.approx((vectors @ tiny.encode_query("a red circle")).tolist(), abs=1e-5)
+    assert [each["score"] for each in found] == pytest.approx(
+        (vectors @ tiny.encode_query("a red circle")).tolist(), abs=1e-5
+    )
 
 
 def test_more_like_an_item(searcher: TestClient, index: Index) -> None:
@@ -124,7 +126,9 @@ def test_a_hostile_item_comes_as_it_is_and_its_id_finds_the_others(searcher: Tes
     assert HOSTILE_ID not in [each["id"] for each in search(searcher, like=HOSTILE_ID, k=100)]
 
 
-def test_vectors_that_were_cut_are_compared_with_as_much_of_the_query(tmp_path: Path, tiny: SentenceTransformer) -> None:
+def test_vectors_that_were_cut_are_compared_with_as_much_of_the_query(
+    tmp_path: Path, tiny: SentenceTransformer
+) -> None:
     vectors = tiny.encode_document(list(CAPTIONS), truncate_dim=32)
     make_index(tmp_path / "my.index", vectors, facts=ModelFacts("tiny", fingerprint(tiny), 32, truncate_dim=32))
     (hit,) = Index.open(tmp_path / "my.index", tiny).search(CAPTIONS[2], 1)
@@ -136,7 +140,7 @@ def test_many_at_a_time_get_their_own_answers(searcher: TestClient, index: Index
     queries = [{"query": text, "k": 3, "mode": mode} for text in CAPTIONS for mode in ("vector", "text", "hybrid")]
     with ThreadPoolExecutor(8) as clients:
         found = list(clients.map(lambda body: [each["id"] for each in search(searcher, **body)], queries))
-    assert found == [[hit.id for hit in index.search(body["query"], 3, mode=body["mode"])] for body in queries]  # type: ignore[arg-type]
+    assert found == [[hit.id for hit in index.search(body["query"], 3, mode=body["mode"])] for body in queries]
 
 
 def test_rows_that_come_later_are_found(tmp_path: Path, tiny: SentenceTransformer) -> None:

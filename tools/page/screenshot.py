@@ -56,9 +56,9 @@ def take(query: Path, text: str) -> bytes:
         page = browser.new_page(viewport=SIZE, color_scheme="light")  # type: ignore[arg-type]
         page.goto(f"http://127.0.0.1:{PORT}")
         page.get_by_label("choose a picture").set_input_files(query)
-        page.get_by_label("Words").fill(text)
-        page.get_by_label("Instruction").select_option("it2i")
-        page.get_by_role("button", name="Search").click()
+        page.get_by_label("Words", exact=True).fill(text)
+        page.get_by_label("Instruction", exact=True).select_option("it2i")
+        page.get_by_role("button", name="Search", exact=True).click()
         page.locator("#hits img").nth(7).wait_for()
         page.wait_for_load_state("networkidle")
         return page.screenshot()

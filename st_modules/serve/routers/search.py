@@ -28,7 +28,7 @@ _LONGEST_ID = 4096
 _PICTURE = "/v1/index/picture"
 
 
-class SearchRequest(Body):
+class SearchQuery(Body):
     """A query, or an item of the index in its place."""
 
     query: Annotated[Any, WithJsonSchema(ITEM_SCHEMA)] = None
@@ -108,7 +108,7 @@ router = APIRouter(route_class=answer_as(render_problem, "query"), tags=["Search
 
 
 @router.post("/v1/search", response_model=SearchAnswer)
-async def search(body: SearchRequest, request: Request) -> Response:
+async def search(body: SearchQuery, request: Request) -> Response:
     """Find what the index has that is nearest to a text, an image, both together, or one of its own items."""
     collection = _find_collection(request)
     if body.where is not None:
@@ -164,7 +164,7 @@ def _find_collection(request: Request) -> Collection:
     return collection
 
 
-def _check_alone(body: SearchRequest) -> None:
+def _check_alone(body: SearchQuery) -> None:
     for name in ("query", "instruction", "prompt_name"):
         if getattr(body, name) is not None:
             raise Problem("input", f"like takes the vector of an item of the index, without {name}.", name)
@@ -173,7 +173,7 @@ def _check_alone(body: SearchRequest) -> None:
         raise Problem("input", f"like takes the vector of an item of the index, without {name}.", name)
 
 
-def _read_query(body: SearchRequest) -> dict[str, Any]:
+def _read_query(body: SearchQuery) -> dict[str, Any]:
     """Return the query as an item, which has words where the mode looks for them."""
     if body.query is None:
         raise Problem("input", "Send query, or the id of an item as like.", "query")
@@ -186,7 +186,7 @@ def _read_query(body: SearchRequest) -> dict[str, Any]:
     return item
 
 
-async def _embed(service: Service, body: SearchRequest) -> Any:
+async def _embed(service: Service, body: SearchQuery) -> Any:
     choice = Choice(side="query", instruction=body.instruction, prompt_name=body.prompt_name)
     try:
         found = await service.embed([_read_query(body)], choice)
@@ -195,16 +195,16 @@ async def _embed(service: Service, body: SearchRequest) -> Any:
     return found.vectors[0]
 
 
-def _search_vector(body: SearchRequest, vector: Any, text: str | None, index: Index) -> Response:
+def _search_vector(body: SearchQuery, vector: Any, text: str | None, index: Index) -> Response:
     return _write(index.search_by_vector(vector, body.k, where=body.where, text=text, exact=body.exact))
 
 
-def _search_words(body: SearchRequest, text: str, index: Index) -> Response:
+def _search_words(body: SearchQuery, text: str, index: Index) -> Response:
     prompts: dict[str, Any] = {"instruction": body.instruction, "prompt_name": body.prompt_name}
     return _write(index.search({"text": text}, body.k, where=body.where, mode="text", **prompts))
 
 
-def _search_like(body: SearchRequest, index: Index) -> Response:
+def _search_like(body: SearchQuery, index: Index) -> Response:
     assert body.like is not None
     return _write(index.search_like(body.like, body.k, body.where))
 
