@@ -252,6 +252,11 @@ def test_the_map_has_the_cosines_of_what_encode_makes(page: Page, tiny: Sentence
     vectors = tiny.encode([CAPTIONS[2], {"text": HOSTILE}, {"image": gallery.paths[1]}, {"image": gallery.query}])
     shown = [[float(cell) for cell in row.locator("td").all_inner_texts()] for row in page.locator("tbody tr").all()]
     assert np.array(shown) == pytest.approx(vectors @ vectors.T, abs=1e-3)
+    colours = page.evaluate(
+        "[...document.querySelectorAll('td')].map((cell) => getComputedStyle(cell).backgroundColor)"
+    )
+    assert colours[1] == colours[6] == colours[11] == colours[16]  # the diagonal; the corner is a cell too
+    assert len(set(colours)) > 4
     expect(page.get_by_role("columnheader")).to_have_count(4)
     expect(page.get_by_role("rowheader")).to_have_count(4)
     assert page.title() == "Search · st-modules"

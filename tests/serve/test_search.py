@@ -243,6 +243,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "words of a picture": ({"query": {"image": data_uri(picture())}, "mode": "text"}, "query", "words"),
     "words and a picture": ({"query": {"text": "a", "image": data_uri(picture())}, "mode": "text"}, "mode", "hybrid"),
     "no words": ({"query": " ", "mode": "hybrid"}, "query", "words"),
+    "too many words": ({"query": "a " * 1001, "mode": "hybrid"}, "query", "2000 characters"),
     "like and query": ({"query": "a", "like": "caption-1"}, "query", "without query"),
     "like and mode": ({"like": "caption-1", "mode": "text"}, "mode", "without mode"),
     "like and exact": ({"like": "caption-1", "exact": True}, "exact", "without exact"),

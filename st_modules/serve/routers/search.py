@@ -25,6 +25,8 @@ from st_modules.serve.service import Choice, Service
 
 _MOST_HITS = 100
 _LONGEST_ID = 4096
+# Each word is looked up by itself.
+_LONGEST_WORDS = 2000
 _PICTURE = "/v1/index/picture"
 
 
@@ -181,6 +183,10 @@ def _read_query(body: SearchQuery) -> dict[str, Any]:
     text = item["text"]
     if body.mode != "vector" and not (isinstance(text, str) and text.strip()):
         raise Problem("input", f"mode {body.mode!r} looks for the words of a text, and the query has none.", "query")
+    if body.mode != "vector" and len(text) > _LONGEST_WORDS:
+        raise Problem(
+            "input", f"mode {body.mode!r} looks for words in at most {_LONGEST_WORDS} characters; send fewer.", "query"
+        )
     if body.mode == "text" and item.keys() != {"text"}:
         raise Problem("input", "mode 'text' looks for words alone, and the query has more; send 'hybrid'.", "mode")
     return item
