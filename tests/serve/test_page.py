@@ -301,6 +301,8 @@ def test_a_folder_is_searched_and_bad_files_are_listed(
     page: Page, folder: Path, tiny: SentenceTransformer, gallery: Gallery, collection: Path
 ) -> None:
     before = sorted(path.name for path in collection.rglob("*"))
+    sides: list[str] = []
+    page.on("request", lambda request: sides.append((request.post_data_json or {}).get("side", "")))
     load(page, folder)
     expect(page.locator("#failures-title")).to_have_text("2 files could not be read")
     page.locator("#failures-title").click()
@@ -319,6 +321,7 @@ def test_a_folder_is_searched_and_bad_files_are_listed(
     scores = tiny.encode_document(items) @ query
     assert_same(found(page), [(names[place], f"{scores[place]:.4f}") for place in np.argsort(-scores)])
     assert found(page)[0][0] == f"{BLUE_CIRCLE}.png"
+    assert [side for side in sides if side] == ["document", "document", "query"]  # again without the bad one
     assert sorted(path.name for path in collection.rglob("*")) == before
 
 
