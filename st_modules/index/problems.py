@@ -28,6 +28,9 @@ _PLACE = re.compile(r",? /\S+\.rs:\d+:\d+$")
 # What it raises of a condition where the query is run; the rest is of files and of the network.
 _OF_CONDITIONS = ("Query Execution error", "Arrow error", "Schema error", "parsing statement", "filter")
 _LONGEST = 20_000
+# Each is a step deeper than the one before it, and some 600 overflow the stack of LanceDB's planner: the process ends.
+_MOST_STEPS = 300
+_STEP = re.compile(r"[+*/%]|\|\||::|\bis\b|(?<=[\w)\]'\"`])\s*-", re.IGNORECASE)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 
 
@@ -43,8 +46,13 @@ def enclose(where: str) -> str:
         raise ConditionError(f'where={shorten(where)}: pass a condition, as "page < 3".')
     if len(where) > _LONGEST:
         raise ConditionError(f"where: a condition of {len(where)} characters; at most {_LONGEST} are read.")
+    bare = _QUOTED.sub("''", where)
+    if (steps := len(_STEP.findall(bare))) > _MOST_STEPS:
+        raise ConditionError(
+            f"where: a condition with {steps} sums, casts, IS and the like; at most {_MOST_STEPS} are read."
+        )
     # They end the thread that plans the query, which says so on stderr.
-    if placeholder := re.search(r"[?$]", _QUOTED.sub("", where)):
+    if placeholder := re.search(r"[?$]", bare):
         raise ConditionError(
             f"where={shorten(where)}: {placeholder[0]} stands for a value, and none is passed; write it out."
         )
