@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,6 +63,14 @@ def demo(
         page = out / "index.html"
         page.write_text(render(model_name, gallery, answers), encoding="utf-8")
         say(f"Wrote {page}: open it in a browser.")
+        options = {"--model": model_name, "--weights": weights, "--base-weights": base_weights, "--index": place}
+        given = [str(part) for name, value in options.items() if value is not None for part in (name, value)]
+        say(f"To search it by words and pictures of your own: {shlex.join([_name_program(), 'serve', *given])}")
+
+
+def _name_program() -> str:
+    """Return what this command was called as, which may not be on the path."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "st-modules" else "st-modules"
 
 
 def _answer_table(gallery: Gallery, answers: list[Answer]) -> Table:

@@ -16,8 +16,18 @@ app = typer.Typer()
 @app.command()
 def serve(
     model_name: Annotated[
-        str, typer.Option("--model", "-m", help="A name that `st-modules list` shows, or a saved model's folder.")
-    ] = "gme-2b",
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A name that `st-modules list` shows, or a saved model's folder.",
+            show_default="gme-2b, or the index's own",
+        ),
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option("--index", help="An index to be searched, by HTTP and on the page at /.", show_default=False),
+    ] = None,
     weights: Weights = None,
     base_weights: BaseWeights = None,
     device: Device = None,
@@ -62,6 +72,7 @@ def serve(
         for package in ("fastapi", "uvicorn", "prometheus_client"):
             require(package, extra="serve")
 
+        model_name = model_name or _find_model(index)
         model = open_model(model_name, device, weights, base_weights)
         model.max_batch_tokens = max_batch_tokens
         model.keep_prefixes = True
@@ -72,6 +83,7 @@ def serve(
 
         application = create_app(
             model,
+            index=index,
             name=name or (Path(model_name).resolve().name if Path(model_name).is_dir() else model_name),
             api_key=api_key,
             allow_remote_images=allow_remote_images,
@@ -81,7 +93,22 @@ def serve(
         )
         if api_key is None and not _is_loopback(host):
             tell(f"Anybody who reaches {host} can use the model: --api-key KEY lets in those who know it.")
-        run(application, host, port, drain, lambda url: say(f"Serving {model_name} on {url}; {url}/docs says how."))
+        run(
+            application,
+            host,
+            port,
+            drain,
+            lambda url: say(f"Serving {model_name} on {url}; open it to search, or see {url}/docs."),
+        )
+
+
+def _find_model(index: str | None) -> str:
+    """Return what loads the model of an index."""
+    if index is None:
+        return "gme-2b"
+    from st_modules.index.index import Index
+
+    return Index.open(index).model_name
 
 
 def _is_loopback(host: str) -> bool:

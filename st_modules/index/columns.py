@@ -35,7 +35,7 @@ class Columns:
         self._table = table
         self._told: set[str] = set()
         self._finish_casts()
-        self.types = {field.name: _name_type(str(field.type)) for field in table.schema if field.name not in _OWN}
+        self.types = {field.name: name_type(str(field.type)) for field in table.schema if field.name not in _OWN}
 
     def widen(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Have a column for every field of some rows, of a type that takes its values too."""
@@ -131,5 +131,6 @@ def _arrow(pa: Any, kind: str) -> Any:
     return {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "string": pa.string()}[kind]
 
 
-def _name_type(name: str) -> str:
-    return {"bool": "bool", "int64": "int", "double": "float"}.get(name, "string")
+def name_type(name: str) -> str:
+    """Name a type of Arrow's as :attr:`Columns.types` does."""
+    return {"bool": "bool", "int32": "int", "int64": "int", "double": "float"}.get(name, "string")

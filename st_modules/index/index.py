@@ -12,10 +12,11 @@ from typing_extensions import Self
 from st_modules._imports import import_extra
 from st_modules.arguments import check_choice, check_flag, check_integer
 from st_modules.errors import ArgumentError, InputError, shorten
+from st_modules.index.columns import name_type
 from st_modules.index.exporting import check_target, export_items
 from st_modules.index.hits import Hit, list_metadata
 from st_modules.index.model_facts import ModelFacts
-from st_modules.index.problems import enclose, name_problems
+from st_modules.index.problems import UnknownItemError, enclose, name_problems
 from st_modules.index.schema import MODEL_KEY
 from st_modules.index.searching import find_by_both, find_by_text, find_by_vector
 from st_modules.index.table import is_any, open_errors, open_items
@@ -40,11 +41,13 @@ class Index:
     Attributes:
         path: Where it is.
         model_name: The model that its vectors are of.
+        dimension: How many dimensions they have.
     """
 
     def __init__(self, path: str, table: Any, facts: ModelFacts, loading: Mapping[str, Any]) -> None:
         self.path = path
         self.model_name = facts.model
+        self.dimension = facts.dimension
         self._table = table
         self._facts = facts
         self._described = (table.schema.metadata or {}).get(MODEL_KEY)
@@ -102,8 +105,15 @@ class Index:
     @property
     def columns(self) -> list[str]:
         """The columns that a condition may name: the index's own, then those of metadata."""
-        pa = import_extra("pyarrow", extra="index")
-        return ["id", "source", "page", "text", "image", *list_metadata(pa, self._refresh().schema)]
+        return list(self.column_types)
+
+    @property
+    def column_types(self) -> dict[str, str]:
+        """What :attr:`columns` have: ``"string"``, ``"int"``, ``"float"`` or ``"bool"``."""
+        schema = self._refresh().schema
+        names = ["id", "source", "page", "text", "image"]
+        names += list_metadata(import_extra("pyarrow", extra="index"), schema)
+        return {name: name_type(str(schema.field(name).type)) for name in names}
 
     def count(self, where: str | None = None) -> int:
         """Return how many items there are, or how many meet a condition.
@@ -169,6 +179,42 @@ class Index:
         limits = self._embedder.image_limits if self._embedder else ImageLimits()
         return rerank_hits(rerank, item, hits, limits)[:k]
 
+    def search_by_vector(
+        self,
+        vector: np.ndarray,
+        k: int = 10,
+        *,
+        where: str | None = None,
+        text: str | None = None,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """Find what is nearest to a query that was embedded elsewhere; no model is loaded.
+
+        Args:
+            vector: What the index's own model made of the query: ``dimension`` numbers, of whatever length.
+            k: As of :meth:`search`.
+            where: As of :meth:`search`.
+            text: The query's text, by the words of which is searched too (``mode="hybrid"``).
+            exact: As of :meth:`search`.
+
+        Returns:
+            As :meth:`search`.
+
+        Raises:
+            ArgumentError: As :meth:`search`, and where the vector is none that can be compared.
+            InputError: The text has no words, or the condition is wrong.
+        """
+        import numpy as np
+
+        check_integer("k", k)
+        check_flag("exact", exact)
+        query = np.asarray(vector, np.float32)
+        if query.shape != (self.dimension,) or not np.isfinite(query).all() or not query.any():
+            raise ArgumentError(
+                f"vector: pass {self.dimension} finite numbers, not all of them 0, as {self.model_name} makes them."
+            )
+        return self._find(None if text is None else _find_text(text, "hybrid"), query, k, where, exact)
+
     def search_like(self, id: str, k: int = 10, where: str | None = None) -> list[Hit]:
         """Find what is nearest to an item of the index, by its own vector; no model is loaded.
 
@@ -205,7 +251,7 @@ class Index:
             query = table.search().where(is_any("id", list(ids) or [""])).select(names).limit(None)
             found = {row["id"]: row for row in query.to_arrow().to_pylist()}
         if missing := [each for each in ids if each not in found]:
-            raise InputError(f"{self.path}: no item has the id {shorten(missing[0])}.")
+            raise UnknownItemError(f"{self.path}: no item has the id {shorten(missing[0])}.")
         return [{**found[each], "vector": np.asarray(found[each]["vector"], np.float32)} for each in ids]
 
     def errors(self) -> list[dict[str, Any]]:

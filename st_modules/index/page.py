@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from st_modules.errors import STModulesError, printable
 from st_modules.index.hits import Hit
-from st_modules.index.pictures import open_picture
-from st_modules.inputs.images import ImageSource, to_rgb
+from st_modules.index.pictures import encode_small, write_picture
+from st_modules.inputs.images import ImageSource
 from st_modules.inputs.limits import ImageLimits
 
 # Twice as many pixels as the page has room for: screens have small ones.
@@ -36,7 +33,7 @@ def render(title: str, picture: Any, notes: Sequence[str], hits: Sequence[Hit], 
     Returns:
         A complete HTML document; pictures are data URIs, there are no scripts and no links to other files.
     """
-    asked = "" if picture is None else _show(lambda: ImageSource(picture, limits=limits).load(), str(picture))
+    asked = "" if picture is None else _show(lambda: _read_query(picture, limits), str(picture))
     items = "".join(_item(rank, hit, limits) for rank, hit in enumerate(hits, 1))
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -78,33 +75,25 @@ def _item(rank: int, hit: Hit, limits: ImageLimits) -> str:
 
 
 def _picture(hit: Hit, limits: ImageLimits) -> str:
-    if (thumbnail := hit.thumbnail) is not None:
-        return _show(lambda: ImageSource(thumbnail, limits=limits).load(), hit.image or hit.source)
-    if hit.image is None and hit.page is None:
-        return ""
-    return _show(lambda: open_picture(hit, limits, page_pixels=_SIDE * _SIDE), hit.image or hit.source)
+    return _show(lambda: write_picture(hit, limits, _SIDE), hit.image or hit.source)
 
 
-def _show(read: Callable[[], Image.Image | None], name: str) -> str:
+def _read_query(picture: Any, limits: ImageLimits) -> bytes:
+    return encode_small(ImageSource(picture, limits=limits).load(), _SIDE)
+
+
+def _show(read: Callable[[], bytes | None], name: str) -> str:
     """A picture, or its name where it cannot be read."""
     try:
         picture = read()
-        if picture is None:
-            return ""
-        data = base64.b64encode(_encode(picture)).decode("ascii")
     except (STModulesError, OSError) as error:
         reason = getattr(error, "problem", None) or str(error)
         shown = _write(_cut(reason if name in reason else f"{name}: {reason}", _LONGEST_VALUE))
         return f'<figure class="missing">{shown}</figure>\n'
+    if picture is None:
+        return ""
+    data = base64.b64encode(picture).decode("ascii")
     return f'<figure><img src="data:image/jpeg;base64,{data}" alt="{_write(_cut(name, _LONGEST_VALUE))}"></figure>\n'
-
-
-def _encode(picture: Image.Image) -> bytes:
-    small = to_rgb(picture)
-    small.thumbnail((_SIDE, _SIDE))
-    stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=85)
-    return stream.getvalue()
 
 
 def _write(text: str) -> str:

@@ -1,7 +1,8 @@
-"""The picture of a hit, read again from where the item came from."""
+"""The picture of a hit, as the index keeps it or read again from where the item came from; and made small."""
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from contextlib import closing
@@ -13,7 +14,7 @@ from PIL import Image
 from st_modules.errors import ImageError, InputError
 from st_modules.files.pages import PAGE_DPI, PDFIUM, open_pdf, render_page
 from st_modules.index.hits import Hit
-from st_modules.inputs.images import ImageSource
+from st_modules.inputs.images import ImageSource, to_rgb
 from st_modules.inputs.limits import ImageLimits
 
 
@@ -34,6 +35,35 @@ def open_picture(hit: Hit, limits: ImageLimits, page_pixels: int) -> Image.Image
     if hit.page is not None:
         return _render_page(hit.source, hit.page, page_pixels, limits)
     return None if hit.image is None else ImageSource(hit.image, hit.id, limits).load()
+
+
+def write_picture(hit: Hit, limits: ImageLimits, side: int) -> bytes | None:
+    """Return the picture of a hit as a small JPEG: its thumbnail, or else the picture read again.
+
+    Args:
+        hit: The hit.
+        limits: As of :func:`open_picture`.
+        side: How many pixels it is wide and high at most.
+
+    Returns:
+        The encoded picture; ``None`` where the item has none.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    if hit.thumbnail is not None:
+        return encode_small(ImageSource(hit.thumbnail, hit.id, limits).load(), side)
+    picture = open_picture(hit, limits, side * side)
+    return None if picture is None else encode_small(picture, side)
+
+
+def encode_small(picture: Image.Image, side: int) -> bytes:
+    """Encode a picture as a JPEG that is at most so many pixels wide and high."""
+    small = to_rgb(picture)
+    small.thumbnail((side, side))
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=85)
+    return stream.getvalue()
 
 
 def _render_page(source: str, number: int, most_pixels: int, limits: ImageLimits) -> Image.Image:

@@ -8,6 +8,15 @@ from contextlib import contextmanager
 
 from st_modules.errors import InputError, STModulesError, in_one_line, shorten
 
+
+class ConditionError(InputError):
+    """A condition is none, or names what the index does not have."""
+
+
+class UnknownItemError(InputError):
+    """An index has no item with an id."""
+
+
 # Beginnings that name its layers, and where in its own source an error was made.
 _LAYERS = re.compile(
     r"^(lance error: |Invalid input, |LanceError\(\w+\): |Query Execution error: |Execution error: "
@@ -19,6 +28,9 @@ _PLACE = re.compile(r",? /\S+\.rs:\d+:\d+$")
 # What it raises of a condition where the query is run; the rest is of files and of the network.
 _OF_CONDITIONS = ("Query Execution error", "Arrow error", "Schema error", "parsing statement", "filter")
 _LONGEST = 20_000
+# Each is a step deeper than the one before it, and some 600 overflow the stack of LanceDB's planner: the process ends.
+_MOST_STEPS = 300
+_STEP = re.compile(r"[+*/%]|\|\||::|\bis\b|(?<=[\w)\]'\"`])\s*-", re.IGNORECASE)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 
 
@@ -28,15 +40,20 @@ def enclose(where: str) -> str:
     LanceDB reads the first expression of a text and nothing of what follows a semicolon; in brackets all of it counts.
 
     Raises:
-        InputError: It is none.
+        ConditionError: It is none.
     """
     if not isinstance(where, str) or not where.strip():
-        raise InputError(f'where={shorten(where)}: pass a condition, as "page < 3".')
+        raise ConditionError(f'where={shorten(where)}: pass a condition, as "page < 3".')
     if len(where) > _LONGEST:
-        raise InputError(f"where: a condition of {len(where)} characters; at most {_LONGEST} are read.")
+        raise ConditionError(f"where: a condition of {len(where)} characters; at most {_LONGEST} are read.")
+    bare = _QUOTED.sub("''", where)
+    if (steps := len(_STEP.findall(bare))) > _MOST_STEPS:
+        raise ConditionError(
+            f"where: a condition with {steps} sums, casts, IS and the like; at most {_MOST_STEPS} are read."
+        )
     # They end the thread that plans the query, which says so on stderr.
-    if placeholder := re.search(r"[?$]", _QUOTED.sub("", where)):
-        raise InputError(
+    if placeholder := re.search(r"[?$]", bare):
+        raise ConditionError(
             f"where={shorten(where)}: {placeholder[0]} stands for a value, and none is passed; write it out."
         )
     # A comment ends with its line.
@@ -53,7 +70,8 @@ def name_problems(path: str, where: str | None = None, columns: Sequence[str] = 
         columns: The columns that a condition may name.
 
     Raises:
-        InputError: The condition is wrong, or the index cannot be read.
+        ConditionError: The condition is wrong.
+        InputError: The index cannot be read.
     """
     try:
         yield
@@ -64,7 +82,7 @@ def name_problems(path: str, where: str | None = None, columns: Sequence[str] = 
         if not isinstance(error, ValueError | RuntimeError | OSError) and type(error).__name__ != "RustPanic":
             raise
         if where is not None and _is_of_condition(error):
-            raise InputError(
+            raise ConditionError(
                 f"where={shorten(where)}: {_explain(error)}. The columns are {', '.join(map(name_column, columns))}."
             ) from error
         raise InputError(

@@ -13,8 +13,9 @@ from st_modules.errors import ArgumentError, InputError, MissingExtraError, STMo
 
 logger = logging.getLogger(__name__)
 
-Kind: TypeAlias = Literal["input", "body", "limit", "key", "path", "busy", "gone", "timeout", "internal"]
-"""``input``: a value that cannot be embedded. ``body``: too many bytes. ``limit``: too many items or tokens."""
+Kind: TypeAlias = Literal["input", "body", "limit", "key", "path", "unknown", "busy", "gone", "timeout", "internal"]
+"""``input``: a value that cannot be embedded. ``body``: too many bytes. ``limit``: too many items or tokens.
+``unknown``: an item that the index does not have, or has no picture of."""
 
 STATUS: dict[Kind, int] = {
     "input": 400,
@@ -22,6 +23,7 @@ STATUS: dict[Kind, int] = {
     "limit": 422,
     "key": 401,
     "path": 404,
+    "unknown": 404,
     "busy": 429,
     "gone": 499,  # nginx's number for a client that has hung up; nobody reads it
     "timeout": 504,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image, ImageChops
 from typer.testing import CliRunner
 
@@ -250,6 +252,17 @@ def test_command_writes_the_page_and_prints_the_answers(tmp_path: Path) -> None:
     assert result.stdout.count("✓ first") + result.stdout.count("rank ") == len(make_gallery(30, seed=5).questions)
     Page((out / "index.html").read_text(encoding="utf-8"))
     assert len(Index.open(out / "tiny.index")) == 60
+
+
+def test_command_says_how_to_serve_the_gallery_and_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "a folder"
+    told = CliRunner().invoke(cli.app, ["demo", "--out", str(out), "--pictures", "20"]).stdout.splitlines()[-1]
+    program, *arguments = shlex.split(told.partition(": ")[2])
+    assert (program, arguments) == ("st-modules", ["serve", "--model", "tiny", "--index", str(out / "tiny.index")])
+    apps: list[Any] = []
+    monkeypatch.setattr("st_modules.serve.process.run", lambda app, *others: apps.append(app))
+    assert CliRunner().invoke(cli.app, arguments).exit_code == 0
+    assert TestClient(apps[0]).get("/v1/index").json()["index"]["count"] == 40
 
 
 def test_command_without_the_extra_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 
 from st_modules import SentenceTransformer
@@ -82,3 +84,25 @@ def serve(code: str = "from st_modules.cli import app; app()", **environment: st
             yield Running(found.group(1), process)
         finally:
             process.kill()
+
+
+@contextmanager
+def answer(app: FastAPI) -> Iterator[str]:
+    """Answer requests to an application in a thread; the URL."""
+    started = threading.Event()
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: object = None) -> None:
+            await super().startup()
+            started.set()
+
+    server = Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    assert started.wait(60)
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import re
 import shutil
 import subprocess
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from st_modules.serve import ServeLimits
+from st_modules import SentenceTransformer
+from st_modules.serve import ServeLimits, create_app
 from tests.helpers.paths import ROOT
-from tests.helpers.serving import KEY, Running
+from tests.helpers.serving import KEY, Running, answer
 
 PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 
@@ -41,9 +43,20 @@ def test_python(running: Running, number: int) -> None:
 def test_curl(running: Running) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    (code,) = examples("bash")
-    command = ["bash", "-c", code.replace("http://127.0.0.1:8000", running.url)]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.count('"embedding":') == 2
+    assert run_curl(examples("bash")[0], running.url).count('"embedding":') == 2
+
+
+def test_curl_of_an_index(collection: Path, tiny: SentenceTransformer) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    with answer(create_app(tiny, index=collection, api_key=KEY)) as url:
+        hits = json.loads(run_curl(examples("bash")[1], url))["data"]
+    assert [hit["image"].startswith("/v1/index/picture?id=") for hit in hits] == [True] * 3
+
+
+def run_curl(code: str, url: str) -> str:
+    command = ["bash", "-c", code.replace("http://127.0.0.1:8000", url)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_javascript(running: Running) -> None:

@@ -18,7 +18,13 @@ from st_modules.serve.service import Choice, Service
 from st_modules.serve.vectors import VECTOR_SCHEMA, write_vectors
 
 _TYPES = {"key": "authentication_error", "busy": "rate_limit_error", "timeout": "timeout", "internal": "server_error"}
-_CODES = {"key": "invalid_api_key", "busy": "rate_limit_exceeded", "body": "request_too_large", "path": "not_found"}
+_CODES = {
+    "key": "invalid_api_key",
+    "busy": "rate_limit_exceeded",
+    "body": "request_too_large",
+    "path": "not_found",
+    "unknown": "not_found",
+}
 _IMAGE = (
     "data:image/png;base64,"
     "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcAQMAAABIw03XAAAAA1BMVEX/AAAZ4gk3AAAADElEQVR42mNgGDwAAACMAAG8DKgnAAAAAElFTkSuQmCC"
