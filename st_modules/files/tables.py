@@ -60,7 +60,8 @@ class Columns:
             role: name if name is not None else role if role in names else "" for role, name in vars(self).items()
         }
         if not chosen["text"] and not chosen["image"]:
-            raise InputError(f"no column to embed; pass --text or --image with one of {there}.", place)
+            named = f"pass --text or --image with one of {there}" if names else "there is none at all"
+            raise InputError(f"no column to embed; {named}.", place)
         return Columns(**chosen)
 
 

@@ -21,7 +21,7 @@ from st_modules.index.seen import open_seen
 from st_modules.index.sources import SourceOptions, Sources
 from st_modules.index.table import Errors, Items, name_storage
 from st_modules.index.target import Target, Wanted, open_target
-from st_modules.index.text_index import ensure_text_index
+from st_modules.index.text_index import ensure_text_index, has_text_index
 from st_modules.index.vector_index import FEWEST_ROWS, WANTED_RECALL, build_vector_index, choose, measure_recall
 from st_modules.inputs.limits import ImageLimits
 
@@ -187,7 +187,7 @@ def _open_ray(
 def _finish(items: Items, report: Report, kind: VectorIndex) -> None:
     """Put a table in order whose rows are all there, and index it."""
     with name_storage(items.path):
-        finished = any(index.columns == ["text"] for index in items.table.list_indices())
+        finished = has_text_index(items.table)
     if finished and not (report.added or report.updated or report.removed):
         return
     items.tidy()

@@ -1,10 +1,10 @@
-"""The columns of metadata: named as in the source, and each of one type that all of its values fit."""
+"""The columns of metadata: each of one field, named as it is if that can be, and of one type that its values fit."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from st_modules._imports import import_extra
@@ -17,6 +17,9 @@ _EXTRA = "index"
 _OWN = frozenset({"id", "vector", "text", "image", "thumbnail", "source", "page", "content", "state"})
 # LanceDB adds columns of such names to what it finds.
 _OF_LANCE = ("_row", "_distance", "_score", "_relevance_score")
+_REPLACED = str.maketrans(dict.fromkeys(".`\0", "_"))
+# Of the metadata of a column whose field has another name.
+_FIELD_KEY = b"st_modules.field"
 _INT64 = range(-(2**63), 2**63)
 _SQL = {"float": "DOUBLE", "string": "STRING"}
 
@@ -33,22 +36,27 @@ class Columns:
 
     def __init__(self, table: Any) -> None:
         self._table = table
-        self._told: set[str] = set()
         self._finish_casts()
+        self._columns = {_read_field(field): field.name for field in table.schema if field.name not in _OWN}
         self.types = {field.name: name_type(str(field.type)) for field in table.schema if field.name not in _OWN}
 
     def widen(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Have a column for every field of some rows, of a type that takes its values too."""
-        needed: dict[str, str] = {}
+        fields: dict[str, str] = {}
         for row in rows:
-            for name, value in self.rename(row).items():
+            for name, value in row.items():
                 if kind := _type_of(value):
-                    needed[name] = _join(needed.get(name, kind), kind)
+                    fields[name] = _join(fields.get(name, kind), kind)
+        self._name(name for name in fields if name not in self._columns)
+        needed = {self._columns[name]: kind for name, kind in fields.items()}
         added = {name: kind for name, kind in needed.items() if name not in self.types}
         if added:
             pa = import_extra("pyarrow", extra=_EXTRA)
             self._table.add_columns(pa.schema([pa.field(name, _arrow(pa, kind)) for name, kind in added.items()]))
             self.types.update(added)
+            for name in fields:
+                if (column := self._columns[name]) in added and column != name:
+                    self._keep_field(column, name)
         for name, kind in needed.items():
             joined = _join(self.types[name], kind)
             if joined != self.types[name]:
@@ -63,17 +71,25 @@ class Columns:
         }
 
     def rename(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Name the fields of a row as their columns are."""
-        renamed: dict[str, Any] = {}
-        for name, value in row.items():
+        """Name the fields of a row as their columns are; a field that no row has a value in has none."""
+        return {self._columns[name]: value for name, value in row.items() if name in self._columns}
+
+    def _name(self, fields: Iterable[str]) -> None:
+        """Decide which columns some fields get, once and for all rows."""
+        taken = set(self._columns.values())
+        # What can be a column's name keeps it.
+        for name in sorted(fields, key=lambda name: _name_column(name) != name):
             column = _name_column(name)
-            while column in renamed:
+            while column in taken:
                 column += "_"
-            if column != name and name not in self._told:
-                self._told.add(name)
+            taken.add(column)
+            self._columns[name] = column
+            if column != name:
                 logger.warning("The field %s is the column %s of the index.", shorten(name), shorten(column))
-            renamed[column] = value
-        return renamed
+
+    def _keep_field(self, column: str, name: str) -> None:
+        """Have the table know which field a column of another name is of."""
+        self._table.update_field_metadata({"path": column, "metadata": {_FIELD_KEY.decode(): name}})
 
     def _cast(self, name: str, kind: str) -> None:
         # LanceDB's alter_columns casts no integers to floating point, and nothing to strings.
@@ -81,6 +97,9 @@ class Columns:
             logger.warning("The field %s has values of several types: its column is %s now.", shorten(name), kind)
         copy = f"{ON_ITS_WAY}{name}"
         self._table.add_columns({copy: f"CAST(`{name}` AS {_SQL[kind]})"})
+        for field, column in self._columns.items():
+            if column == name != field:
+                self._keep_field(copy, field)
         self._table.drop_columns([name])
         self._table.alter_columns({"path": copy, "rename": name})
         self.types[name] = kind
@@ -97,10 +116,16 @@ class Columns:
 
 
 def _name_column(name: str) -> str:
-    # LanceDB refuses a dot, and a backtick ends a name in its conditions.
-    column = name.replace(".", "_").replace("`", "_")
-    reserved = column in _OWN or not column or column.startswith((*_OF_LANCE, ON_ITS_WAY))
-    return f"{column}_" if reserved else column
+    # LanceDB refuses a dot, cuts a name at a NUL, and a backtick ends one in its conditions. The star is all columns.
+    column = name.translate(_REPLACED)
+    if column.startswith(ON_ITS_WAY):
+        column = column.lstrip("_")
+    return f"{column}_" if column in _OWN or column in ("", "*") or column.startswith(_OF_LANCE) else column
+
+
+def _read_field(column: Any) -> str:
+    """Return the name of the field that a column of the table is of."""
+    return (column.metadata or {}).get(_FIELD_KEY, column.name.encode()).decode()
 
 
 def _type_of(value: Any) -> str | None:

@@ -229,9 +229,8 @@ class Index:
         """
         check_integer("k", k)
         (record,) = self.get([id])
-        others = f"NOT {is_any('id', [id])}"
-        hits = self._find(None, record["vector"], k, where, exact=False, others=others)
-        return hits[:k]
+        hits = self._find(None, record["vector"], k + 1, where, exact=False)
+        return [hit for hit in hits if hit.id != id][:k]
 
     def get(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return items by their ids, in that order: all columns of a hit, and ``vector`` as a float32 array.
@@ -286,18 +285,14 @@ class Index:
         k: int,
         where: str | None,
         exact: bool,
-        others: str | None = None,
     ) -> list[Hit]:
         table = self._refresh()
-        condition = where
-        if others is not None:
-            condition = others if where is None else f"{enclose(where)} AND {others}"
         with self._name_problems(where):
             if vector is None:
-                return find_by_text(table, text or "", k, condition)
+                return find_by_text(table, text or "", k, where)
             if text is None:
-                return find_by_vector(table, vector, k, condition, exact)
-            return find_by_both(table, text, vector, k, condition, exact)
+                return find_by_vector(table, vector, k, where, exact)
+            return find_by_both(table, text, vector, k, where, exact)
 
     def _refresh(self) -> Any:
         """Return the table as it is now."""
@@ -315,6 +310,11 @@ class Index:
     def _embed(self, item: Any, prompts: Mapping[str, str]) -> np.ndarray:
         # As many dimensions as the index has, whatever a loaded model is set to.
         options = {**prompts, "truncate_dim": self._facts.dimension, "show_progress_bar": False}
+        known = self._load().model.prompts
+        if (name := prompts.get("prompt_name", "")) and name not in known:
+            raise ArgumentError(
+                f"prompt_name={name!r}: {self.model_name} has no such instruction, but {', '.join(known) or 'none'}."
+            )
         return self._load().encode([item], "query", **options)[0]
 
     def _load(self) -> Embedder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import stat
 from contextlib import closing
@@ -34,7 +35,36 @@ def open_picture(hit: Hit, limits: ImageLimits, page_pixels: int) -> Image.Image
     """
     if hit.page is not None:
         return _render_page(hit.source, hit.page, page_pixels, limits)
-    return None if hit.image is None else ImageSource(hit.image, hit.id, limits).load()
+    if hit.image is None:
+        return None
+    path = _find_first(hit.image)
+    try:
+        return ImageSource(path, hit.id, limits).load()
+    except InputError as error:
+        if "#" not in path:
+            raise
+        raise ImageError(
+            "a picture in a table or an archive, which is not read again; index it with thumbnails", hit.id
+        ) from error
+
+
+def open_kept_picture(hit: Hit, limits: ImageLimits, page_pixels: int) -> Image.Image | None:
+    """Read the picture of a hit as :func:`open_picture` does, or its thumbnail where it cannot be read again."""
+    try:
+        return open_picture(hit, limits, page_pixels)
+    except (InputError, OSError):
+        if hit.thumbnail is None:
+            raise
+        return ImageSource(hit.thumbnail, hit.id, limits).load()
+
+
+def _find_first(image: str) -> str:
+    """Return where the first picture of an item is, of which there may be a list, as JSON."""
+    try:
+        paths = json.loads(image)
+    except ValueError:
+        return image
+    return paths[0] if isinstance(paths, list) and paths and isinstance(paths[0], str) else image
 
 
 def write_picture(hit: Hit, limits: ImageLimits, side: int) -> bytes | None:

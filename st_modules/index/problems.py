@@ -26,12 +26,80 @@ _LAYERS = re.compile(
 _PARSER = "(sql parser error: "
 _PLACE = re.compile(r",? /\S+\.rs:\d+:\d+$")
 # What it raises of a condition where the query is run; the rest is of files and of the network.
-_OF_CONDITIONS = ("Query Execution error", "Arrow error", "Schema error", "parsing statement", "filter")
+_OF_CONDITIONS = ("Query Execution", "Arrow error", "Schema error", "parsing statement", "filter", "Filter", "panicked")
 _LONGEST = 20_000
 # Each is a step deeper than the one before it, and some 600 overflow the stack of LanceDB's planner: the process ends.
 _MOST_STEPS = 300
 _STEP = re.compile(r"[+*/%]|\|\||::|\bis\b|(?<=[\w)\]'\"`])\s*-", re.IGNORECASE)
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
+# Whichever begins first: there may be a quotation mark in a comment, and two hyphens in quotation marks.
+_SKIPPED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_PLACEHOLDER = re.compile(r"[?$]|(?<!:):(?!:)")
+# As columns they stand between backticks, like those that are no plain words.
+_WORDS_OF_SQL = frozenset(
+    {
+        "all",
+        "and",
+        "as",
+        "asc",
+        "between",
+        "by",
+        "case",
+        "cast",
+        "cross",
+        "current_date",
+        "current_time",
+        "current_timestamp",
+        "date",
+        "desc",
+        "distinct",
+        "else",
+        "end",
+        "except",
+        "exists",
+        "false",
+        "from",
+        "full",
+        "group",
+        "having",
+        "ilike",
+        "in",
+        "inner",
+        "intersect",
+        "interval",
+        "is",
+        "join",
+        "left",
+        "like",
+        "limit",
+        "natural",
+        "not",
+        "null",
+        "offset",
+        "on",
+        "or",
+        "order",
+        "outer",
+        "over",
+        "right",
+        "rlike",
+        "select",
+        "set",
+        "similar",
+        "table",
+        "then",
+        "time",
+        "timestamp",
+        "true",
+        "union",
+        "unnest",
+        "using",
+        "values",
+        "when",
+        "where",
+        "window",
+        "with",
+    }
+)
 
 
 def enclose(where: str) -> str:
@@ -46,18 +114,30 @@ def enclose(where: str) -> str:
         raise ConditionError(f'where={shorten(where)}: pass a condition, as "page < 3".')
     if len(where) > _LONGEST:
         raise ConditionError(f"where: a condition of {len(where)} characters; at most {_LONGEST} are read.")
-    bare = _QUOTED.sub("''", where)
+    bare = _SKIPPED.sub("''", where)
+    _check_brackets(where, bare)
     if (steps := len(_STEP.findall(bare))) > _MOST_STEPS:
         raise ConditionError(
             f"where: a condition with {steps} sums, casts, IS and the like; at most {_MOST_STEPS} are read."
         )
     # They end the thread that plans the query, which says so on stderr.
-    if placeholder := re.search(r"[?$]", bare):
+    if placeholder := _PLACEHOLDER.search(bare):
         raise ConditionError(
             f"where={shorten(where)}: {placeholder[0]} stands for a value, and none is passed; write it out."
         )
     # A comment ends with its line.
     return f"({where}\n)"
+
+
+def _check_brackets(where: str, bare: str) -> None:
+    """Make sure that a condition stays within the brackets that it is put into."""
+    depth = 0
+    for bracket in re.findall(r"[()]", bare):
+        depth += 1 if bracket == "(" else -1
+        if depth < 0:
+            break
+    if depth:
+        raise ConditionError(f"where={shorten(where)}: a bracket is missing.")
 
 
 @contextmanager
@@ -77,6 +157,8 @@ def name_problems(path: str, where: str | None = None, columns: Sequence[str] = 
         yield
     except STModulesError:
         raise
+    except UnicodeError as error:
+        raise InputError("Not Unicode: half of a character stands alone; leave it out.") from error
     except Exception as error:
         # A panic of LanceDB's has a type of its own, which cannot be imported.
         if not isinstance(error, ValueError | RuntimeError | OSError) and type(error).__name__ != "RustPanic":
@@ -86,17 +168,17 @@ def name_problems(path: str, where: str | None = None, columns: Sequence[str] = 
                 f"where={shorten(where)}: {_explain(error)}. The columns are {', '.join(map(name_column, columns))}."
             ) from error
         raise InputError(
-            f"{path}: damaged, or not within reach: {_explain(error)}. Build it anew where it is damaged."
+            f"{path}: damaged, or not within reach: {_explain(error)}. Index its sources again, which mends an index "
+            "of words; where that does not help, build it anew."
         ) from error
 
 
 def name_column(name: str) -> str:
     """Write the name of a column as a condition has to: one that is no plain word stands between backticks."""
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else f"`{name}`"
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in _WORDS_OF_SQL else f"`{name}`"
 
 
 def _is_of_condition(error: Exception) -> bool:
-    # A text that is no Unicode is a ValueError too, raised before anything is asked.
     return isinstance(error, ValueError) or any(words in str(error) for words in _OF_CONDITIONS)
 
 

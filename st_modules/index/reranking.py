@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from st_modules.errors import ArgumentError, InputError
+from st_modules.errors import ArgumentError, InputError, in_one_line, shorten
 from st_modules.index.hits import Hit
-from st_modules.index.pictures import open_picture
+from st_modules.index.pictures import open_kept_picture
 from st_modules.inputs.limits import ImageLimits
 from st_modules.integrations.reranker import to_side
+
+logger = logging.getLogger(__name__)
 
 
 class Reranker(Protocol):
@@ -34,7 +37,7 @@ def rerank_hits(reranker: Reranker, item: Any, hits: Sequence[Hit], limits: Imag
 
     Raises:
         ArgumentError: It is no reranker, or does not give one number a pair.
-        InputError: A picture cannot be read.
+        InputError: A picture cannot be read, the index has no thumbnail of it, and there is no text.
     """
     if not callable(getattr(reranker, "predict", None)):
         raise ArgumentError("rerank: pass a model with predict(pairs), as st_modules.CrossEncoder(name).")
@@ -50,7 +53,13 @@ def rerank_hits(reranker: Reranker, item: Any, hits: Sequence[Hit], limits: Imag
 
 
 def _as_document(hit: Hit, limits: ImageLimits) -> dict[str, Any]:
-    picture = open_picture(hit, limits, page_pixels=limits.max_pixels)
+    try:
+        picture = open_kept_picture(hit, limits, page_pixels=limits.max_pixels)
+    except (InputError, OSError) as error:
+        if not hit.text:
+            raise
+        logger.warning("%s is reranked by its text alone: %s", shorten(hit.id), in_one_line(error))
+        picture = None
     if picture is None:
         if hit.text is None:
             raise InputError("neither a text nor a picture to rerank by", hit.id)

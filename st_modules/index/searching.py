@@ -57,7 +57,7 @@ def find_by_vector(table: Any, vector: np.ndarray, k: int, where: str | None, ex
 def find_by_text(table: Any, text: str, k: int, where: str | None) -> list[Hit]:
     """Find the rows whose texts have the words of a text, the best by BM25 first."""
     columns, metadata = _list_columns(table)
-    query = table.search(_match(text), query_type="fts").limit(k + _MORE)
+    query = table.search(_match(text), query_type="fts").limit(min(k, table.count_rows()) + _MORE)
     found = _restrict(query, where).select([*columns, "_score"]).to_arrow()
     return _rank(found, found["_score"].to_pylist(), metadata)[:k]
 
@@ -66,9 +66,10 @@ def find_by_both(table: Any, text: str, vector: np.ndarray, k: int, where: str |
     """Find rows by vector and by words, ranked by reciprocal rank fusion as LanceDB computes it."""
     _, metadata = _list_columns(table)
     query = table.search(query_type="hybrid", vector_column_name="vector", fts_columns="text")
-    query = query.vector(vector).text(_match(text)).distance_type("cosine").limit(k + _MORE)
+    limit = min(k, table.count_rows()) + _MORE
+    query = query.vector(vector).text(_match(text)).distance_type("cosine").limit(limit)
     effort = None if exact else read_effort(table)
-    query = aim(query, effort, k + _MORE) if effort else query.bypass_vector_index()
+    query = aim(query, effort, limit) if effort else query.bypass_vector_index()
     fusion = import_extra("lancedb.rerankers", extra="index").RRFReranker()
     # All columns: where some are chosen, each of the two searches tells on stderr that it adds its own.
     found = _restrict(query, where).rerank(fusion).to_arrow()

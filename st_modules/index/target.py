@@ -90,10 +90,11 @@ def open_target(path: str, wanted: Wanted, wait: bool) -> Generator[Target, None
 
 @contextmanager
 def _lock(path: str, wait: bool) -> Generator[None, None, None]:
-    if "://" in path:
+    local = path.removeprefix("file://")
+    if "://" in local:
         yield
         return
-    folder = Path(path)
+    folder = Path(local)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{path}: a file; an index is a folder. Pass another name.")
     folder.mkdir(parents=True, exist_ok=True)

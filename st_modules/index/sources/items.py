@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from st_modules.errors import ImageError
 from st_modules.index.entries import Loaded, digest
-from st_modules.index.sources.stored import StoredFile, find_file, find_protocol
+from st_modules.index.sources.stored import HAS_PASSWORD, StoredFile, find_file, find_protocol, hide_password
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import check_text
 from st_modules.inputs.limits import ImageLimits
@@ -130,6 +130,8 @@ class AddressPicture:
         protocol = find_protocol(url)
         if protocol not in (*_WEB, *OBJECT_STORES, find_protocol(source)):
             raise ImageError(f"an address of the protocol {protocol}: ..., of which no pictures are read", place)
+        if hide_password(url) != url:
+            raise ImageError(HAS_PASSWORD, place)
         return cls(url)
 
     def read(self, place: str, limits: ImageLimits) -> bytes:

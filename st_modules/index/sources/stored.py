@@ -21,6 +21,10 @@ _VERSION_FIELDS = (
 )
 _CHANGED = "changed while it was read; run again"
 _BUFFER = 1024 * 1024
+HAS_PASSWORD = (
+    "has a password, which the index would keep; put it where the file system looks for it: its environment variables, "
+    "its files, or fsspec's configuration"
+)
 
 
 @dataclass(frozen=True)
@@ -118,16 +122,18 @@ def make_source(given: str | os.PathLike[str]) -> str:
         raise InputError("a chain of file systems (::); unpack it, and pass what was in it.", text)
     if text.partition("://")[0].lower() in ("file", "local"):
         return os.path.abspath(import_extra("fsspec", extra="index").core.strip_protocol(text))
-    protocol, _, rest = text.partition("://")
-    user, _, host = rest.partition("/")[0].rpartition("@")
-    if ":" in user:
-        raise InputError(
-            "has a password, which the index would keep; put it where the file system looks for it: its environment "
-            "variables, its files, or fsspec's configuration.",
-            f"{protocol}://…@{host}",
-        )
+    if (shown := hide_password(text)) != text:
+        raise InputError(f"{HAS_PASSWORD}.", shown)
     files, path = find_system(text)
     return str(files.unstrip_protocol(path))
+
+
+def hide_password(url: str) -> str:
+    """Return a URL without the user and the password in it; one that has no password as it is."""
+    protocol, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, _, host = authority.rpartition("@")
+    return f"{protocol}://…@{host}{slash}{path}" if ":" in user else url
 
 
 def find_system(url: str) -> tuple[Any, str]:

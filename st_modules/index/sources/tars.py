@@ -179,10 +179,11 @@ def _read_member(member: tarfile.TarInfo, data: BinaryIO, place: str, sample: _S
     sample.size += member.size
     if sample.size > most:
         raise InputError(f"{sample.size} bytes of one sample are over the limit of {most}", place)
-    data.seek(member.offset_data)
-    content = data.read(member.size)
-    if len(content) < member.size:
-        raise EOFError("it ends within a member")
+    with _name_errors(place):
+        data.seek(member.offset_data)
+        content = data.read(member.size)
+        if len(content) < member.size:
+            raise EOFError("it ends within a member")
     return content
 
 
