@@ -158,7 +158,10 @@ def name_problems(path: str, where: str | None = None, columns: Sequence[str] = 
     except STModulesError:
         raise
     except UnicodeError as error:
-        raise InputError("Not Unicode: half of a character stands alone; leave it out.") from error
+        problem = "half of a character, which is no Unicode; leave it out."
+        if where is not None and re.search("[\ud800-\udfff]", where):
+            raise ConditionError(f"where={shorten(where)}: {problem}") from error
+        raise InputError(f"The query has {problem}") from error
     except Exception as error:
         # A panic of LanceDB's has a type of its own, which cannot be imported.
         if not isinstance(error, ValueError | RuntimeError | OSError) and type(error).__name__ != "RustPanic":

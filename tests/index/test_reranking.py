@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,9 +110,32 @@ def test_what_is_no_score_is_told(index: Index, reranker: Any) -> None:
 
 
 def test_picture_that_is_gone_is_told(tmp_path: Path) -> None:
-    make_index(tmp_path / "my.index", draw_vectors(2), text=["a", "a"], image=["gone.png", None])
-    with pytest.raises(ImageError, match=r"i00000: gone\.png"):
-        Index.open(tmp_path / "my.index").search("a", mode="text", rerank=Recorder(last_first))
+    hits = [Hit("i00000", 1.0, "x", image=str(tmp_path / "gone.png"))]
+    with pytest.raises(ImageError, match=r"i00000: .*gone\.png"):
+        rerank_hits(Recorder(last_first), "a", hits, ImageLimits())
+
+
+def test_what_cannot_be_read_again_is_reranked_by_what_the_index_has(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), "lime").save(stream, "PNG")
+    kept = {"thumbnail": [stream.getvalue(), None], "text": ["a one", "a two"], "image": ["wds.tar#a.png", "gone.png"]}
+    make_index(tmp_path / "my.index", draw_vectors(2), **kept)
+    reranker = Recorder(last_first)
+    Index.open(tmp_path / "my.index").search("a", mode="text", rerank=reranker)
+    documents = [document for _, document in reranker.pairs]
+    (pictured,) = [document for document in documents if not isinstance(document, str)]
+    assert (pictured["text"], pictured["image"].getpixel((4, 4))) == ("a one", (0, 255, 0))
+    assert "a two" in documents
+    assert "by its text alone: i00001: gone.png: no such file" in caplog.text
+
+
+@pytest.mark.parametrize("image", ["wds.tar#a.png", '["x.parquet#row=1&image=0", "b.png"]'])
+def test_a_picture_in_an_archive_is_not_called_missing(image: str) -> None:
+    hits = [Hit("x", 1.0, "y", image=image)]
+    with pytest.raises(ImageError, match="index it with thumbnails"):
+        rerank_hits(Recorder(last_first), "a", hits, ImageLimits())
 
 
 def test_item_without_anything_to_read_is_told() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from st_modules import InputError, SentenceTransformer
 from st_modules.errors import ArgumentError
-from st_modules.index import Index, IndexMismatchError
+from st_modules.index import Index, IndexMismatchError, build
 from st_modules.index.model_facts import ModelFacts, fingerprint
 from st_modules.index.problems import name_column
 from st_modules.index.text_index import ensure_text_index
@@ -189,6 +189,9 @@ def test_condition_leaves_the_rest_out(tmp_path: Path, where: str, allowed: Sequ
             "1 = 1; drop table items",
             "price = ?",
             "price = $1",
+            "price > :price",
+            "id = 'x' /* ' */ OR price = ?",
+            "1 = 1) OR (1 = 1",
             " ",
             "",
         ),
@@ -216,7 +219,9 @@ def test_wrong_column_is_told_with_the_right_ones(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("name", "written"), [("price", "price"), ("Price", "`Price`"), ("a b", "`a b`")])
+@pytest.mark.parametrize(
+    ("name", "written"), [("price", "price"), ("Price", "`Price`"), ("a b", "`a b`"), ("select", "`select`")]
+)
 def test_columns_are_shown_as_conditions_have_to_write_them(tmp_path: Path, name: str, written: str) -> None:
     index = open_index(tmp_path / "my.index", draw_vectors(3), **Columns({name: [1, 2, 3]}))
     assert name_column(name) == written
@@ -253,6 +258,42 @@ def test_words_are_found(worded: Index, text: str, found: set[int]) -> None:
 def test_words_are_found_without_an_index_of_them(tmp_path: Path) -> None:
     index = open_index(tmp_path / "my.index", draw_vectors(6), text=TEXTS)
     assert [hit.id for hit in index.search({"text": "blue circles"}, mode="text")][0] == "i00004"
+
+
+def test_what_is_no_unicode_is_told_as_such(worded: Index) -> None:
+    for search in (lambda: worded.search("\udcff", mode="text"), lambda: worded.search_like("\ud800")):
+        with pytest.raises(InputError, match="no Unicode"):
+            search()
+
+
+def test_more_than_there_are_may_be_wanted(worded: Index, drawings: Path, tiny: SentenceTransformer) -> None:
+    assert len(worded.search("circle", 2**63 - 1, mode="text")) == 2
+    assert len(Index.open(drawings, tiny).search("circle", 5 * 10**9, mode="hybrid")) == 5
+
+
+def test_a_name_of_no_instruction_is_an_error(drawings: Path, tiny: SentenceTransformer) -> None:
+    with pytest.raises(ArgumentError, match="prompt_name='nope': .* no such instruction, but .*t2i"):
+        Index.open(drawings, tiny).search("a", prompt_name="nope")
+
+
+def test_items_of_any_id_are_looked_for_by(tmp_path: Path) -> None:
+    vectors = draw_vectors(3)
+    index = open_index(tmp_path / "my.index", vectors, id=["x" * 30_000, "'", "c"])
+    for row, each in enumerate(index.get(["x" * 30_000, "'", "c"])):
+        others = np.argsort(-(vectors @ vectors[row]))[1:]
+        assert [hit.id for hit in index.search_like(each["id"], 3)] == [["x" * 30_000, "'", "c"][n] for n in others]
+
+
+def test_a_damaged_index_of_words_is_mended_by_the_next_run(tmp_path: Path, tiny: SentenceTransformer) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("a red circle")
+    build(tmp_path / "notes", tmp_path / "my.index", tiny)
+    for file in (tmp_path / "my.index" / "items.lance" / "_indices").rglob("*.lance"):
+        file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(InputError, match="Index its sources again"):
+        Index.open(tmp_path / "my.index").search("circle", mode="text")
+    assert build(tmp_path / "notes", tmp_path / "my.index", tiny).unchanged == 1
+    assert len(Index.open(tmp_path / "my.index").search("circle", mode="text")) == 1
 
 
 def test_condition_counts_for_words_too(worded: Index) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -323,3 +324,14 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(InputError, match="://…@host.*: has a password") as raised:
         open_sources(url)
     assert "cret" not in str(raised.value)
+
+
+def test_a_password_in_a_cell_is_refused_and_not_kept(tmp_path: Path) -> None:
+    table = tmp_path / "t.jsonl"
+    rows = [{"image": "s3://u:secret@b/x.png"}, {"image": "hf://u:secret@b/x.png"}, {"text": "a"}]
+    table.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    first, second, _, _ = read_parts(table)
+    for part in (first, second):
+        assert isinstance(part, Unreadable)
+        assert "has a password" in part.reason
+        assert "secret" not in part.reason

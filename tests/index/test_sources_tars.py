@@ -9,6 +9,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from webdataset.tariterators import group_by_keys, tar_file_expander
 from webdataset.writer import TarWriter
@@ -253,6 +254,20 @@ def test_a_compressed_archive_that_was_cut_off_is_not_finished(tmp_path: Path) -
     assert not any(isinstance(part, Finished) for part in parts)
     assert isinstance(parts[-1], Unreadable)
     assert "cannot be read as an archive" in parts[-1].reason
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tgz", "w:gz")])
+def test_an_archive_that_was_cut_off_within_a_text_keeps_what_was_before(tmp_path: Path, name: str, mode: str) -> None:
+    words = np.random.default_rng(0).bytes(150 * 1500).hex().encode()
+    buffer = io.BytesIO()
+    write_tar(buffer, [(f"{n:03}.txt", words[n * 3000 : (n + 1) * 3000]) for n in range(150)], mode)
+    content = buffer.getvalue()
+    (tmp_path / name).write_bytes(content[: int(len(content) * 0.9)])
+    *parts, last = read_parts(tmp_path / name)
+    assert sum(isinstance(part, Entry) for part in parts) > 120
+    assert isinstance(last, Unreadable)
+    assert (last.source, last.place) == (str(tmp_path / name),) * 2
+    assert not any(isinstance(part, Finished) for part in parts)
 
 
 def test_an_archive_that_is_damaged_within_is_not_finished(tmp_path: Path) -> None:

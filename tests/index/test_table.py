@@ -95,6 +95,10 @@ def test_a_field_that_comes_later_is_null_before(items: Items) -> None:
         ("a.b", "a_b"),
         ("a`b", "a_b"),
         ("", "_"),
+        ("*", "*_"),
+        ("\0", "_"),
+        ("id\0b", "id_b"),
+        ("_st_modules_cast_price", "st_modules_cast_price"),
         ("Größe in cm", "Größe in cm"),
         ("ID", "ID"),
         ("it's", "it's"),
@@ -109,6 +113,18 @@ def test_fields_have_columns_of_their_names_or_of_what_is_near(items: Items, nam
 def test_two_fields_of_a_row_never_share_a_column(items: Items) -> None:
     put(items, {"a_b": 1, "a.b": 2})
     assert (column(items, "a_b")[1], column(items, "a_b_")[1]) == ([1], [2])
+
+
+def test_a_field_has_the_same_column_in_every_row_and_every_run(items: Items, path: str) -> None:
+    put(items, {"a.b": 1})
+    put(items, {"a_b": 2, "a.b": 3})
+    again = Items.open(connect(path), path)
+    put(again, {"a_b": 4}, {"a.b": 5.5})
+    assert column(again, "a_b") == ("double", [1, 3, None, 5.5])
+    assert column(again, "a_b_") == ("int64", [None, 2, 4, None])
+    last = Items.open(connect(path), path)
+    put(last, {"a.b": 6})
+    assert column(last, "a_b")[1][-1] == 6
 
 
 def test_it_is_told_once_that_a_column_has_another_name(items: Items, caplog: pytest.LogCaptureFixture) -> None:
