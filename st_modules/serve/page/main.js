@@ -21,7 +21,10 @@ function showView() {
     if (name === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (changes && isReady) byId(`${view}-title`).focus();
+  if (changes && isReady) {
+    tell(""); // what was said is of the view before
+    byId(`${view}-title`).focus();
+  }
 }
 
 function askForKey() {
