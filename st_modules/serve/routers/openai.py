@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from starlette.responses import Response
 
 from st_modules.errors import Place
+from st_modules.serve.envelope import render_problem
 from st_modules.serve.fields import OwnFields
 from st_modules.serve.guard import answer_as, write_json
 from st_modules.serve.items import ITEMS_SCHEMA, list_items, read_source
@@ -17,8 +18,6 @@ from st_modules.serve.problems import Problem
 from st_modules.serve.service import Choice, Service
 from st_modules.serve.vectors import VECTOR_SCHEMA, write_vectors
 
-_TYPES = {"key": "authentication_error", "busy": "rate_limit_error", "timeout": "timeout", "internal": "server_error"}
-_CODES = {"key": "invalid_api_key", "busy": "rate_limit_exceeded", "body": "request_too_large", "path": "not_found"}
 _IMAGE = (
     "data:image/png;base64,"
     "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcAQMAAABIw03XAAAAA1BMVEX/AAAZ4gk3AAAADElEQVR42mNgGDwAAACMAAG8DKgnAAAAAElFTkSuQmCC"
@@ -110,13 +109,6 @@ class OpenAIError(BaseModel):
     """OpenAI's envelope of errors."""
 
     error: ErrorDetail
-
-
-def render_problem(problem: Problem) -> Any:
-    """Write a problem as OpenAI does."""
-    kind = _TYPES.get(problem.kind, "invalid_request_error")
-    code = _CODES.get(problem.kind)
-    return {"error": {"message": problem.message, "type": kind, "param": problem.param, "code": code}}
 
 
 router = APIRouter(route_class=answer_as(render_problem, "input"), tags=["OpenAI"])
