@@ -142,7 +142,7 @@ def _start(
         num_replicas=cluster.replicas,
         ray_actor_options={"num_cpus": cluster.cpus_per_replica, "num_gpus": cluster.gpus_per_replica},
         max_ongoing_requests=limits.max_requests,
-        # As many wait in a proxy as a replica takes; the application itself never has to send one away.
+        # As many wait in a proxy as a replica takes.
         max_queued_requests=limits.max_requests,
         backpressure_config={"status_code": 429},
         graceful_shutdown_timeout_s=drain,

@@ -29,7 +29,7 @@ _TASKS: Mapping[str, Any] = {"retrieval.query": "query", "retrieval.passage": "d
 class OpenAIRequest(OwnFields):
     """OpenAI's request, or vLLM's with ``messages`` in the place of ``input``."""
 
-    input: Annotated[Any, WithJsonSchema(ITEMS_SCHEMA)] = None
+    input: Annotated[Any, WithJsonSchema({"anyOf": [*ITEMS_SCHEMA["anyOf"], {"type": "null"}]})] = None
     messages: list[dict[str, Any]] | None = Field(
         None, description="vLLM's form: one user message, after at most one system message; one vector."
     )
