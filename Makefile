@@ -42,9 +42,10 @@ format: $(TOOLS)  ## Put the format right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-fuzz: $(TOOLS)  ## Throw hostile inputs at the package: known ones, and for MINUTES each those of two fuzzers
+fuzz: $(TOOLS)  ## Throw hostile inputs at the package: known ones, for MINUTES each those of two fuzzers, and requests
 	$(BIN)/python -m fuzz.run --minutes $(MINUTES)
 	$(BIN)/python -m fuzz.kills --minutes $(MINUTES)
+	$(BIN)/python -m fuzz.apis --minutes $(MINUTES)
 
 bench: $(TOOLS)  ## Time our encode beside the authors' code and sentence-transformers' own loop, on equal vectors
 	$(BIN)/python benchmarks/run.py --out bench-out
@@ -52,4 +53,4 @@ bench: $(TOOLS)  ## Time our encode beside the authors' code and sentence-transf
 	$(BIN)/python benchmarks/concurrent_queries.py
 
 clean:  ## Remove the environment and what the other commands wrote
-	rm -rf $(VENV) .venv-transformers-* bench-out demo-out dist .hypothesis .pytest_cache .ruff_cache .import_linter_cache .coverage
+	rm -rf $(VENV) .venv-transformers-* bench-out demo-out dist .hypothesis .pytest_cache .ruff_cache .schemathesis .import_linter_cache .coverage

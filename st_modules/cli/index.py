@@ -12,6 +12,7 @@ import typer
 from st_modules.cli.shared import (
     BaseWeights,
     Device,
+    EngineName,
     Stopped,
     Weights,
     check_model,
@@ -29,13 +30,6 @@ if TYPE_CHECKING:
     from st_modules.index import RayOptions, Report
 
 app = typer.Typer()
-
-
-class EngineName(str, Enum):
-    """Where items are embedded."""
-
-    local = "local"
-    ray = "ray"
 
 
 class DtypeName(str, Enum):

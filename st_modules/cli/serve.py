@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from st_modules.cli.shared import BaseWeights, Device, Weights, one_line_errors, open_model, say, stop, tell
+from st_modules.cli.shared import (
+    BaseWeights,
+    Device,
+    EngineName,
+    Weights,
+    check_model,
+    first_line,
+    one_line_errors,
+    say,
+    stop,
+    tell,
+)
+from st_modules.errors import STModulesError
 
 app = typer.Typer()
 
@@ -61,6 +74,13 @@ def serve(
     max_requests: Annotated[int, typer.Option(min=1, help="Most requests at a time; others get 429.")] = 256,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a request may take.")] = 60.0,
     drain: Annotated[int, typer.Option(min=0, help="Seconds to finish requests in when asked to end.")] = 60,
+    engine: Annotated[EngineName, typer.Option(help="Answer in this process, or on a Ray cluster.")] = EngineName.local,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster; one on this machine by default.", show_default=False)
+    ] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="How many models Ray loads.")] = 1,
+    gpus_per_replica: Annotated[float, typer.Option(min=0, help="GPUs that Ray gives each of them.")] = 0,
+    cpus_per_replica: Annotated[float, typer.Option(min=0, help="Cores that Ray gives each of them.")] = 1,
 ) -> None:
     """Serve a model by HTTP, as OpenAI, vLLM, Jina, Cohere, TEI, DashScope and OpenSearch have it."""
     with one_line_errors():
@@ -73,33 +93,50 @@ def serve(
             require(package, extra="serve")
 
         model_name = model_name or _find_model(index)
-        model = open_model(model_name, device, weights, base_weights)
-        model.max_batch_tokens = max_batch_tokens
-        model.keep_prefixes = True
+        check_model(model_name, device if engine is EngineName.local else None)
 
         from st_modules.inputs.limits import ImageLimits
-        from st_modules.serve import ServeLimits, create_app
-        from st_modules.serve.process import run
+        from st_modules.serve import ServeLimits
+        from st_modules.serve.loading import load_app
 
-        application = create_app(
-            model,
-            index=index,
-            name=name or (Path(model_name).resolve().name if Path(model_name).is_dir() else model_name),
+        is_folder = Path(model_name).is_dir()
+        limits = ServeLimits(max_body_bytes, max_items, max_tokens, max_requests, timeout)
+        make_app = partial(
+            load_app,
+            str(Path(model_name).absolute()) if is_folder else model_name,
+            device=device,
+            weights=weights and weights.absolute(),
+            base_weights=base_weights and base_weights.absolute(),
+            max_batch_tokens=max_batch_tokens,
+            index=index if index is None or "://" in index else str(Path(index).absolute()),
+            name=name or (Path(model_name).resolve().name if is_folder else model_name),
             api_key=api_key,
             allow_remote_images=allow_remote_images,
             image_limits=ImageLimits(max_bytes=max_image_bytes, max_pixels=max_image_pixels),
-            limits=ServeLimits(max_body_bytes, max_items, max_tokens, max_requests, timeout),
+            limits=limits,
             least_dimension=least_dimension,
         )
         if api_key is None and not _is_loopback(host):
             tell(f"Anybody who reaches {host} can use the model: --api-key KEY lets in those who know it.")
-        run(
-            application,
-            host,
-            port,
-            drain,
-            lambda url: say(f"Serving {model_name} on {url}; open it to search, or see {url}/docs."),
-        )
+
+        def report(url: str) -> None:
+            say(f"Serving {model_name} on {url}; open it to search, or see {url}/docs.")
+
+        if engine is EngineName.ray:
+            from st_modules.serve.ray_engine import RayServeOptions, run_replicas
+
+            cluster = RayServeOptions(address, replicas, gpus_per_replica, cpus_per_replica)
+            run_replicas(make_app, cluster, limits, host, port, drain, report)
+        else:
+            from st_modules.serve.process import run
+
+            try:
+                application = make_app()
+            except STModulesError:
+                raise
+            except ValueError as error:
+                stop(first_line(error), 2)
+            run(application, host, port, drain, report)
 
 
 def _find_model(index: str | None) -> str:

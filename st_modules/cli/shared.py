@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -50,6 +51,13 @@ BaseWeights = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, mps … The best one there is by default.")]
+
+
+class EngineName(str, Enum):
+    """Where items are embedded."""
+
+    local = "local"
+    ray = "ray"
 
 
 class Stopped(BaseException):

@@ -8,7 +8,6 @@ stay loaded for all of it.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from st_modules.arguments import check_integer
 from st_modules.errors import ArgumentError, STModulesError, in_one_line
 from st_modules.index.engines import Embedded, EmbedOptions, Ready, embed_ready, read_entry
 from st_modules.index.entries import Entry, Unreadable
+from st_modules.integrations.ray_cluster import check_room, connect
 
 if TYPE_CHECKING:  # what reads does without torch
     from st_modules.integrations.batch_embedder import BatchEmbedder
@@ -93,7 +93,8 @@ def ray_engine(embedder: BatchEmbedder, options: EmbedOptions, cluster: RayOptio
         pickle.dumps(embedder)
     except TypeError as error:
         raise ArgumentError(f"On Ray, every worker loads the model itself. {error}") from error
-    with _connect(ray, cluster):
+    with connect(ray, cluster.address) as may_grow:
+        _check_room(ray, cluster, may_grow=may_grow)
         engine = RayEngine(ray, embedder, options, cluster)
         try:
             yield engine
@@ -216,39 +217,9 @@ def _find_cause(error: Any) -> BaseException:
     return error
 
 
-@contextmanager
-def _connect(ray: Any, cluster: RayOptions) -> Generator[None, None, None]:
-    """Connect to a cluster, or start one, where this process is in none yet; and leave it again."""
-    if ray.is_initialized():
-        present = ray.get_runtime_context().gcs_address
-        if cluster.address not in (None, "auto", present):
-            raise ArgumentError(f"address={cluster.address!r}: this process is connected to the cluster at {present}.")
-        _check_resources(ray, cluster, may_grow=True)
-        yield
-        return
-    # Without an address, Ray would take whatever cluster was last started on this machine.
-    address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
-    # A cluster that is started here tells nobody of itself, unless its owner says so.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    try:
-        _check_resources(ray, cluster, may_grow=address != "local")
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _check_resources(ray: Any, cluster: RayOptions, *, may_grow: bool) -> None:
-    """Refuse workers for which a cluster has no room, or tell that they wait until it has grown."""
-    there = ray.cluster_resources()
+def _check_room(ray: Any, cluster: RayOptions, *, may_grow: bool) -> None:
     gpus = cluster.workers * cluster.gpus_per_worker
     # What reads is on a core that no worker keeps.
     cpus = cluster.workers * (cluster.cpus_per_worker or 0) + 1
-    for name, wanted in (("GPU", gpus), ("CPU", cpus)):
-        if wanted > (found := there.get(name, 0)):
-            problem = (
-                f"{cluster.workers} workers and what reads need {wanted:g} {name}s, and the cluster has {found:g}."
-            )
-            if not may_grow:
-                raise ArgumentError(f"{problem} Ask for fewer workers, or for less for each.")
-            logger.warning("%s The others wait until it has more.", problem)
+    what = f"{cluster.workers} workers and what reads"
+    check_room(ray, {"GPU": gpus, "CPU": cpus}, what, may_grow=may_grow)

@@ -19,6 +19,7 @@ from st_modules.index.index import Index
 from st_modules.inputs.limits import ImageLimits
 from st_modules.model import SentenceTransformer
 from st_modules.serve.collection import Collection
+from st_modules.serve.envelope import render_problem
 from st_modules.serve.guard import Guard, write_json
 from st_modules.serve.limits import ServeLimits
 from st_modules.serve.problems import Problem
@@ -112,4 +113,4 @@ async def _answer_other(request: Request, error: Exception) -> Response:
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return write_json(openai.render_problem(error), error.status)
+    return write_json(render_problem(error), error.status)

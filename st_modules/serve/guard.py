@@ -110,9 +110,7 @@ class _Body:
             self.problem = Problem("gone", "The client has gone.")
             raise self.problem
         if self._read > self._max_bytes:
-            self.problem = Problem(
-                "body", f"The body has more than {self._max_bytes} bytes; send fewer items, or smaller images."
-            )
+            self.problem = refuse_body(self._max_bytes)
             raise self.problem
         if not message.get("more_body"):
             self._complete.set()
@@ -145,17 +143,34 @@ def answer_as(render: Render, items: str, statuses: dict[str, int] | None = None
                     problem = describe(error, items)
                     guard.metrics.count_error(problem.kind)
                     status = (statuses or {}).get(problem.kind, problem.status)
-                    response = write_json(render(problem), status)
-                    if problem.kind == "busy":
-                        response.headers["Retry-After"] = _RETRY_AFTER
-                    elif problem.kind == "key":
-                        response.headers["WWW-Authenticate"] = "Bearer"
+                    response = write_problem(render(problem), problem, status)
                 guard.metrics.count_request(self.path_format, response.status_code, time.perf_counter() - start)
                 return response
 
             return answer
 
     return Route
+
+
+def refuse_body(max_bytes: int) -> Problem:
+    """Return what is wrong with a body that has more bytes."""
+    return Problem("body", f"The body has more than {max_bytes} bytes; send fewer items, or smaller images.")
+
+
+def write_problem(content: Any, problem: Problem, status: int | None = None) -> Response:
+    """Return a response that says what is wrong.
+
+    Args:
+        content: The problem, as an API writes it.
+        problem: The problem itself.
+        status: The API's HTTP status, where it is not the usual one.
+    """
+    response = write_json(content, problem.status if status is None else status)
+    if problem.status in (429, 503):
+        response.headers["Retry-After"] = _RETRY_AFTER
+    elif problem.kind == "key":
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 def write_json(content: Any, status: int = 200) -> Response:

@@ -16,7 +16,7 @@ class ServeLimits:
         max_items: Most items of a request. 2048.
         max_tokens: Most tokens of a request, those of images among them. 300,000.
         max_requests: Most requests that are read, wait or run at a time; another is sent away until there is room.
-            They take up to ``max_requests`` x ``max_body_bytes`` of memory. 256.
+            They take up to 2.5 x ``max_requests`` x ``max_body_bytes`` of memory. 256.
         timeout: Seconds that a request may take in all, from its first byte on. 60.
 
     Raises:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 from st_modules.serve.problems import Kind
 
@@ -17,11 +18,15 @@ class Metrics:
 
     Args:
         count_waiting: Returns how many calls wait for the model.
+
+    Attributes:
+        labels: What every figure bears: where several processes answer, which of them it is of.
     """
 
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self, count_waiting: Callable[[], int]) -> None:
+        self.labels: Mapping[str, str] = {}
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("st_modules_requests", "Requests.", ["path", "status"], registry=registry)
         self._errors = Counter("st_modules_errors", "Requests that failed.", ["kind"], registry=registry)
@@ -63,4 +68,19 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return what Prometheus reads."""
-        return generate_latest(self._registry)
+        labelled = CollectorRegistry()
+        labelled.register(_Labelled(self._registry, self.labels))
+        return generate_latest(labelled)
+
+
+class _Labelled(Collector):
+    """The figures of a registry, which bear labels."""
+
+    def __init__(self, registry: CollectorRegistry, labels: Mapping[str, str]) -> None:
+        self._registry = registry
+        self._labels = labels
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in metric.samples]
+            yield metric

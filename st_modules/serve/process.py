@@ -29,6 +29,20 @@ def run(app: FastAPI, host: str, port: int, drain: int, report: Callable[[str], 
         _Server(config, report, f"http://{_name(listener)}").run(sockets=[listener])
 
 
+def find_port(host: str, port: int) -> tuple[int, str]:
+    """Return a port that nobody listens on, and the URL of a server there; for another process, which will.
+
+    Args:
+        host: Address or name.
+        port: The port; 0 is any that is free.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    with _listen(host, port) as listener:
+        return listener.getsockname()[1], f"http://{_name(listener)}"
+
+
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, report: Callable[[str], None], url: str) -> None:
         super().__init__(config)

@@ -170,10 +170,10 @@ def test_workers_that_a_cluster_has_no_room_for_wait_for_it_to_grow(
     asked: RayOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
     there: Any = SimpleNamespace(cluster_resources=lambda: {"CPU": 2.0})
-    module._check_resources(there, asked, may_grow=True)
+    module._check_room(there, asked, may_grow=True)
     assert "wait until it has more" in caplog.text
     with pytest.raises(ArgumentError, match="workers and what reads need"):
-        module._check_resources(there, asked, may_grow=False)
+        module._check_room(there, asked, may_grow=False)
 
 
 @pytest.mark.parametrize(

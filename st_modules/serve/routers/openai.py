@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from starlette.responses import Response
 
 from st_modules.errors import Place
+from st_modules.serve.envelope import render_problem
 from st_modules.serve.fields import OwnFields
 from st_modules.serve.guard import answer_as, write_json
 from st_modules.serve.items import ITEMS_SCHEMA, list_items, read_source
@@ -17,14 +18,6 @@ from st_modules.serve.problems import Problem
 from st_modules.serve.service import Choice, Service
 from st_modules.serve.vectors import VECTOR_SCHEMA, write_vectors
 
-_TYPES = {"key": "authentication_error", "busy": "rate_limit_error", "timeout": "timeout", "internal": "server_error"}
-_CODES = {
-    "key": "invalid_api_key",
-    "busy": "rate_limit_exceeded",
-    "body": "request_too_large",
-    "path": "not_found",
-    "unknown": "not_found",
-}
 _IMAGE = (
     "data:image/png;base64,"
     "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcAQMAAABIw03XAAAAA1BMVEX/AAAZ4gk3AAAADElEQVR42mNgGDwAAACMAAG8DKgnAAAAAElFTkSuQmCC"
@@ -36,7 +29,7 @@ _TASKS: Mapping[str, Any] = {"retrieval.query": "query", "retrieval.passage": "d
 class OpenAIRequest(OwnFields):
     """OpenAI's request, or vLLM's with ``messages`` in the place of ``input``."""
 
-    input: Annotated[Any, WithJsonSchema(ITEMS_SCHEMA)] = None
+    input: Annotated[Any, WithJsonSchema({"anyOf": [*ITEMS_SCHEMA["anyOf"], {"type": "null"}]})] = None
     messages: list[dict[str, Any]] | None = Field(
         None, description="vLLM's form: one user message, after at most one system message; one vector."
     )
@@ -116,13 +109,6 @@ class OpenAIError(BaseModel):
     """OpenAI's envelope of errors."""
 
     error: ErrorDetail
-
-
-def render_problem(problem: Problem) -> Any:
-    """Write a problem as OpenAI does."""
-    kind = _TYPES.get(problem.kind, "invalid_request_error")
-    code = _CODES.get(problem.kind)
-    return {"error": {"message": problem.message, "type": kind, "param": problem.param, "code": code}}
 
 
 router = APIRouter(route_class=answer_as(render_problem, "input"), tags=["OpenAI"])

@@ -16,11 +16,12 @@ from st_modules.index.hits import Hit
 from st_modules.index.index import Index
 from st_modules.serve.collection import Collection
 from st_modules.serve.conditions import check_condition
+from st_modules.serve.envelope import render_problem
 from st_modules.serve.fields import Body
 from st_modules.serve.guard import answer_as, write_json
 from st_modules.serve.items import ITEM_SCHEMA, read_item
 from st_modules.serve.problems import Problem
-from st_modules.serve.routers.openai import OpenAIError, render_problem
+from st_modules.serve.routers.openai import OpenAIError
 from st_modules.serve.service import Choice, Service
 
 _MOST_HITS = 100

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from st_modules.serve.service import Service
 
@@ -23,7 +23,7 @@ async def ready(request: Request) -> Response:
     return JSONResponse({"status": "ready"}) if service.is_well else JSONResponse({"status": "failing"}, 503)
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Say what Prometheus asks for."""
     service: Service = request.app.state.service

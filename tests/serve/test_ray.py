@@ -1,0 +1,195 @@
+"""Replicas on Ray answer as one process does, whichever of them is killed, and the limits hold in the proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import psutil
+import pytest
+
+from fuzz.ray_cluster import run_cluster
+from st_modules import SentenceTransformer
+from st_modules.errors import ArgumentError
+from st_modules.serve.ray_engine import RayServeOptions, run_app
+from tests.helpers.serving import KEY, data_uri, picture
+from tests.helpers.serving_on_ray import LIMITS, hold_up, list_processes, load_held
+
+ray = pytest.importorskip("ray")
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+REPLICAS = RayServeOptions(replicas=2, cpus_per_replica=0.1)
+
+
+@pytest.fixture(scope="module")
+def lock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What holds the models of all replicas up."""
+    lock = tmp_path_factory.mktemp("lock") / "lock"
+    lock.touch()
+    return lock
+
+
+@pytest.fixture(scope="module")
+def url(lock: Path, tiny: SentenceTransformer) -> Iterator[str]:
+    """A server of two replicas, in a cluster that this process is connected to.
+
+    At its end it finishes what is under way, and leaves the cluster as it was.
+    """
+    served = run_app(partial(load_held, lock), REPLICAS, LIMITS, "127.0.0.1", find_free_port(), 60)
+    with run_cluster(nodes=0), ThreadPoolExecutor() as pool:
+        with served as url:
+            yield url
+            holding = ExitStack()
+            holding.enter_context(hold_up(lock))
+            answer = pool.submit(embed, url, "a")
+            wait_for_in_flight(url, 1)
+            late = pool.submit(let_go_at_the_end, url, holding)
+        np.testing.assert_allclose(read_vector(answer.result()), tiny.encode("a"), atol=1e-5)
+        assert late.result().status_code == 503
+        assert late.result().json()["error"]["type"] == "server_error"
+        assert ray.is_initialized()
+        assert not ray.serve.status().proxies
+
+
+def let_go_at_the_end(url: str, holding: ExitStack) -> httpx.Response:
+    """Wait until a server takes no more requests, and let it go on with those that it has."""
+    with holding:
+        while (late := httpx.get(f"{url}/health", timeout=60)).is_success:
+            pass
+        return late
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def embed(url: str, text: str) -> httpx.Response:
+    return httpx.post(f"{url}/v1/embeddings", json={"input": text}, headers=HEADERS, timeout=60)
+
+
+def read_vector(answer: httpx.Response) -> list[float]:
+    return answer.json()["data"][0]["embedding"]
+
+
+def test_vectors_are_those_of_encode(url: str, tiny: SentenceTransformer) -> None:
+    items: Any = ["a red circle", {"text": "make it blue", "image": data_uri(picture())}]
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY) as client:
+        answer = client.embeddings.create(model="tiny", input=items, extra_body={"side": "query"})
+    expected = tiny.encode_query(["a red circle", {"text": "make it blue", "image": picture()}])
+    np.testing.assert_allclose([each.embedding for each in answer.data], expected, atol=1e-5)
+
+
+def test_what_a_killed_replica_had_is_saved_by_asking_again(url: str, tiny: SentenceTransformer) -> None:
+    texts = [f"picture {number}" for number in range(160)]
+    answered = threading.Semaphore(0)
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=30) as client, ThreadPoolExecutor(8) as pool:
+
+        def ask(text: str) -> list[float]:
+            found = client.embeddings.create(model="tiny", input=text).data[0].embedding
+            answered.release()
+            return found
+
+        found = [pool.submit(ask, text) for text in texts]
+        for _ in range(20):
+            answered.acquire()
+        victim = list_processes("ray::ServeReplica:st-modules:replica")[0]
+        victim.kill()
+        vectors = [each.result() for each in found]
+    np.testing.assert_allclose(vectors, tiny.encode(texts), atol=1e-5)
+    assert not victim.is_running()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the most memory")
+def test_of_a_body_without_end_little_is_kept(url: str) -> None:
+    async def pour() -> AsyncIterator[bytes]:
+        for _ in range(300):
+            yield b" " * LIMITS.max_body_bytes
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(timeout=60) as client:
+            return await client.post(f"{url}/v1/embeddings", content=pour(), headers=HEADERS)
+
+    (proxy,) = list_processes("ray::ProxyActor")
+    before = read_most_memory(proxy)
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+    assert read_most_memory(proxy) - before < 100 * 2**20
+
+
+def read_most_memory(process: psutil.Process) -> int:
+    """The most bytes of memory that a process has had."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
+
+
+def test_headers_that_tell_rays_proxy_what_to_do_are_not_obeyed(url: str) -> None:
+    told = {"x-request-timeout-seconds": "0.000001", "x-request-id": "\xff", "serve_multiplexed_model_id": "\xff"}
+    sent: Any = {name: value.encode("latin-1") for name, value in {**HEADERS, **told}.items()}
+    answer = httpx.post(f"{url}/v1/embeddings", json={"input": "a"}, headers=sent, timeout=60)
+    assert answer.status_code == 200
+
+
+def test_more_requests_than_are_taken_are_sent_away(url: str, lock: Path) -> None:
+    # Two replicas, or what is left of them, take four each, and four wait in the proxy.
+    most, count = 3 * LIMITS.max_requests, 30
+    done = threading.Semaphore(0)
+
+    def ask(number: int) -> httpx.Response:
+        answer = embed(url, f"picture {number}")
+        done.release()
+        return answer
+
+    with ThreadPoolExecutor(count) as pool:
+        with hold_up(lock):
+            answers = pool.map(ask, range(count))
+            for _ in range(count - most):
+                done.acquire()
+        found = list(answers)
+    refused = [each for each in found if each.status_code != 200]
+    assert count - most <= len(refused) < count
+    assert {each.status_code for each in refused} == {429}
+    assert {each.headers["Retry-After"] for each in refused} == {"1"}
+    assert {each.json()["error"]["code"] for each in refused} == {"rate_limit_exceeded"}
+
+
+def test_a_client_that_goes_away_frees_its_place(url: str, lock: Path) -> None:
+    with hold_up(lock):
+        with socket.create_connection(read_address(url)) as client:
+            body = json.dumps({"input": "a"}).encode()
+            head = "POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nAuthorization: "
+            client.sendall(f"{head}Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            replica = wait_for_in_flight(url, 1)
+        wait_for_in_flight(url, 0, replica)
+
+
+def read_address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def wait_for_in_flight(url: str, count: int, replica: str = r"\w+") -> str:
+    """Wait until a replica has so many requests; its name is returned."""
+    line = re.compile(rf'^st_modules_requests_in_flight{{replica="({replica})"}} {count}.0$', re.MULTILINE)
+    while not (found := line.search(httpx.get(f"{url}/metrics", timeout=60).text)):
+        pass
+    return found.group(1)
+
+
+def test_a_cluster_that_serves_already_is_refused(url: str, lock: Path) -> None:
+    another = run_app(partial(load_held, lock), REPLICAS, LIMITS, "127.0.0.1", find_free_port(), 60)
+    with pytest.raises(ArgumentError, match="runs on this cluster already"), another:
+        pass
+    assert embed(url, "a").is_success
