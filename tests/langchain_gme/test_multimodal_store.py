@@ -43,9 +43,17 @@ def embeddings() -> GMEEmbeddings:
     return GMEEmbeddings(model="tiny", model_kwargs={"device": "cpu"})
 
 
+@pytest.fixture(scope="module", params=["local", "remote"])
+def owner(request: pytest.FixtureRequest, embeddings: GMEEmbeddings) -> GMEEmbeddings:
+    """Embeddings of the model in this process, or in a server."""
+    if request.param == "local":
+        return embeddings
+    return GMEEmbeddings(base_url=request.getfixturevalue("tiny_url"))
+
+
 @pytest.fixture
-def memory(embeddings: GMEEmbeddings) -> InMemoryVectorStore:
-    return InMemoryVectorStore(embeddings)
+def memory(owner: GMEEmbeddings) -> InMemoryVectorStore:
+    return InMemoryVectorStore(owner)
 
 
 @pytest.fixture
