@@ -8,7 +8,7 @@ import binascii
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -220,7 +220,7 @@ class RemoteEmbedder(BaseEmbedder):
         running: deque[asyncio.Task[Embedded]] = deque()
         with report:
             try:
-                while (body := await run(next, waiting, None)) is not None:
+                while body := await run(_next_of, waiting):
                     if len(running) == _AT_ONCE:
                         report.add(await running.popleft())
                     running.append(asyncio.create_task(self._asend(self._embed_body(body, bodies), run)))
@@ -454,6 +454,10 @@ def _text_of(item: object) -> str | None:
         return None if has_visuals(item) else item.text
     text = item["text"] if isinstance(item, dict) and item.keys() == {"text"} else None
     return text if isinstance(text, str) else None
+
+
+def _next_of(bodies: Iterator[Body]) -> Body | None:
+    return next(bodies, None)
 
 
 async def _run_here(function: Callable[..., _Result], *arguments: Any) -> _Result:

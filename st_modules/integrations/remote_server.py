@@ -8,6 +8,7 @@ import os
 import time
 import weakref
 from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -93,8 +94,7 @@ class RemoteServer:
             "follow_redirects": False,
         }
         self._client, self._process = self._connect(), os.getpid()
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, Any]]
-        self._clients = weakref.WeakKeyDictionary()
+        self._shared: dict[asyncio.AbstractEventLoop, _Shared] = {}
 
     def get(self, path: str, most: int) -> Answer:
         """Ask for a path; see :meth:`post`."""
@@ -171,9 +171,11 @@ class RemoteServer:
             return self._too_slow()
 
     async def _asend(self, method: str, path: str, content: bytes | None, most: int) -> Answer:
-        client = await self._find_client()
         try:
-            async with client.stream(method, self.url + path, content=content) as response:
+            async with (
+                self._share_client() as client,
+                client.stream(method, self.url + path, content=content) as response,
+            ):
                 body = self._begin(response, most)
                 async for chunk in response.aiter_raw():
                     body.add(chunk)
@@ -181,17 +183,24 @@ class RemoteServer:
         except httpx.ReadTimeout:
             return self._too_slow()
 
-    async def _find_client(self) -> httpx.AsyncClient:
-        """Return the client of the running event loop, whose connections end when the loop does."""
+    @asynccontextmanager
+    async def _share_client(self) -> AsyncGenerator[httpx.AsyncClient, None]:
+        """Yield the client that the requests share which are under way in an event loop.
+
+        The last of them closes it: a loop may end without a word, and nothing closes what is left of it then.
+        """
         loop = asyncio.get_running_loop()
-        client, _ = self._clients.get(loop, (None, None))
-        if client is None:
-            client = httpx.AsyncClient(**self._settings)
-            # An event loop that shuts down ends the generators which began in it.
-            closing = _close_at_end(client, self._clients, loop)
-            self._clients[loop] = client, closing
-            await anext(closing)
-        return client
+        if loop not in self._shared:
+            self._shared[loop] = _Shared(httpx.AsyncClient(**self._settings))
+        shared = self._shared[loop]
+        shared.users += 1
+        try:
+            yield shared.client
+        finally:
+            shared.users -= 1
+            if not shared.users:
+                del self._shared[loop]
+                await shared.client.aclose()
 
     def _begin(self, response: httpx.Response, most: int) -> _Body:
         return _Body(self, response, most if response.status_code == 200 else _ERROR_BYTES, self._timeout)
@@ -199,6 +208,12 @@ class RemoteServer:
     def _too_slow(self) -> Answer:
         error = {"message": f"Not answered within {self._timeout:g} s; send fewer items at once, or raise timeout."}
         return Answer(SLOW, json.dumps({"error": error}).encode())
+
+
+@dataclass
+class _Shared:
+    client: httpx.AsyncClient
+    users: int = 0
 
 
 class _Body:
@@ -222,16 +237,6 @@ class _Body:
         said = self._response.headers.get("retry-after", "")
         seconds = float(said) if said.isdecimal() and len(said) < 10 else None
         return Answer(self._response.status_code, bytes(self._read), seconds)
-
-
-async def _close_at_end(
-    client: httpx.AsyncClient, clients: Any, loop: asyncio.AbstractEventLoop
-) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        clients.pop(loop, None)
-        await client.aclose()
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

@@ -74,20 +74,23 @@ def stand_before(app: Any) -> Iterator[Front]:
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Front
+    @property
+    def front(self) -> Front:
+        assert isinstance(self.server, Front)
+        return self.server
 
     def do_GET(self) -> None:
-        self.server.headers.append(dict(self.headers.items()))
-        self._forward(self.server.app.get(self.path, headers=self._key()))
+        self.front.headers.append(dict(self.headers.items()))
+        self._forward(self.front.app.get(self.path, headers=self._key()))
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.bodies.append(body)
-        self.server.headers.append(dict(self.headers.items()))
+        self.front.bodies.append(body)
+        self.front.headers.append(dict(self.headers.items()))
         with contextlib.suppress(IndexError):
-            self.server.actions.popleft()(self)
+            self.front.actions.popleft()(self)
             return
-        self._forward(self.server.app.post(self.path, content=body, headers=self._key()))
+        self._forward(self.front.app.post(self.path, content=body, headers=self._key()))
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)

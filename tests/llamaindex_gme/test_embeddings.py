@@ -158,7 +158,8 @@ async def test_concurrent_queries_are_embedded_together_and_each_gets_its_own(
     tiny: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedding = GMEEmbedding("tiny", device="cpu", batch_delay=0.2)
-    model = embedding._embedder.model
+    embedder: Any = embedding._embedder
+    model = embedder.model
     sizes: list[int] = []
     encode = model.encode_query
     monkeypatch.setattr(
@@ -589,6 +590,7 @@ def test_copies_share_the_weights(embedding: GMEEmbedding, make_copy: Callable[[
 
 def test_a_loaded_model_is_used_as_it_is(tiny: SentenceTransformer) -> None:
     embedding = GMEEmbedding(tiny)
+    assert isinstance(embedding._embedder, Embedder)
     assert embedding._embedder.model is tiny
     assert_same(embedding.get_text_embedding("a"), tiny.encode_document("a"))
     with pytest.raises(ValueError, match="device: the model is loaded already"):
