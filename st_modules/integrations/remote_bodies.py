@@ -6,7 +6,7 @@ import base64
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -68,11 +68,16 @@ class Bodies:
         write_head: From the instruction of an item to what stands before the items of a body.
         most_items: Most items in a body. It may be lowered while the bodies are handed out.
         most_bytes: Most bytes of a body.
+
+    Attributes:
+        count: How many items there are in all.
+        most_items: As above.
     """
 
     def __init__(
-        self, items: Iterable[Item], write_head: Callable[[str | None], bytes], most_items: int, most_bytes: int
+        self, items: Sequence[Item], write_head: Callable[[str | None], bytes], most_items: int, most_bytes: int
     ) -> None:
+        self.count = len(items)
         self.most_items = most_items
         self._write_head = write_head
         self._most_bytes = most_bytes

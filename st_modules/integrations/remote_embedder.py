@@ -186,9 +186,8 @@ class RemoteEmbedder(BaseEmbedder):
             ServerError: The server cannot be reached, or fails.
         """
         chosen = self._choose(options)
-        parsed = self._parse(items)
-        report = _Report(self._facts, len(parsed), chosen.shows_progress)
-        bodies = self._divide(parsed, side, chosen)
+        bodies = self._divide(self._parse(items), side, chosen)
+        report = _Report(self._facts, bodies.count, chosen.shows_progress)
         with report, ThreadPoolExecutor(_AT_ONCE, "st_modules-sender") as senders:
             running: deque[Any] = deque()
             for body in bodies:
@@ -213,9 +212,8 @@ class RemoteEmbedder(BaseEmbedder):
         """
         chosen = self._choose(options)
         run = _run_here if _is_light(items) else asyncio.to_thread
-        parsed = await run(self._parse, items)
-        report = _Report(self._facts, len(parsed), chosen.shows_progress)
-        bodies = self._divide(parsed, side, chosen)
+        bodies = self._divide(await run(self._parse, items), side, chosen)
+        report = _Report(self._facts, bodies.count, chosen.shows_progress)
         waiting = iter(bodies)
         running: deque[asyncio.Task[Embedded]] = deque()
         with report:

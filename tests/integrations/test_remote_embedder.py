@@ -10,6 +10,7 @@ import logging
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from st_modules import (
     ServerError,
 )
 from st_modules.inputs.images import flatten_on_white, to_rgb
+from st_modules.inputs.items import Item
 from st_modules.integrations import remote_bodies, remote_embedder, remote_server
 from st_modules.integrations.remote_bodies import Bodies
 from st_modules.serve import ServeLimits, create_app
@@ -318,13 +320,14 @@ def test_what_is_prepared_ahead_is_little(gallery: Gallery) -> None:
             made.append(1)
             return super().file_bytes()
 
-    from st_modules.inputs.items import Item
-
     items = [Item(None, (Counted(gallery.paths[0]),), None, index) for index in range(100)]
+    held = [weakref.ref(item) for item in items]
     bodies = iter(Bodies(items, lambda instruction: b"[", 10, 10**6))
-    assert len(next(bodies).items) == 10
-    assert len(made) < 30
-    assert sum(len(body.items) for body in bodies) == 90
+    del items
+    assert [len(next(bodies).items) for _ in range(5)] == [10] * 5
+    assert len(made) < 70
+    assert sum(item() is not None for item in held) < 70
+    assert sum(len(body.items) for body in bodies) == 50
 
 
 # What goes wrong
