@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from st_modules import Embedder, RemoteEmbedder, Side
 
 _DEFAULT_MODEL = "gme-2b"
+# Batches that are with a server at a time: each has its pictures in memory meanwhile.
+_REQUESTS = 8
 # What belongs to the process that an embedding is in.
 _OF_THIS_PROCESS = frozenset({"callback_manager", "rate_limiter"})
 
@@ -385,7 +387,8 @@ class GMEEmbedding(MultiModalEmbedding):
         return [embedding for embeddings in found for embedding in embeddings]
 
     async def _run_jobs(self, jobs: list[Any], show_progress: bool) -> list[Any]:
-        return await run_jobs(jobs, show_progress, self.num_workers or max(1, len(jobs)), desc="Generating embeddings")
+        most = max(1, len(jobs)) if self.base_url is None else _REQUESTS
+        return await run_jobs(jobs, show_progress, self.num_workers or most, desc="Generating embeddings")
 
     async def _aembed_batch(self, items: Sequence[Any]) -> list[Embedding]:
         with self._event(items) as found:
