@@ -8,8 +8,9 @@ import binascii
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -23,6 +24,7 @@ from st_modules.inputs.limits import ImageLimits, merge_limits
 from st_modules.inputs.videos import VideoSource
 from st_modules.integrations.base_embedder import BaseEmbedder
 from st_modules.integrations.remote_bodies import Bodies, Body, has_visuals
+from st_modules.integrations.remote_model import ServedModel, ask
 from st_modules.integrations.remote_server import SLOW, Answer, RemoteServer
 from st_modules.prompts.checks import check_prompt, refuse_videos
 from st_modules.prompts.templates import Side
@@ -35,7 +37,6 @@ _OPTIONS = ("batch_size", "normalize_embeddings", "prompt", "prompt_name", "show
 _AT_ONCE = 2
 # So many texts, and so many characters of them, are read by the event loop itself: no thread is as fast.
 _LIGHT_TEXTS, _LIGHT_CHARACTERS = 64, 100_000
-_MODELS_BYTES = 4 * 2**20
 # Of an answer, beside the vectors: around each, and around all.
 _BYTES_A_VECTOR, _BYTES_AROUND = 256, 64 * 1024
 _TOO_LARGE = frozenset({413, 422})
@@ -43,20 +44,6 @@ _TOO_LARGE = frozenset({413, 422})
 _Result = TypeVar("_Result")
 Embedding: TypeAlias = "Generator[Body, Answer, Embedded]"
 """What embeds a body: it yields bodies to be sent, is sent the answers to them, and returns the vectors."""
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What a server says of its model."""
-
-    name: str
-    dimension: int
-    max_length: int
-    takes_video: bool
-    prompts: Mapping[str, str]
-    instruction_sides: Collection[str]
-    max_items: int
-    max_body_bytes: int
 
 
 @dataclass(frozen=True)
@@ -135,7 +122,7 @@ class RemoteEmbedder(BaseEmbedder):
             )
         self._limits = merge_limits(image_limits, remote_images, allow_private_hosts) or ImageLimits()
         self._server = RemoteServer(base_url, api_key, timeout, max_retries)
-        self._facts = _ask(self._server)
+        self._model = ask(self._server)
         if model is not None and model != self.name:
             raise ServerError(
                 f"{self._server.url} has the model {self.name!r}, and not {model!r}; pass that name, or none."
@@ -144,7 +131,7 @@ class RemoteEmbedder(BaseEmbedder):
     @property
     def name(self) -> str:
         """What the server calls its model."""
-        return self._facts.name
+        return self._model.name
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -154,12 +141,12 @@ class RemoteEmbedder(BaseEmbedder):
     @property
     def takes_video(self) -> bool:
         """Whether the model embeds videos."""
-        return self._facts.takes_video
+        return self._model.takes_video
 
     @property
     def dimension(self) -> int:
         """How many dimensions an embedding has."""
-        return self._facts.dimension
+        return self._model.dimension
 
     def parse(self, items: Sequence[Any]) -> list[Item]:
         """Check items before anything is embedded; see :meth:`BaseEmbedder.parse`."""
@@ -167,7 +154,7 @@ class RemoteEmbedder(BaseEmbedder):
 
     def reads_instruction(self, side: Side) -> bool:
         """Whether an instruction changes anything about items of a side."""
-        return side in self._facts.instruction_sides
+        return side in self._model.instruction_sides
 
     def encode(self, items: Sequence[Any], side: Side, **options: Any) -> np.ndarray:
         """Embed items as :meth:`embed` does, into an array: a list of floats takes eight times the memory.
@@ -187,8 +174,8 @@ class RemoteEmbedder(BaseEmbedder):
         """
         chosen = self._choose(options)
         bodies = self._divide(self._parse(items), side, chosen)
-        report = _Report(self._facts, bodies.count, chosen.shows_progress)
-        with report, ThreadPoolExecutor(_AT_ONCE, "st_modules-sender") as senders:
+        report = _Report(self._model, bodies.count, chosen.shows_progress)
+        with closing(report), ThreadPoolExecutor(_AT_ONCE, "st_modules-sender") as senders:
             running: deque[Any] = deque()
             for body in bodies:
                 if len(running) == _AT_ONCE:
@@ -213,10 +200,10 @@ class RemoteEmbedder(BaseEmbedder):
         chosen = self._choose(options)
         run = _run_here if _is_light(items) else asyncio.to_thread
         bodies = self._divide(await run(self._parse, items), side, chosen)
-        report = _Report(self._facts, bodies.count, chosen.shows_progress)
+        report = _Report(self._model, bodies.count, chosen.shows_progress)
         waiting = iter(bodies)
         running: deque[asyncio.Task[Embedded]] = deque()
-        with report:
+        with closing(report):
             try:
                 while body := await run(_next_of, waiting):
                     if len(running) == _AT_ONCE:
@@ -266,7 +253,7 @@ class RemoteEmbedder(BaseEmbedder):
         if prompt is not None or name is None:
             return prompt
         # Those of the two sides are there in every model of sentence-transformers, and empty.
-        known = {"query": "", "document": "", **self._facts.prompts}
+        known = {"query": "", "document": "", **self._model.prompts}
         if name not in known:
             raise ArgumentError(f"prompt_name={shorten(name)}: the model has {', '.join(known)}.")
         return known[name]
@@ -279,8 +266,8 @@ class RemoteEmbedder(BaseEmbedder):
             fields = {"model": self.name, "side": side, "encoding_format": "base64", "truncate": True, **told}
             return f'{json.dumps(fields, ensure_ascii=False)[:-1]},"input":['.encode()
 
-        most = min(chosen.batch_size, self._facts.max_items)
-        return Bodies(items, write_head, most, self._facts.max_body_bytes)
+        most = min(chosen.batch_size, self._model.max_items)
+        return Bodies(items, write_head, most, self._model.max_body_bytes)
 
     def _embed_body(self, body: Body, bodies: Bodies) -> Embedding:
         """Embed a body, in halves where it is too much for the server; those that are still to come are smaller then.
@@ -299,8 +286,8 @@ class RemoteEmbedder(BaseEmbedder):
                 return (yield from self._embed_body(first, bodies)).join((yield from self._embed_body(second, bodies)))
             if answer.status in _TOO_LARGE:
                 raise InputError(f"too much for the server: {answer.message}", body.items[0].place)
-        if answer.status == 400 and (item := _find_blamed(answer, body)) is not None:
-            raise _as_error_here(answer, item[1], item[0])
+        if answer.status == 400 and (number := _find_blamed(answer, len(body.items))) is not None:
+            raise _as_error_here(answer, number, body.items[number])
         raise self._server.explain(answer)
 
     def _send(self, embedding: Embedding) -> Embedded:
@@ -360,9 +347,9 @@ class RemoteEmbedder(BaseEmbedder):
 class _Report:
     """The vectors of a call as they come, how far it is, and what was cut."""
 
-    def __init__(self, facts: _Facts, count: int, shows_progress: bool) -> None:
+    def __init__(self, model: ServedModel, count: int, shows_progress: bool) -> None:
         self.found: list[np.ndarray] = []
-        self._facts = facts
+        self._model = model
         self._count = count
         self._truncated = 0
         self._bar: Any = None
@@ -377,10 +364,7 @@ class _Report:
         if self._bar is not None:
             self._bar.update(len(embedded.vectors))
 
-    def __enter__(self) -> None:
-        """Nothing is to be done before the first vectors are there."""
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
         if self._truncated:
@@ -388,42 +372,14 @@ class _Report:
                 "%d of %d items are longer than max_length=%d tokens: the end of their text was cut.",
                 self._truncated,
                 self._count,
-                self._facts.max_length,
+                self._model.max_length,
             )
 
 
-def _ask(server: RemoteServer) -> _Facts:
-    """Return what a server says of its model.
-
-    Raises:
-        ServerError: It cannot be reached, does not let us in, or is another server.
-    """
-    answer = server.get("/v1/models", _MODELS_BYTES)
-    if answer.status not in (200, 404):
-        raise server.explain(answer)
-    try:
-        (model,) = answer.read()["data"]
-        if model["owned_by"] != "st-modules":
-            raise ValueError
-        return _Facts(
-            name=str(model["id"]),
-            dimension=int(model["dimension"]),
-            max_length=int(model["max_length"]),
-            takes_video=bool(model["takes_video"]),
-            prompts={str(name): str(prompt) for name, prompt in model["prompts"].items()},
-            instruction_sides=frozenset(map(str, model["instruction_sides"])),
-            max_items=int(model["max_items"]),
-            max_body_bytes=int(model["max_body_bytes"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise server.fail("no server of st-modules serve is there, or one of an older version.") from error
-
-
-def _find_blamed(answer: Answer, body: Body) -> tuple[Item, int] | None:
-    """Return the item that an error is about, and its number in the body."""
-    numbers = (number for number in range(len(body.items)) if answer.error.get("param") == f"input[{number}]")
-    number = next(numbers, None)
-    return None if number is None else (body.items[number], number)
+def _find_blamed(answer: Answer, count: int) -> int | None:
+    """Return the number of the item that an error is about, of as many as were sent."""
+    blamed = answer.error.get("param")
+    return next((number for number in range(count) if blamed == f"input[{number}]"), None)
 
 
 def _as_error_here(answer: Answer, number: int, item: Item) -> InputError:

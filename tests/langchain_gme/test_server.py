@@ -32,6 +32,7 @@ def test_the_key_is_sent_and_shown_nowhere(url: str, tiny: SentenceTransformer) 
     np.testing.assert_allclose(embeddings.embed_query(CHANGE), tiny.encode_query(CHANGE), atol=TOLERANCE)
     for shown in (repr(embeddings), str(embeddings), embeddings.model_dump_json(), str(embeddings.model_dump())):
         assert KEY not in shown
+    again: Any
     for again in (pickle.loads(pickle.dumps(embeddings)), GMEEmbeddings(**embeddings.model_dump())):
         assert again.embed_query(CHANGE) == embeddings.embed_query(CHANGE)
         assert again.api_key.get_secret_value() == KEY
