@@ -470,9 +470,9 @@ NONSENSE = {
     "one twice": json.dumps({**DATA, "data": [{"index": 0, "embedding": ZERO}] * 2}),
     "too many": json.dumps({**DATA, "data": [{"index": index, "embedding": ZERO} for index in range(3)]}),
     "another dimension": json.dumps({**DATA, "data": [{"index": index, "embedding": "AAAA" * 4} for index in (0, 1)]}),
+    "one number": json.dumps({**DATA, "data": [{"index": index, "embedding": "AACAPw=="} for index in (0, 1)]}),
     "floats": json.dumps({**DATA, "data": [{"index": index, "embedding": [0.0] * 128} for index in (0, 1)]}),
     "no numbers": json.dumps({**DATA, "data": [{"index": index, "embedding": "////" * 171} for index in (0, 1)]}),
-    "too much": b" " * 10**6,
 }
 
 
@@ -482,6 +482,28 @@ def test_an_answer_that_is_none_is_an_error(front: Front, kind: str) -> None:
     front.actions.append(answers(200, body if isinstance(body, bytes) else body.encode()))
     with pytest.raises(ServerError, match=front.url):
         connect(front).encode(TEXTS[:2], "query")
+
+
+def test_an_answer_is_read_no_further_than_it_can_be_long(front: Front) -> None:
+    front.actions.append(answers(200, b" " * 10**6))
+    with pytest.raises(ServerError, match=r"its answer is over \d+ bytes"):
+        connect(front).encode(TEXTS[:2], "query")
+
+
+async def test_an_answer_that_drips_is_one_that_takes_too_long(front: Front, tiny: SentenceTransformer) -> None:
+    def drip(handler: Any) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        while True:  # until the client has left
+            handler.wfile.write(b" ")
+            done.wait(0.01)
+
+    done = threading.Event()
+    remote = connect(front, timeout=0.3)
+    front.actions.append(drip)
+    same(remote.encode(TEXTS[:1], "query"), tiny.encode_query(TEXTS[:1]))
+    front.actions.append(drip)
+    same(await remote.aencode(TEXTS[:1], "query"), tiny.encode_query(TEXTS[:1]))
 
 
 def test_where_no_server_is_the_url_is_named(server: Server, tiny_url: str) -> None:
