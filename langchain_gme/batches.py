@@ -133,8 +133,8 @@ def check_embeddings(owner: GMEEmbeddings, batch: Batch, embeddings: Any) -> Enc
         raise InputError(f"no array of numbers ({error}); pass one list of floats an item", "embeddings") from error
     if array.ndim != 2 or len(array) != len(batch.values):
         raise InputError(f"of shape {array.shape} for {len(batch.values)} items; pass one an item", "embeddings")
-    dimension = owner.encode_options("document").get("truncate_dim") or owner.client.get_embedding_dimension()
-    if dimension is not None and array.shape[1] != dimension:
+    dimension = owner.encode_options("document").get("truncate_dim") or owner.embedder.dimension
+    if dimension and array.shape[1] != dimension:
         raise InputError(
             f"of dimension {array.shape[1]}, where the store's model has {dimension}; embed with that model",
             "embeddings",

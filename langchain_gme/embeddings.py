@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
 from langchain_gme.callers import count_left_out
 from langchain_gme.content import as_list, text_items, to_item
@@ -22,7 +22,7 @@ from st_modules import InputError, Place
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from st_modules import Embedder, Side
+    from st_modules import Embedder, RemoteEmbedder, Side
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +53,18 @@ class GMEEmbeddings(BaseModel, Embeddings):
         query_instruction: The instruction of queries.
         document_instruction: The instruction of documents and images, for models that have one.
         show_progress: Whether to show a progress bar.
-        batch_delay: Seconds that an async call waits for others to be embedded with; 0.005.
+        batch_delay: Seconds that an async call waits for others to be embedded with; 0.005. A server has its own.
+        base_url: Address of a server, ``st-modules serve``, which has the model in the place of this process. Of
+            ``model_kwargs`` what says where images may come from counts beside it, and of the arguments of ``encode``
+            those that a server takes; ``batch_size`` is the most items in a request.
+        api_key: The key that the server asks for.
+        timeout: Seconds that a request to the server may take.
+        max_retries: How often one is repeated while the server cannot be reached or is busy.
 
     Raises:
-        ValueError: An instruction was given for a side where the model reads none, or twice.
+        ValueError: An instruction was given for a side where the model reads none, or twice; or what says how to load a
+            model beside ``base_url``.
+        ServerError: The server cannot be reached, asks for another key, or has another model than ``model_name``.
         UnknownModelError: The name is near one of the catalog's.
         CheckpointError: The model's files are missing, damaged, or of another architecture.
 
@@ -80,27 +88,50 @@ class GMEEmbeddings(BaseModel, Embeddings):
     document_instruction: str | None = None
     show_progress: bool = False
     batch_delay: float = Field(default=0.005, ge=0)
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    timeout: float = Field(default=120.0, gt=0)
+    max_retries: int = Field(default=5, ge=0)
 
-    _embedder: Embedder = PrivateAttr()
+    _embedder: Embedder | RemoteEmbedder = PrivateAttr()
     _is_named: bool = PrivateAttr()
 
     def __init__(self, **kwargs: Any) -> None:
-        from st_modules import Embedder  # it takes seconds to import
-
         key = "model" if "model" in kwargs else "model_name"
-        model = kwargs.pop(key, _DEFAULT_MODEL)
-        is_named = isinstance(model, (str, Path))
-        super().__init__(model=str(model) if is_named else Embedder(model).name, **kwargs)
-        self._is_named = is_named
-        self._embedder = Embedder.load(
-            model,
-            weights=self.weights,
-            base_weights=self.base_weights,
-            cache_folder=self.cache_folder,
-            **self.model_kwargs,
-        )
+        model = kwargs.pop(key, None if kwargs.get("base_url") else _DEFAULT_MODEL)
+        super().__init__(model=str(model) if isinstance(model, (str, Path)) else "", **kwargs)
+        self._embedder = self._load(model) if self.base_url is None else self._connect(self.base_url, model)
+        self._is_named = self.base_url is not None or isinstance(model, (str, Path))
+        self.model_name = self.model_name or self._embedder.name
         self._check_instruction("query", self.query_instruction, self.query_encode_kwargs)
         self._check_instruction("document", self.document_instruction, self.encode_kwargs)
+
+    def _load(self, model: Any) -> Embedder:
+        from st_modules import Embedder  # it takes seconds to import
+
+        if self.api_key is not None:
+            raise ValueError("api_key: it is for a server; pass base_url with it.")
+        return Embedder.load(model, **self._loading)
+
+    def _connect(self, base_url: str, model: Any) -> RemoteEmbedder:
+        from st_modules import RemoteEmbedder  # httpx may be missing
+
+        embedder = RemoteEmbedder(
+            base_url,
+            str(model) if isinstance(model, Path) else model,
+            api_key=None if self.api_key is None else self.api_key.get_secret_value(),
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            **self._loading,
+        )
+        for options in (self.encode_kwargs, self.query_encode_kwargs):
+            embedder.check_options(options)
+        return embedder
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        files = {"weights": self.weights, "base_weights": self.base_weights, "cache_folder": self.cache_folder}
+        return {**files, **self.model_kwargs}
 
     def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
         if not self._is_named:
@@ -112,11 +143,18 @@ class GMEEmbeddings(BaseModel, Embeddings):
 
     @property
     def client(self) -> SentenceTransformer:
-        """The model."""
-        return self._embedder.model
+        """The model.
+
+        Raises:
+            ValueError: It is in a server.
+        """
+        if self.base_url is not None:
+            raise ValueError(f"The model is in the server at {self.base_url}; embedder is what is known of it here.")
+        embedder: Any = self._embedder
+        return embedder.model
 
     @property
-    def embedder(self) -> Embedder:
+    def embedder(self) -> Embedder | RemoteEmbedder:
         """The model as st_modules has it behind interfaces."""
         return self._embedder
 

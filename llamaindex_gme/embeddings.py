@@ -19,6 +19,7 @@ from llama_index.core.instrumentation import get_dispatcher  # pyright: ignore[r
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import BaseNode, QueryBundle
 from llama_index.core.utils import get_tqdm_iterable
+from pydantic import SecretStr
 
 from llamaindex_gme.batches import NodeBatch
 from llamaindex_gme.callers import (
@@ -33,8 +34,11 @@ from st_modules import InputError, Place
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from st_modules import Embedder, Side
+    from st_modules import Embedder, RemoteEmbedder, Side
 
+_DEFAULT_MODEL = "gme-2b"
+# Batches that are with a server at a time: each has its pictures in memory meanwhile.
+_REQUESTS = 8
 # What belongs to the process that an embedding is in.
 _OF_THIS_PROCESS = frozenset({"callback_manager", "rate_limiter"})
 
@@ -55,7 +59,8 @@ class GMEEmbedding(MultiModalEmbedding):
 
     Args:
         model_name: Name of a model of st_modules' catalog ("gme-2b"), of a model on the Hub or of a folder; or a loaded
-            ``SentenceTransformer``, in which case the embedding cannot be pickled.
+            ``SentenceTransformer``, in which case the embedding cannot be pickled. By default "gme-2b", or the model of
+            the server at ``base_url``.
         embed_batch_size: Inputs in one batch, which is also what an event reports; 32.
         fuse: ``False`` embeds the text of nodes only, as LlamaIndex's own embeddings do.
         on_error: ``"skip"`` leaves out nodes that cannot be embedded, and logs them in one warning, where the embedding
@@ -68,12 +73,21 @@ class GMEEmbedding(MultiModalEmbedding):
         base_weights: Local files of what an adapter or a tower is built on.
         model_kwargs: Other arguments of ``st_modules.SentenceTransformer``.
         encode_kwargs: Arguments of its ``encode_query`` and ``encode_document``.
-        batch_delay: Seconds that an async call waits for others to be embedded with; 0.005.
+        batch_delay: Seconds that an async call waits for others to be embedded with; 0.005. A server has its own.
+        base_url: Address of a server, ``st-modules serve``, which has the model in the place of this process. Of
+            ``model_kwargs`` what says where images may come from counts beside it, and of ``encode_kwargs`` what a
+            server takes.
+        api_key: The key that the server asks for. ``to_dict`` and ``to_json`` leave it out; ``from_dict`` and
+            ``from_json`` take it as an argument. A pickle has it.
+        timeout: Seconds that a request to the server may take.
+        max_retries: How often one is repeated while the server cannot be reached or is busy.
         **kwargs: The other fields of ``BaseEmbedding``. Its ``embeddings_cache`` is used for texts: it has no place
             for images, and does not tell a query from a document.
 
     Raises:
-        ValueError: An instruction was given for a side where the model reads none.
+        ValueError: An instruction was given for a side where the model reads none, or what says how to load a model
+            beside ``base_url``.
+        ServerError: The server cannot be reached, asks for another key, or has another model than ``model_name``.
         UnknownModelError: The name is near one of the catalog's.
         CheckpointError: The model's files are missing, damaged, or of another architecture.
 
@@ -98,29 +112,52 @@ class GMEEmbedding(MultiModalEmbedding):
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     encode_kwargs: dict[str, Any] = Field(default_factory=dict)
     batch_delay: float = Field(default=0.005, ge=0)
+    base_url: str | None = None
+    api_key: SecretStr | None = Field(default=None, exclude=True)
+    timeout: float = Field(default=120.0, gt=0)
+    max_retries: int = Field(default=5, ge=0)
 
-    _embedder: Embedder = PrivateAttr()
+    _embedder: Embedder | RemoteEmbedder = PrivateAttr()
     _is_named: bool = PrivateAttr()
 
-    def __init__(self, model_name: str | Path | SentenceTransformer = "gme-2b", **kwargs: Any) -> None:
-        from st_modules import Embedder  # it takes seconds to import
-
+    def __init__(self, model_name: str | Path | SentenceTransformer | None = None, **kwargs: Any) -> None:
         for name in ("cache_folder", "weights", "base_weights"):
             if isinstance(kwargs.get(name), os.PathLike):
                 kwargs[name] = os.fspath(kwargs[name])
-        is_named = isinstance(model_name, (str, Path))
-        super().__init__(model_name=str(model_name) if is_named else Embedder(model_name).name, **kwargs)
-        self._is_named = is_named
-        self._embedder = Embedder.load(
-            model_name,
-            weights=self.weights,
-            base_weights=self.base_weights,
-            cache_folder=self.cache_folder,
-            **({} if self.device is None else {"device": self.device}),
-            **self.model_kwargs,
-        )
+        if model_name is None and not kwargs.get("base_url"):
+            model_name = _DEFAULT_MODEL
+        super().__init__(model_name=str(model_name) if isinstance(model_name, (str, Path)) else "", **kwargs)
+        self._embedder = self._load(model_name) if self.base_url is None else self._connect(self.base_url, model_name)
+        self._is_named = self.base_url is not None or isinstance(model_name, (str, Path))
+        self.model_name = self.model_name or self._embedder.name
         self._embedder.check_instruction("query", self.query_instruction)
         self._embedder.check_instruction("document", self.text_instruction)
+
+    def _load(self, model: Any) -> Embedder:
+        from st_modules import Embedder  # it takes seconds to import
+
+        if self.api_key is not None:
+            raise ValueError("api_key: it is for a server; pass base_url with it.")
+        return Embedder.load(model, **self._loading)
+
+    def _connect(self, base_url: str, model: Any) -> RemoteEmbedder:
+        from st_modules import RemoteEmbedder  # httpx may be missing
+
+        embedder = RemoteEmbedder(
+            base_url,
+            str(model) if isinstance(model, Path) else model,
+            api_key=None if self.api_key is None else self.api_key.get_secret_value(),
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            **self._loading,
+        )
+        embedder.check_options(self.encode_kwargs)
+        return embedder
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        files = {"weights": self.weights, "base_weights": self.base_weights, "cache_folder": self.cache_folder}
+        return {**files, **({} if self.device is None else {"device": self.device}), **self.model_kwargs}
 
     @classmethod
     def class_name(cls) -> str:
@@ -350,7 +387,8 @@ class GMEEmbedding(MultiModalEmbedding):
         return [embedding for embeddings in found for embedding in embeddings]
 
     async def _run_jobs(self, jobs: list[Any], show_progress: bool) -> list[Any]:
-        return await run_jobs(jobs, show_progress, self.num_workers or max(1, len(jobs)), desc="Generating embeddings")
+        most = max(1, len(jobs)) if self.base_url is None else _REQUESTS
+        return await run_jobs(jobs, show_progress, self.num_workers or most, desc="Generating embeddings")
 
     async def _aembed_batch(self, items: Sequence[Any]) -> list[Embedding]:
         with self._event(items) as found:

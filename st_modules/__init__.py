@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from st_modules._imports import lazy_names
+from st_modules._imports import lazy_names, require
 from st_modules.catalog import ModelSpec, get_model, list_models
 from st_modules.errors import (
     CheckpointError,
@@ -16,6 +16,7 @@ from st_modules.errors import (
     InputError,
     MissingExtraError,
     Place,
+    ServerError,
     STModulesError,
     UnknownModelError,
     VideoError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from st_modules.inputs.videos import VideoSource
     from st_modules.integrations.batch_embedder import BatchEmbedder
     from st_modules.integrations.embedder import Embedder
+    from st_modules.integrations.remote_embedder import RemoteEmbedder
     from st_modules.integrations.reranker import Reranker
     from st_modules.model import SentenceTransformer, register, unregister
     from st_modules.prompts.templates import Side
@@ -50,9 +52,11 @@ __all__ = [
     "MissingExtraError",
     "ModelSpec",
     "Place",
+    "RemoteEmbedder",
     "Reranker",
     "STModulesError",
     "SentenceTransformer",
+    "ServerError",
     "Side",
     "UnknownModelError",
     "VideoError",
@@ -65,6 +69,13 @@ __all__ = [
     "unregister",
 ]
 
+
+def _check(name: str) -> None:
+    if name == "RemoteEmbedder":
+        require("httpx", extra="client")
+        require("tenacity", extra="client")
+
+
 # torch and sentence-transformers take seconds to import, so what needs them is imported at first use.
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -76,6 +87,7 @@ __getattr__, __dir__ = lazy_names(
         "ImageLimits": "inputs.limits",
         "ImageSource": "inputs.images",
         "VideoSource": "inputs.videos",
+        "RemoteEmbedder": "integrations.remote_embedder",
         "Reranker": "integrations.reranker",
         "SentenceTransformer": "model",
         "Side": "prompts.templates",
@@ -83,4 +95,5 @@ __getattr__, __dir__ = lazy_names(
         "register": "model",
         "unregister": "model",
     },
+    _check,
 )

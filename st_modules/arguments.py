@@ -45,3 +45,12 @@ def check_choice(name: str, value: object, known: Iterable[str | None]) -> None:
     # Not all that can be passed can be compared: an array gives an array.
     if not isinstance(value, str | None) or value not in choices:
         raise ArgumentError(f"{name}={shorten(value)}: pass one of {', '.join(map(repr, choices))}.")
+
+
+def check_truncation(truncate_dim: object, dimension: int) -> None:
+    """Raise ``ArgumentError`` where embeddings of a dimension cannot be cut to another; ``None`` leaves them whole."""
+    kept = check_optional_integer("truncate_dim", truncate_dim)
+    if kept is not None and kept > dimension:
+        raise ArgumentError(
+            f"truncate_dim={kept}: the model's embeddings have {dimension} dimensions; pass at most as many."
+        )

@@ -17,8 +17,8 @@ from st_modules.backbones.qwen3_vl_reranker import Qwen3VLReranker
 from st_modules.card import RERANKER_USAGE, write_card
 from st_modules.encode.engine import Engine
 from st_modules.errors import ArgumentError, CheckpointError
-from st_modules.inputs.limits import ImageLimits
-from st_modules.loading import CatalogModel, merge_limits
+from st_modules.inputs.limits import ImageLimits, merge_limits
+from st_modules.loading import CatalogModel
 
 
 class CrossEncoder(CatalogModel, sentence_transformers.CrossEncoder):

@@ -169,5 +169,9 @@ class CheckpointError(STModulesError, ValueError):
     """Model files are missing, damaged, or do not fit the architecture that they name."""
 
 
+class ServerError(STModulesError):
+    """A server is not there, does not let the caller in, or answers with something else than embeddings."""
+
+
 class MissingExtraError(STModulesError, ImportError):
     """A package of an optional extra is not installed."""

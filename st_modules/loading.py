@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections import OrderedDict
@@ -29,7 +28,6 @@ from st_modules.checkpoints.recognise import recognise, refuse_unnamed
 from st_modules.checkpoints.saved import check_saved_model
 from st_modules.encode.options import EncodeOptions
 from st_modules.errors import ArgumentError, CheckpointError, UnknownModelError
-from st_modules.inputs.limits import ImageLimits, check_image_limits
 from st_modules.prompts.templates import TEMPLATES
 
 _CALLED = {"embed": ("an embedder", "SentenceTransformer"), "rerank": ("a reranker", "CrossEncoder")}
@@ -325,13 +323,3 @@ def _check_options(backbone: type[nn.Module], options: Mapping[str, Any]) -> Non
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def merge_limits(
-    image_limits: ImageLimits | None, remote_images: bool | None, allow_private_hosts: bool | None
-) -> ImageLimits | None:
-    """Return the limits of images, with two of their fields that arguments of a class take the place of."""
-    if image_limits is not None:
-        check_image_limits(image_limits)
-    changes = _given(remote_images=remote_images, allow_private_hosts=allow_private_hosts)
-    return dataclasses.replace(image_limits or ImageLimits(), **changes) if changes else image_limits

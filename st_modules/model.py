@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 from torch import Tensor, nn
 
-from st_modules.arguments import check_integer, check_optional_integer
+from st_modules.arguments import check_integer, check_optional_integer, check_truncation
 from st_modules.backbones.base import Backbone
 from st_modules.backbones.checks import refuse_options
 from st_modules.backbones.rows import Planned
@@ -27,13 +27,13 @@ from st_modules.checkpoints.lora import name_targets, read_peft_files
 from st_modules.checkpoints.recognise import recognise
 from st_modules.checkpoints.weights import refuse_misfits
 from st_modules.encode.callers import refuse_left_out_images
-from st_modules.encode.checks import check_call, check_truncation
+from st_modules.encode.checks import check_call
 from st_modules.encode.engine import Engine, check_finite
 from st_modules.errors import ArgumentError, CheckpointError
 from st_modules.inputs.batches import is_batch, list_inputs
 from st_modules.inputs.items import parse_items
-from st_modules.inputs.limits import ImageLimits
-from st_modules.loading import CatalogModel, merge_limits
+from st_modules.inputs.limits import ImageLimits, merge_limits
+from st_modules.loading import CatalogModel
 from st_modules.prompts.templates import Side
 
 # The names by which sentence-transformers finds the prompt of a side, in its order.

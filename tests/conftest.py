@@ -58,6 +58,16 @@ def tiny() -> SentenceTransformer:
 
 
 @pytest.fixture(scope="session")
+def tiny_url(tiny: SentenceTransformer) -> Iterator[str]:
+    """Where a server has that model."""
+    from st_modules.serve import create_app
+    from tests.helpers.remote import listen
+
+    with listen(create_app(tiny)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def reranker_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small checkpoint in the layout of Qwen3-VL-Reranker-8B."""
     from tests.helpers.rerankers import write_checkpoint

@@ -16,12 +16,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenize
 from typing_extensions import Self
 
 from st_modules.arguments import check_integer
-from st_modules.backbones.checks import (
-    check_prompt,
-    check_side,
-    refuse_options,
-    refuse_videos,
-)
+from st_modules.backbones.checks import check_side, refuse_options
 from st_modules.backbones.prefixes import PrefixStates
 from st_modules.backbones.rows import Row, Visual, count_visuals, visuals_of
 from st_modules.backbones.stored import StoredBackbone
@@ -31,6 +26,7 @@ from st_modules.inputs.images import ImageSource, read_within_budget
 from st_modules.inputs.items import Item, parse_items
 from st_modules.inputs.limits import ImageLimits, check_image_limits
 from st_modules.inputs.videos import VideoSource
+from st_modules.prompts.checks import check_prompt, refuse_videos
 from st_modules.prompts.long_texts import most_characters
 from st_modules.prompts.templates import TEMPLATES, Image, Segment, Side, Video
 from st_modules.prompts.tokenizer import SegmentTokenizer

@@ -6,10 +6,11 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any, cast
 
-from st_modules.arguments import check_choice, check_flag, check_integer, check_optional_integer
+from st_modules.arguments import check_choice, check_flag, check_integer, check_optional_integer, check_truncation
 from st_modules.backbones.base import Backbone
-from st_modules.backbones.checks import check_device, check_prompt, check_side
+from st_modules.backbones.checks import check_device, check_side
 from st_modules.errors import ArgumentError
+from st_modules.prompts.checks import check_prompt
 
 
 def check_call(backbone: Backbone, dimension: int, arguments: Mapping[str, Any]) -> None:
@@ -44,12 +45,3 @@ def check_call(backbone: Backbone, dimension: int, arguments: Mapping[str, Any])
     device = arguments["device"]
     for each in cast("list[Any]", device) if device and isinstance(device, list) else [device]:
         check_device(each)
-
-
-def check_truncation(truncate_dim: object, dimension: int) -> None:
-    """Raise ``ArgumentError`` where embeddings of a dimension cannot be cut to another; ``None`` leaves them whole."""
-    kept = check_optional_integer("truncate_dim", truncate_dim)
-    if kept is not None and kept > dimension:
-        raise ArgumentError(
-            f"truncate_dim={kept}: the model's embeddings have {dimension} dimensions; pass at most as many."
-        )

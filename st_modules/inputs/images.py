@@ -233,6 +233,26 @@ class ImageSource:
             kind = _COMMON.get(_open_as(_find_format(io.BytesIO(data)), io.BytesIO(data), self.limits).format or "")
             return (data, kind) if kind else (_to_png(image), _COMMON["PNG"])
 
+    def file_bytes(self) -> bytes:
+        """Return a file of the same pixels: the encoded image as it is, or a PNG without metadata of one in memory.
+
+        The structure of an encoded image is checked, and its pixels are not decoded.
+
+        Raises:
+            ImageError: As ``size``.
+        """
+        if isinstance(self._source, _ENCODED):
+            with self._name_errors(), self._stream() as stream:
+                name, _ = _examine(stream, self.limits, whole=True)
+                if _open_as(name, stream, self.limits).mode in _MODES_CUT_AT_255:
+                    self.load()  # it says what becomes of these
+                stream.seek(0)
+                return stream.read()
+        image = self.load()
+        image.info = {}
+        with self._name_errors():
+            return _to_png(image, compress_level=1)
+
     def open(self) -> BinaryIO:
         """Open the encoded image; a URL is fetched once and its bytes are kept.
 
@@ -293,9 +313,10 @@ def flatten_on_white(image: Image.Image) -> Image.Image:
     return flat
 
 
-def _to_png(image: Image.Image) -> bytes:
+def _to_png(image: Image.Image, compress_level: int = 6) -> bytes:
     stream = io.BytesIO()
-    (image if image.mode in _MODES_OF_PNG else image.convert("RGB")).save(stream, "PNG")
+    kept = image if image.mode in _MODES_OF_PNG else image.convert("RGB")
+    kept.save(stream, "PNG", compress_level=compress_level)
     return stream.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import reprlib
 from collections.abc import Callable
@@ -113,3 +114,14 @@ def check_image_limits(limits: object) -> None:
         raise ArgumentError(
             f"image_limits={reprlib.repr(limits)}: pass an ImageLimits, as ImageLimits(max_pixels=10**7)."
         )
+
+
+def merge_limits(
+    image_limits: ImageLimits | None, remote_images: bool | None, allow_private_hosts: bool | None
+) -> ImageLimits | None:
+    """Return the limits of images, with two of their fields that arguments of a class take the place of."""
+    if image_limits is not None:
+        check_image_limits(image_limits)
+    fields = {"remote_images": remote_images, "allow_private_hosts": allow_private_hosts}
+    changes = {name: value for name, value in fields.items() if value is not None}
+    return dataclasses.replace(image_limits or ImageLimits(), **changes) if changes else image_limits

@@ -66,6 +66,11 @@ class VideoSource:
         )
 
     @property
+    def is_file(self) -> bool:
+        """Whether it is a file, and no list of frames."""
+        return self._file is not None
+
+    @property
     def sources(self) -> tuple[ImageSource, ...]:
         """What it is read from: its frames, or its file alone."""
         return self._frames if self._file is None else (self._file,)
@@ -146,6 +151,17 @@ class VideoSource:
         track = self._find_track()
         with self._name_errors(), self._file.open() as stream:
             yield from decode_frames(stream, track, numbers, self.limits)
+
+    def file_bytes(self) -> bytes:
+        """Return the file of a video that is one.
+
+        Raises:
+            VideoError: It is a list of frames, or the file is missing, over a limit, or not allowed to be fetched.
+        """
+        if self._file is None:
+            raise self._error("a list of frames, which is no file")
+        with self._name_errors(), self._file.open() as stream:
+            return stream.read()
 
     @property
     def outline(self) -> tuple[Any, ...]:

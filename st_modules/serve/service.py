@@ -14,7 +14,6 @@ import numpy as np
 
 from st_modules.arguments import check_optional_integer
 from st_modules.backbones.base import Backbone, find_backbone
-from st_modules.backbones.checks import refuse_videos
 from st_modules.backbones.rows import Planned
 from st_modules.encode.engine import default_max_tokens
 from st_modules.errors import InputError
@@ -23,6 +22,7 @@ from st_modules.inputs.items import Item, parse_items
 from st_modules.inputs.limits import ImageLimits
 from st_modules.integrations.dynamic_batching import DynamicBatcher
 from st_modules.model import SentenceTransformer
+from st_modules.prompts.checks import refuse_videos
 from st_modules.prompts.templates import Side
 from st_modules.serve.limits import ServeLimits
 from st_modules.serve.metrics import Metrics
@@ -66,12 +66,14 @@ class Embedded:
         tokens: Tokens of all items, as the model reads them: those of the layout, of images and of videos among them.
         visual_tokens: Those of images and videos alone.
         images: How many images there are.
+        truncated: How many items lost the end of their text.
     """
 
     vectors: np.ndarray
     tokens: int
     visual_tokens: int
     images: int
+    truncated: int
 
 
 class Service:
@@ -156,7 +158,13 @@ class Service:
         parts = [await self._batcher(part, {}, delay) for part in self._divide(planned)]
         vectors = _cut(np.stack([vector for part in parts for vector in part]), choice.dimensions)
         self.metrics.count_embedded(len(items), tokens)
-        return Embedded(vectors, tokens, visual_tokens, sum(len(item.images) for item in items))
+        return Embedded(
+            vectors,
+            tokens,
+            visual_tokens,
+            images=sum(len(item.images) for item in items),
+            truncated=sum(each.row.trimmed for each in planned),
+        )
 
     def close(self) -> None:
         """Let go of the threads that plan and fetch."""

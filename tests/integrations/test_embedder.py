@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 import sentence_transformers
 
-from st_modules import CheckpointError, Embedder, ImageLimits, InputError, SentenceTransformer, UnknownModelError
+from st_modules import (
+    CheckpointError,
+    Embedder,
+    ImageLimits,
+    InputError,
+    RemoteEmbedder,
+    SentenceTransformer,
+    UnknownModelError,
+)
 from tests.helpers.paths import GOLDEN
 from tests.helpers.references import TOLERANCE, reference
 
@@ -36,15 +44,21 @@ def embedder(model: SentenceTransformer) -> Embedder:
     return Embedder(model)
 
 
+@pytest.fixture(scope="module", params=["local", "remote"])
+def either(request: pytest.FixtureRequest, embedder: Embedder) -> Embedder | RemoteEmbedder:
+    """The model in this process, or in a server."""
+    return embedder if request.param == "local" else RemoteEmbedder(request.getfixturevalue("tiny_url"))
+
+
 @pytest.mark.parametrize("side", ["query", "document"])
-def test_each_side_is_the_models_own(embedder: Embedder, model: SentenceTransformer, side: Any) -> None:
+def test_each_side_is_the_models_own(either: Embedder, model: SentenceTransformer, side: Any) -> None:
     expected = [
         getattr(model, f"encode_{side}")([item] if "role" in item else item, prompt=model.prompts["it2i"])
         for item in ITEMS
     ]
-    found = embedder.embed(ITEMS, side, prompt=model.prompts["it2i"])
+    found = either.embed(ITEMS, side, prompt=model.prompts["it2i"])
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
-    assert asyncio.run(embedder.aembed(ITEMS, side, prompt=model.prompts["it2i"])) == found
+    assert asyncio.run(either.aembed(ITEMS, side, prompt=model.prompts["it2i"])) == found
 
 
 def test_a_model_that_is_loaded_here_keeps_what_items_begin_with() -> None:
@@ -60,8 +74,8 @@ def test_a_model_that_was_loaded_elsewhere_is_left_as_it_is(model: SentenceTrans
     assert not model.keep_prefixes
 
 
-def test_the_sides_of_the_model_differ_under_an_instruction(embedder: Embedder) -> None:
-    query, document = (embedder.embed(ITEMS, side, prompt="Find the opposite.") for side in ("query", "document"))
+def test_the_sides_of_the_model_differ_under_an_instruction(either: Embedder) -> None:
+    query, document = (either.embed(ITEMS, side, prompt="Find the opposite.") for side in ("query", "document"))
     assert np.abs(np.array(query) - np.array(document)).max(axis=1).min() > 1e-2
 
 
@@ -74,41 +88,41 @@ def test_the_result_is_lists_of_floats(embedder: Embedder, options: dict[str, An
     assert {len(embedding) for embedding in embeddings} == {options.get("truncate_dim", 128)}
 
 
-def test_no_items_have_no_embeddings(embedder: Embedder) -> None:
-    assert embedder.embed([], "query") == asyncio.run(embedder.aembed([], "query")) == []
+def test_no_items_have_no_embeddings(either: Embedder) -> None:
+    assert either.embed([], "query") == asyncio.run(either.aembed([], "query")) == []
 
 
-def test_a_bad_item_among_gathered_calls_fails_alone_and_is_named(embedder: Embedder) -> None:
+def test_a_bad_item_among_gathered_calls_fails_alone_and_is_named(either: Embedder) -> None:
     async def together() -> list[Any]:
         calls: list[list[Any]] = [[ITEMS[0]], [ITEMS[0], {"image": "missing.png"}], [ITEMS[1]]]
         return await asyncio.gather(
-            *(embedder.aembed(call, "query", delay=0.2) for call in calls), return_exceptions=True
+            *(either.aembed(call, "query", delay=0.2) for call in calls), return_exceptions=True
         )
 
     first, error, last = asyncio.run(together())
     assert isinstance(error, InputError)
     assert str(error).startswith("item 1: missing.png: no such file")
-    np.testing.assert_allclose([*first, *last], embedder.embed(ITEMS[:2], "query"), atol=TOLERANCE)
+    np.testing.assert_allclose([*first, *last], either.embed(ITEMS[:2], "query"), atol=TOLERANCE)
 
 
-def test_threads_may_embed_at_the_same_time(embedder: Embedder, model: SentenceTransformer) -> None:
+def test_threads_may_embed_at_the_same_time(either: Embedder, model: SentenceTransformer) -> None:
     calls: list[tuple[list[Any], Any]] = [
         ([{"text": f"{number} red circles"}, ITEMS[1 + number % 2]], ("query", "document")[number % 2])
         for number in range(16)
     ]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda call: embedder.embed(*call, prompt="Find an image."), calls))
+        found = list(pool.map(lambda call: either.embed(*call, prompt="Find an image."), calls))
     expected = [getattr(model, f"encode_{side}")(items, prompt="Find an image.") for items, side in calls]
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
-def test_errors_of_parsed_items_name_their_place_in_the_whole_list(embedder: Embedder) -> None:
-    parsed = embedder.parse([*ITEMS[:2], {"image": "missing.png"}])
-    assert embedder.embed(parsed[:2], "document") == embedder.embed(ITEMS[:2], "document")
+def test_errors_of_parsed_items_name_their_place_in_the_whole_list(either: Embedder) -> None:
+    parsed = either.parse([*ITEMS[:2], {"image": "missing.png"}])
+    assert either.embed(parsed[:2], "document") == either.embed(ITEMS[:2], "document")
     with pytest.raises(InputError, match=r"item 2: missing\.png: no such file"):
-        embedder.embed(parsed[2:], "document")
+        either.embed(parsed[2:], "document")
     with pytest.raises(InputError, match="item 1: unknown keys"):
-        embedder.parse([ITEMS[0], {"txt": "a"}])
+        either.parse([ITEMS[0], {"txt": "a"}])
 
 
 def test_parsing_keeps_the_models_own_limits() -> None:
@@ -144,34 +158,34 @@ def bad_items(folder: Path) -> list[Any]:
     ]
 
 
-def test_what_cannot_be_embedded_is_told_apart_from_what_can(embedder: Embedder, tmp_path: Path) -> None:
+def test_what_cannot_be_embedded_is_told_apart_from_what_can(either: Embedder, tmp_path: Path) -> None:
     bad = bad_items(tmp_path)
     items = [each for number, item in enumerate(bad) for each in (item, ITEMS[number % len(ITEMS)])]
-    found, errors = embedder.embed_valid(items, "document")
+    found, errors = either.embed_valid(items, "document")
     assert [place for place, embedding in enumerate(found) if embedding is None] == list(range(0, len(items), 2))
     assert [error.index for error in errors] == list(range(0, len(items), 2))
     good = [embedding for embedding in found if embedding is not None]
-    np.testing.assert_allclose(good, embedder.embed(items[1::2], "document"), atol=TOLERANCE)
+    np.testing.assert_allclose(good, either.embed(items[1::2], "document"), atol=TOLERANCE)
     for item, error in zip(bad, errors, strict=True):
         with pytest.raises(InputError) as alone:
-            embedder.embed([item], "document")
+            either.embed([item], "document")
         assert type(error) is type(alone.value)
         assert error.problem == alone.value.problem
         assert str(error) == str(alone.value.shift(error.index or 0))
-    again, same = asyncio.run(embedder.aembed_valid(items, "document"))
+    again, same = asyncio.run(either.aembed_valid(items, "document"))
     assert [str(error) for error in same] == [str(error) for error in errors]
     assert [embedding is None for embedding in again] == [embedding is None for embedding in found]
     np.testing.assert_allclose([each for each in again if each is not None], good, atol=TOLERANCE)
 
 
-def test_options_and_sides_reach_the_items_that_can_be_embedded(embedder: Embedder) -> None:
+def test_options_and_sides_reach_the_items_that_can_be_embedded(either: Embedder) -> None:
     options: dict[str, Any] = {"prompt": "Find the opposite.", "truncate_dim": 16}
-    expected = embedder.embed(ITEMS, "query", **options)
-    found, _ = embedder.embed_valid([*ITEMS, None], "query", **options)
+    expected = either.embed(ITEMS, "query", **options)
+    found, _ = either.embed_valid([*ITEMS, None], "query", **options)
     np.testing.assert_allclose(found[:-1], expected, atol=TOLERANCE)  # type: ignore[arg-type]
-    assert embedder.embed_valid([], "query") == asyncio.run(embedder.aembed_valid([], "query")) == ([], [])
+    assert either.embed_valid([], "query") == asyncio.run(either.aembed_valid([], "query")) == ([], [])
     with pytest.raises(ValueError, match="truncate_dim"):
-        embedder.embed_valid(ITEMS, "query", truncate_dim=0)
+        either.embed_valid(ITEMS, "query", truncate_dim=0)
 
 
 @pytest.mark.parametrize(("bad", "most"), [(range(0), 1.0), ([5], 2.0), ([5, 299], 2.0), (range(300), 9.0)])
@@ -197,9 +211,9 @@ def test_images_that_are_missing_cost_no_call_of_the_model(embedder: Embedder, m
     assert [error.index for error in errors] == list(range(600))
 
 
-def test_items_that_were_parsed_elsewhere_are_told_apart_too(embedder: Embedder, tmp_path: Path) -> None:
-    parsed = embedder.parse([*ITEMS, {"image": truncated(tmp_path)}, {"image": "missing.png"}, ITEMS[0]])
-    found, errors = embedder.embed_valid([*parsed[3:], *parsed[3:]], "document")
+def test_items_that_were_parsed_elsewhere_are_told_apart_too(either: Embedder, tmp_path: Path) -> None:
+    parsed = either.parse([*ITEMS, {"image": truncated(tmp_path)}, {"image": "missing.png"}, ITEMS[0]])
+    found, errors = either.embed_valid([*parsed[3:], *parsed[3:]], "document")
     assert [embedding is None for embedding in found] == [False, True, True, False] * 2
     assert [error.index for error in errors] == [1, 2, 5, 6]
 

@@ -8,6 +8,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,56 @@ class TestStandardIntegration(EmbeddingsIntegrationTests):
         return {"model": "tiny", "model_kwargs": CPU}
 
 
+class TestStandardUnitOfAServer(TestStandardUnit):
+    """The same, of the model of a server."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, tiny_url: str) -> None:
+        self.url = tiny_url
+
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"base_url": self.url}
+
+
+class TestStandardIntegrationOfAServer(TestStandardIntegration):
+    """The same, of the model of a server."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, tiny_url: str) -> None:
+        self.url = tiny_url
+
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"base_url": self.url}
+
+
+Make = Callable[..., GMEEmbeddings]
+
+
+@pytest.fixture(scope="module", params=["local", "remote"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """What makes embeddings of "tiny": in this process, or of a server."""
+    if request.param == "remote":
+        return partial(GMEEmbeddings, base_url=request.getfixturevalue("tiny_url"))
+    return lambda model_kwargs=CPU, **fields: GMEEmbeddings(
+        model="tiny", model_kwargs={**CPU, **model_kwargs}, **fields
+    )
+
+
 @pytest.fixture(scope="module")
-def embeddings() -> GMEEmbeddings:
-    return GMEEmbeddings(model="tiny", model_kwargs=CPU)
+def embeddings(make: Make) -> GMEEmbeddings:
+    return make()
 
 
 def assert_same(found: Any, expected: Any) -> None:
     np.testing.assert_allclose(np.asarray(found), np.asarray(expected), atol=TOLERANCE)
 
 
-def test_documents_and_queries_get_their_own_side(embeddings: GMEEmbeddings, tiny: SentenceTransformer) -> None:
-    asked = GMEEmbeddings(model="tiny", model_kwargs=CPU, query_instruction="Find an image.")
+def test_documents_and_queries_get_their_own_side(
+    make: Make, embeddings: GMEEmbeddings, tiny: SentenceTransformer
+) -> None:
+    asked = make(query_instruction="Find an image.")
     assert_same(asked.embed_documents(list(CAPTIONS)), tiny.encode_document(list(CAPTIONS)))
     assert_same(asked.embed_query(CAPTIONS[0]), tiny.encode_query(CAPTIONS[0], prompt="Find an image."))
     assert np.abs(np.array(asked.embed_query(CAPTIONS[0])) - embeddings.embed_query(CAPTIONS[0])).max() > 1e-2
@@ -87,17 +127,15 @@ def test_a_document_instruction_is_for_every_document_and_no_query() -> None:
     assert_same(embeddings.embed_query("a"), plain.encode_query("a"))
 
 
-def test_encode_arguments_reach_the_model(tiny: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:
-    short = GMEEmbeddings(
-        model="tiny", model_kwargs=CPU, encode_kwargs={"truncate_dim": 8}, query_encode_kwargs={"prompt_name": "t2i"}
-    )
+def test_encode_arguments_reach_the_model(
+    make: Make, tiny: SentenceTransformer, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = make(encode_kwargs={"truncate_dim": 8}, query_encode_kwargs={"prompt_name": "t2i"})
     assert_same(short.embed_documents(["a red circle"]), tiny.encode_document(["a red circle"], truncate_dim=8))
     assert_same(short.embed_query("a red circle"), tiny.encode_query("a red circle", prompt_name="t2i"))
-    documents_only = GMEEmbeddings(model="tiny", model_kwargs=CPU, encode_kwargs={"truncate_dim": 8})
+    documents_only = make(encode_kwargs={"truncate_dim": 8})
     assert len(documents_only.embed_query("a")) == 8
-    both = GMEEmbeddings(
-        model="tiny", model_kwargs=CPU, encode_kwargs={"prompt_name": "t2i"}, query_instruction="For queries."
-    )
+    both = make(encode_kwargs={"prompt_name": "t2i"}, query_instruction="For queries.")
     caplog.clear()
     assert_same(both.embed_query("a"), tiny.encode_query("a", prompt="For queries."))
     assert caplog.records == []
@@ -109,11 +147,11 @@ def test_line_breaks_are_kept(embeddings: GMEEmbeddings, tiny: SentenceTransform
 
 
 def test_images_of_every_form_have_the_embedding_of_their_file(
-    embeddings: GMEEmbeddings, tiny: SentenceTransformer, gallery: Gallery, server: Server
+    make: Make, tiny: SentenceTransformer, gallery: Gallery, server: Server
 ) -> None:
     path = gallery.paths[RED_CIRCLE]
     server.routes["/red.png"] = lambda handler: handler.answer(path.read_bytes())
-    local = GMEEmbeddings(model="tiny", model_kwargs={**CPU, "allow_private_hosts": True})
+    local = make(model_kwargs={"allow_private_hosts": True})
     uris = [str(path), path.as_uri(), f"data:image/png;base64,{gallery.base64(RED_CIRCLE)}", server.url("/red.png")]
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
@@ -209,9 +247,9 @@ def test_a_conversation_of_dictionaries_is_one_item(
 
 
 def test_text_that_reads_like_an_address_or_a_path_is_never_opened(
-    embeddings: GMEEmbeddings, tiny: SentenceTransformer, gallery: Gallery, server: Server
+    make: Make, tiny: SentenceTransformer, gallery: Gallery, server: Server
 ) -> None:
-    local = GMEEmbeddings(model="tiny", model_kwargs={**CPU, "allow_private_hosts": True})
+    local = make(model_kwargs={"allow_private_hosts": True})
     texts = [server.url(), str(gallery.query), f"data:image/png;base64,{gallery.base64(0)}", gallery.query.as_uri()]
     expected = tiny.encode_document([{"text": text} for text in texts])
     assert_same(local.embed_documents(texts), expected)
@@ -413,14 +451,14 @@ def test_a_saved_model_of_the_plain_class_is_used_too(tiny: SentenceTransformer,
     assert_same(GMEEmbeddings(model=str(tmp_path), model_kwargs=CPU).embed_query(CHANGE), tiny.encode_query(CHANGE))
 
 
-def test_pickles_and_dumps_are_without_weights() -> None:
-    embeddings = GMEEmbeddings(model="tiny", model_kwargs=CPU, query_instruction="Find an image.")
+def test_pickles_and_dumps_are_without_weights(make: Make) -> None:
+    embeddings = make(query_instruction="Find an image.")
     pickled = pickle.dumps(embeddings)
     assert len(pickled) < 2000
     again = pickle.loads(pickled)
     assert again.model_dump() == embeddings.model_dump()
     assert again.embed_query(CHANGE) == embeddings.embed_query(CHANGE)
-    assert again.client is not embeddings.client
+    assert again.embedder is not embeddings.embedder
     dumped = embeddings.model_dump()
     assert len(str(dumped)) < 2000
     assert GMEEmbeddings(**dumped).model_dump() == dumped
@@ -432,10 +470,8 @@ def test_pickles_and_dumps_are_without_weights() -> None:
     [copy.copy, copy.deepcopy, lambda each: each.model_copy(deep=True)],
     ids=["copy", "deepcopy", "pydantic"],
 )
-def test_copies_share_the_weights(
-    embeddings: GMEEmbeddings, make_copy: Callable[[GMEEmbeddings], GMEEmbeddings]
-) -> None:
-    assert make_copy(embeddings).client is embeddings.client
+def test_copies_share_the_model(embeddings: GMEEmbeddings, make_copy: Callable[[GMEEmbeddings], GMEEmbeddings]) -> None:
+    assert make_copy(embeddings).embedder is embeddings.embedder
 
 
 def test_a_loaded_model_cannot_be_pickled(tiny: SentenceTransformer) -> None:

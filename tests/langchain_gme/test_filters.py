@@ -28,9 +28,12 @@ from st_modules.demo.drawings import draw
 from tests.helpers.gallery import BLUE_CIRCLE, CAPTIONS, CHANGE, HEART, RED_CIRCLE, SCENES, STAR, Gallery
 
 
-@pytest.fixture(scope="module")
-def embeddings(tiny: SentenceTransformer) -> GMEEmbeddings:
-    return GMEEmbeddings(model=tiny)
+@pytest.fixture(scope="module", params=["local", "remote"])
+def embeddings(request: pytest.FixtureRequest, tiny: SentenceTransformer) -> GMEEmbeddings:
+    """Of the model in this process, or in a server."""
+    if request.param == "local":
+        return GMEEmbeddings(model=tiny)
+    return GMEEmbeddings(base_url=request.getfixturevalue("tiny_url"))
 
 
 @pytest.fixture

@@ -55,13 +55,27 @@ WAYS: dict[str, Callable[[Path], Any]] = {
 DOCUMENTS = [way for way in WAYS if way.startswith("metadata")]
 
 
+Make = Callable[[Any], GMEEmbeddings]
+
+
+@pytest.fixture(scope="module", params=["local", "remote"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """What makes embeddings that open the files it is given: of a model in this process, or of a server."""
+    remote = request.param == "remote"
+    fields = {"base_url": request.getfixturevalue("tiny_url")} if remote else {"model": "tiny"}
+    own = {} if remote else {"device": "cpu"}
+    return lambda local_files: GMEEmbeddings(
+        **fields, model_kwargs={**own, "image_limits": ImageLimits(local_files=local_files)}
+    )
+
+
 @pytest.fixture(scope="module")
-def closed() -> GMEEmbeddings:
+def closed(make: Make) -> GMEEmbeddings:
     return make(False)
 
 
 @pytest.fixture(scope="module")
-def rooted(gallery: Gallery) -> GMEEmbeddings:
+def rooted(make: Make, gallery: Gallery) -> GMEEmbeddings:
     return make(gallery.paths[0].parent)
 
 
@@ -70,11 +84,6 @@ def outside(tmp_path: Path, gallery: Gallery) -> Path:
     path = tmp_path / "outside.png"
     path.write_bytes(gallery.paths[0].read_bytes())
     return path
-
-
-def make(local_files: Any) -> GMEEmbeddings:
-    limits = ImageLimits(local_files=local_files)
-    return GMEEmbeddings(model="tiny", model_kwargs={"device": "cpu", "image_limits": limits})
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -43,9 +43,17 @@ def embeddings() -> GMEEmbeddings:
     return GMEEmbeddings(model="tiny", model_kwargs={"device": "cpu"})
 
 
+@pytest.fixture(scope="module", params=["local", "remote"])
+def owner(request: pytest.FixtureRequest, embeddings: GMEEmbeddings) -> GMEEmbeddings:
+    """Embeddings of the model in this process, or in a server."""
+    if request.param == "local":
+        return embeddings
+    return GMEEmbeddings(base_url=request.getfixturevalue("tiny_url"))
+
+
 @pytest.fixture
-def memory(embeddings: GMEEmbeddings) -> InMemoryVectorStore:
-    return InMemoryVectorStore(embeddings)
+def memory(owner: GMEEmbeddings) -> InMemoryVectorStore:
+    return InMemoryVectorStore(owner)
 
 
 @pytest.fixture
@@ -167,8 +175,10 @@ def test_a_store_made_of_nothing_is_empty(embeddings: GMEEmbeddings) -> None:
     assert MultimodalStore.from_documents([], embeddings).similarity_search("a") == []
 
 
-def test_making_a_store_needs_its_own_embeddings(store: MultimodalStore, documents: list[Document]) -> None:
-    other = GMEEmbeddings(model=store.embeddings.client)
+def test_making_a_store_needs_its_own_embeddings(
+    store: MultimodalStore, documents: list[Document], tiny: SentenceTransformer
+) -> None:
+    other = GMEEmbeddings(model=tiny)
     with pytest.raises(ValueError, match="The store has other embeddings"):
         MultimodalStore.from_documents(documents, other, store=store.store)
     with pytest.raises(TypeError, match="of type FakeEmbeddings; make the store with GMEEmbeddings"):

@@ -20,10 +20,18 @@ def embeddings() -> GMEEmbeddings:
     return GMEEmbeddings(model="tiny", model_kwargs={"device": "cpu"})
 
 
+@pytest.fixture(scope="module", params=["local", "remote"])
+def owner(request: pytest.FixtureRequest, embeddings: GMEEmbeddings) -> GMEEmbeddings:
+    """Embeddings of the model in this process, or in a server."""
+    if request.param == "local":
+        return embeddings
+    return GMEEmbeddings(base_url=request.getfixturevalue("tiny_url"))
+
+
 class TestMultimodalStoreInMemory(VectorStoreIntegrationTests):
     @pytest.fixture
-    def vectorstore(self, embeddings: GMEEmbeddings) -> VectorStore:
-        return MultimodalStore(InMemoryVectorStore(embeddings))
+    def vectorstore(self, owner: GMEEmbeddings) -> VectorStore:
+        return MultimodalStore(InMemoryVectorStore(owner))
 
 
 class TestMultimodalStoreOnChroma(VectorStoreIntegrationTests):
@@ -44,8 +52,8 @@ class TestMultimodalStoreOnQdrant(VectorStoreIntegrationTests):
 
 class TestMultimodalRetriever(RetrieversIntegrationTests):
     @pytest.fixture(autouse=True)
-    def _store(self, embeddings: GMEEmbeddings, gallery: Gallery) -> None:
-        self.store = InMemoryVectorStore(embeddings)
+    def _store(self, owner: GMEEmbeddings, gallery: Gallery) -> None:
+        self.store = InMemoryVectorStore(owner)
         add_multimodal(self.store, [*gallery.paths])
 
     @property

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import inspect
 import io
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from PIL import Image
 from pydantic import AnyUrl, ValidationError
 
 from llamaindex_gme import GMEEmbedding, MultimodalNodeParser, identify_images
-from st_modules import InputError, SentenceTransformer
+from st_modules import Embedder, InputError, SentenceTransformer
 from tests.helpers.gallery import CAPTIONS, CHANGE, HEART, RED_CIRCLE, STAR, Gallery
 from tests.helpers.loopback import Server
 from tests.helpers.paths import GOLDEN
@@ -41,18 +41,28 @@ from tests.helpers.recorder import Recorder
 from tests.helpers.references import TOLERANCE, load_once, reference
 from tests.helpers.videos import random_frames, write_video
 
+Make = Callable[..., GMEEmbedding]
+
+
+@pytest.fixture(scope="module", params=["local", "remote"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """What makes embeddings of "tiny": in this process, or of a server."""
+    if request.param == "remote":
+        return partial(GMEEmbedding, base_url=request.getfixturevalue("tiny_url"))
+    return partial(GMEEmbedding, "tiny", device="cpu")
+
 
 @pytest.fixture(scope="module")
-def embedding() -> GMEEmbedding:
-    return GMEEmbedding("tiny", device="cpu")
+def embedding(make: Make) -> GMEEmbedding:
+    return make()
 
 
 def assert_same(found: Any, expected: Any) -> None:
     np.testing.assert_allclose(np.asarray(found), np.asarray(expected), atol=TOLERANCE)
 
 
-def test_texts_and_queries_get_their_own_side(embedding: GMEEmbedding, tiny: SentenceTransformer) -> None:
-    asked = GMEEmbedding("tiny", device="cpu", query_instruction="Find an image.")
+def test_texts_and_queries_get_their_own_side(make: Make, embedding: GMEEmbedding, tiny: SentenceTransformer) -> None:
+    asked = make(query_instruction="Find an image.")
     assert_same(asked.get_text_embedding(CAPTIONS[0]), tiny.encode_document(CAPTIONS[0]))
     assert_same(asked.get_query_embedding(CAPTIONS[0]), tiny.encode_query(CAPTIONS[0], prompt="Find an image."))
     assert np.abs(np.array(asked.get_query_embedding("a")) - embedding.get_query_embedding("a")).max() > 1e-2
@@ -94,9 +104,9 @@ async def test_every_method_has_an_async_twin(embedding: GMEEmbedding, gallery: 
 @pytest.mark.parametrize("show_progress", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 async def test_batches_keep_the_order(
-    tiny: SentenceTransformer, gallery: Gallery, batch_size: int, show_progress: bool
+    make: Make, tiny: SentenceTransformer, gallery: Gallery, batch_size: int, show_progress: bool
 ) -> None:
-    embedding = GMEEmbedding("tiny", device="cpu", embed_batch_size=batch_size, num_workers=2)
+    embedding = make(embed_batch_size=batch_size, num_workers=2)
     texts, paths = tiny.encode_document(list(CAPTIONS)), tiny.encode_document(list(gallery.paths))
     assert_same(embedding.get_text_embedding_batch(list(CAPTIONS), show_progress), texts)
     assert_same(await embedding.aget_text_embedding_batch(list(CAPTIONS), show_progress), texts)
@@ -118,12 +128,12 @@ def test_results_are_lists_of_floats(embedding: GMEEmbedding, gallery: Gallery, 
 
 
 def test_images_of_every_form_have_the_embedding_of_their_file(
-    tiny: SentenceTransformer, gallery: Gallery, server: Server
+    make: Make, tiny: SentenceTransformer, gallery: Gallery, server: Server
 ) -> None:
     path = gallery.paths[RED_CIRCLE]
     data = path.read_bytes()
     server.routes["/red.png"] = lambda handler: handler.answer(data)
-    embedding = GMEEmbedding("tiny", device="cpu", model_kwargs={"allow_private_hosts": True})
+    embedding = make(model_kwargs={"allow_private_hosts": True})
     with Image.open(path) as opened:
         picture = opened.convert("RGB")
     data_uri = f"data:image/png;base64,{gallery.base64(RED_CIRCLE)}"
@@ -148,7 +158,8 @@ async def test_concurrent_queries_are_embedded_together_and_each_gets_its_own(
     tiny: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedding = GMEEmbedding("tiny", device="cpu", batch_delay=0.2)
-    model = embedding._embedder.model
+    embedder: Any = embedding._embedder
+    model = embedder.model
     sizes: list[int] = []
     encode = model.encode_query
     monkeypatch.setattr(
@@ -162,9 +173,9 @@ async def test_concurrent_queries_are_embedded_together_and_each_gets_its_own(
 
 
 def test_text_that_reads_like_an_address_or_a_path_is_never_opened(
-    tiny: SentenceTransformer, gallery: Gallery, server: Server
+    make: Make, tiny: SentenceTransformer, gallery: Gallery, server: Server
 ) -> None:
-    embedding = GMEEmbedding("tiny", device="cpu", model_kwargs={"allow_private_hosts": True})
+    embedding = make(model_kwargs={"allow_private_hosts": True})
     texts = [server.url(), str(gallery.query), f"data:image/png;base64,{gallery.base64(0)}", gallery.query.as_uri()]
     expected = tiny.encode_document([{"text": text} for text in texts])
     assert_same(embedding.get_text_embedding_batch(texts), expected)
@@ -280,12 +291,12 @@ def addresses(url: str) -> dict[str, BaseNode]:
 @pytest.mark.parametrize("kind", addresses(""))
 @pytest.mark.parametrize("scheme", ["http", "file"])
 def test_an_address_in_the_place_of_a_path_stays_whole(
-    tiny: SentenceTransformer, gallery: Gallery, server: Server, scheme: str, kind: str
+    make: Make, tiny: SentenceTransformer, gallery: Gallery, server: Server, scheme: str, kind: str
 ) -> None:
     path = gallery.paths[STAR]
     server.routes["/a//star.png"] = server.routes["/a/star.png"] = lambda handler: handler.answer(path.read_bytes())
     url = server.url("/a/star.png") if scheme == "http" else path.as_uri()
-    embedding = GMEEmbedding("tiny", device="cpu", model_kwargs={"allow_private_hosts": True})
+    embedding = make(model_kwargs={"allow_private_hosts": True})
     (expected,) = tiny.encode_document([path])
     assert_same(embedding([addresses(url)[kind]])[0].embedding, expected)
     (chunk,) = embedding(MultimodalNodeParser()([addresses(url)[kind]]))
@@ -307,6 +318,7 @@ def left_out(gallery: Gallery, folder: Path) -> list[BaseNode]:
 @pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 async def test_nodes_that_cannot_be_embedded_are_left_out_and_logged_once(
+    make: Make,
     tiny: SentenceTransformer,
     gallery: Gallery,
     tmp_path: Path,
@@ -314,7 +326,7 @@ async def test_nodes_that_cannot_be_embedded_are_left_out_and_logged_once(
     batch_size: int,
     fuse: bool,
 ) -> None:
-    embedding = GMEEmbedding("tiny", device="cpu", on_error="skip", embed_batch_size=batch_size, fuse=fuse)
+    embedding = make(on_error="skip", embed_batch_size=batch_size, fuse=fuse)
     bad = left_out(gallery, tmp_path)
     good = [TextNode(text=CAPTIONS[0]), *(ImageNode(image_path=str(path), text="a") for path in gallery.paths[:4])]
     nodes = [node for pair in zip(bad, good, strict=True) for node in pair]
@@ -361,8 +373,8 @@ def test_events_report_what_was_embedded_alone(gallery: Gallery, recorder: Recor
     assert [chunk for event in recorder.of(EmbeddingEndEvent) for chunk in event.chunks] == [str(gallery.query)]
 
 
-async def test_nodes_of_every_kind_mix(tiny: SentenceTransformer, gallery: Gallery) -> None:
-    embedding = GMEEmbedding("tiny", device="cpu", embed_batch_size=3)
+async def test_nodes_of_every_kind_mix(make: Make, tiny: SentenceTransformer, gallery: Gallery) -> None:
+    embedding = make(embed_batch_size=3)
     nodes, items = zip(*nodes_of_every_kind(gallery).values(), strict=True)
     expected = tiny.encode_document(list(items))
     assert_same([node.embedding for node in embedding(list(nodes), show_progress=False)], expected)
@@ -441,10 +453,12 @@ CALLS: dict[str, tuple[Call, list[int]]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_every_batch_is_an_event_of_callbacks_and_dispatcher(gallery: Gallery, recorder: Recorder, name: str) -> None:
+def test_every_batch_is_an_event_of_callbacks_and_dispatcher(
+    make: Make, gallery: Gallery, recorder: Recorder, name: str
+) -> None:
     call, sizes = CALLS[name]
     debug = LlamaDebugHandler(print_trace_on_end=False)
-    embedding = GMEEmbedding("tiny", device="cpu", embed_batch_size=2, callback_manager=CallbackManager([debug]))
+    embedding = make(embed_batch_size=2, callback_manager=CallbackManager([debug]))
     call(embedding, gallery)
     payloads = [end.payload or {} for _, end in debug.get_event_pairs(CBEventType.EMBEDDING)]
     assert sorted(len(payload[EventPayload.EMBEDDINGS]) for payload in payloads) == sorted(sizes)
@@ -552,8 +566,8 @@ def test_it_is_an_embedding_that_settings_take(embedding: GMEEmbedding, monkeypa
     assert embedding.to_payload() == {"class_name": "GMEEmbedding", "model_name": "tiny", "embed_batch_size": 32}
 
 
-def test_pickles_and_dumps_are_without_weights(tiny: SentenceTransformer) -> None:
-    embedding = GMEEmbedding("tiny", device="cpu", query_instruction="Find an image.")
+def test_pickles_and_dumps_are_without_weights(make: Make, tiny: SentenceTransformer) -> None:
+    embedding = make(query_instruction="Find an image.")
     pickled = pickle.dumps(embedding)
     assert len(pickled) < 3000
     again = pickle.loads(pickled)
@@ -576,6 +590,7 @@ def test_copies_share_the_weights(embedding: GMEEmbedding, make_copy: Callable[[
 
 def test_a_loaded_model_is_used_as_it_is(tiny: SentenceTransformer) -> None:
     embedding = GMEEmbedding(tiny)
+    assert isinstance(embedding._embedder, Embedder)
     assert embedding._embedder.model is tiny
     assert_same(embedding.get_text_embedding("a"), tiny.encode_document("a"))
     with pytest.raises(ValueError, match="device: the model is loaded already"):
@@ -600,9 +615,11 @@ def test_arguments_that_would_be_ignored_are_refused(
         GMEEmbedding(**{"model_name": "tiny", "device": "cpu", **arguments})
 
 
-def test_the_default_model_is_gme() -> None:
-    signature = inspect.signature(GMEEmbedding)
-    assert signature.parameters["model_name"].default == "gme-2b"
+def test_the_default_model_is_gme(monkeypatch: pytest.MonkeyPatch, tiny: SentenceTransformer) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(Embedder, "load", lambda name, **loading: asked.append(name) or Embedder(tiny))
+    assert GMEEmbedding().model_name == "gme-2b"
+    assert asked == ["gme-2b"]
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])

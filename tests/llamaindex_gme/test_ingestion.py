@@ -32,9 +32,12 @@ from tests.helpers.loopback import Server
 from tests.helpers.references import TOLERANCE
 
 
-@pytest.fixture(scope="module")
-def embedding() -> GMEEmbedding:
-    return GMEEmbedding("tiny", device="cpu")
+@pytest.fixture(scope="module", params=["local", "remote"])
+def embedding(request: pytest.FixtureRequest) -> GMEEmbedding:
+    """Of the model in this process, or in a server."""
+    if request.param == "local":
+        return GMEEmbedding("tiny", device="cpu")
+    return GMEEmbedding(base_url=request.getfixturevalue("tiny_url"))
 
 
 def embeddings_of(nodes: Sequence[BaseNode]) -> np.ndarray:

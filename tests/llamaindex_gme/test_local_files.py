@@ -40,13 +40,28 @@ WAYS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+Make = Callable[[Any], GMEEmbedding]
+
+
+@pytest.fixture(scope="module", params=["local", "remote"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """What makes embeddings that open the files it is given: of a model in this process, or of a server."""
+    remote = request.param == "remote"
+    fields: dict[str, Any] = (
+        {"base_url": request.getfixturevalue("tiny_url")} if remote else {"model_name": "tiny", "device": "cpu"}
+    )
+    return lambda local_files: GMEEmbedding(
+        **fields, model_kwargs={"image_limits": ImageLimits(local_files=local_files)}
+    )
+
+
 @pytest.fixture(scope="module")
-def closed() -> GMEEmbedding:
+def closed(make: Make) -> GMEEmbedding:
     return make(False)
 
 
 @pytest.fixture(scope="module")
-def rooted(gallery: Gallery) -> GMEEmbedding:
+def rooted(make: Make, gallery: Gallery) -> GMEEmbedding:
     return make(gallery.paths[0].parent)
 
 
@@ -55,11 +70,6 @@ def outside(tmp_path: Path, gallery: Gallery) -> Path:
     path = tmp_path / "outside.png"
     path.write_bytes(gallery.paths[0].read_bytes())
     return path
-
-
-def make(local_files: Any) -> GMEEmbedding:
-    limits = ImageLimits(local_files=local_files)
-    return GMEEmbedding("tiny", device="cpu", model_kwargs={"image_limits": limits})
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -35,9 +35,12 @@ from tests.helpers.gallery import BLUE_CIRCLE, CAPTIONS, CHANGE, STAR, Gallery
 TEXTS = ["two small black crosses", "a red disc", "one green star"]
 
 
-@pytest.fixture(scope="module")
-def embedding() -> GMEEmbedding:
-    return GMEEmbedding("tiny", device="cpu")
+@pytest.fixture(scope="module", params=["local", "remote"])
+def embedding(request: pytest.FixtureRequest) -> GMEEmbedding:
+    """Of the model in this process, or in a server."""
+    if request.param == "local":
+        return GMEEmbedding("tiny", device="cpu")
+    return GMEEmbedding(base_url=request.getfixturevalue("tiny_url"))
 
 
 @pytest.fixture(scope="module")

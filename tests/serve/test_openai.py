@@ -154,6 +154,12 @@ def test_too_long_a_text_is_cut_where_that_is_asked_for(client: TestClient, tiny
         np.testing.assert_allclose(vectors(embed(client, input=text, **field)), tiny.encode([text]), atol=1e-5)
 
 
+def test_how_many_texts_were_cut_is_told(client: TestClient) -> None:
+    text = "a red circle " * 500
+    assert embed(client, input=[text, "a", text], truncate=True)["truncated"] == 2
+    assert embed(client, input=["a"], truncate=True)["truncated"] == 0
+
+
 REFUSED = {
     "nothing": ({}, "input", "Send input or messages"),
     "both": ({"input": "a", "messages": [user(TEXT_PART)]}, "input", "Send input or messages"),
@@ -211,6 +217,8 @@ def test_the_models_are_one_with_what_it_takes(client: TestClient) -> None:
     (model,) = client.get("/v1/models").json()["data"]
     assert (model["id"], model["object"], model["dimension"], model["max_length"]) == ("tiny", "model", 128, 512)
     assert model["prompts"]["it2i"] == CHANGE
+    assert model["instruction_sides"] == ["query"]
+    assert (model["max_items"], model["max_body_bytes"]) == (2048, 32 * 2**20)
 
 
 def test_an_unknown_path_and_another_method_are_said_as_openai_does(client: TestClient) -> None:

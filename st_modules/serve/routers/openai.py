@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field, WithJsonSchema
 from starlette.responses import Response
 
 from st_modules.errors import Place
+from st_modules.prompts.templates import Side
 from st_modules.serve.envelope import render_problem
 from st_modules.serve.fields import OwnFields
 from st_modules.serve.guard import answer_as, write_json
@@ -94,6 +95,7 @@ class EmbeddingList(BaseModel):
     data: list[Embedding]
     model: str
     usage: Usage
+    truncated: int = Field(description="How many items lost the end of their text. A field of st-modules.")
 
 
 class ErrorDetail(BaseModel):
@@ -130,6 +132,7 @@ async def create_embeddings(body: OpenAIRequest, request: Request) -> Response:
             "data": [{"object": "embedding", "index": index, "embedding": each} for index, each in enumerate(vectors)],
             "model": request.app.state.name,
             "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
+            "truncated": found.truncated,
         }
     )
 
@@ -148,6 +151,9 @@ async def list_models(request: Request) -> dict[str, Any]:
         "max_length": service.backbone.max_length,
         "takes_video": service.backbone.takes_video,
         "prompts": {name: prompt for name, prompt in service.model.prompts.items() if prompt},
+        "instruction_sides": [side for side in get_args(Side) if service.backbone.reads_instruction(side)],
+        "max_items": service.limits.max_items,
+        "max_body_bytes": service.limits.max_body_bytes,
     }
     return {"object": "list", "data": [model]}
 
