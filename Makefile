@@ -13,8 +13,8 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
-# The package, and what an index and the server need. torch goes first, alone and exact: its pin takes the build that pip is set up to offer (CPU or
-# CUDA), and nothing that is resolved after it can bring another.
+# The package, and what an index and the server need. torch goes first, alone and exact: its pin takes the build that pip
+# is set up to offer (CPU or CUDA), and nothing that is resolved after it can bring another.
 $(PACKAGE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
