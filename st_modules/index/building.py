@@ -193,7 +193,7 @@ def _finish(items: Items, report: Report, kind: VectorIndex) -> None:
     items.tidy()
     with name_storage(items.path):
         ensure_text_index(items.table)
-        wanted = choose(len(items)) if kind == "auto" else kind
+        wanted = choose(len(items), items.facts.dimension) if kind == "auto" else kind
         if wanted is None or len(items) < FEWEST_ROWS:
             return
         if any(index.columns == ["vector"] for index in items.table.list_indices()):

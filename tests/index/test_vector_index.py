@@ -108,9 +108,12 @@ def test_recall_without_an_index_is_one(tmp_path: Path) -> None:
     assert measure_recall(make_index(tmp_path / "my.index", vectors), samples=50) == 1.0
 
 
-@pytest.mark.parametrize(("rows", "kind"), [(0, None), (99_999, None), (100_000, "hnsw"), (10**8, "ivf_pq")])
-def test_large_tables_get_an_index(rows: int, kind: Kind | None) -> None:
-    assert choose(rows) == kind
+@pytest.mark.parametrize(
+    ("rows", "dimension", "kind"),
+    [(0, 128, None), (99_999, 128, None), (100_000, 128, "ivf_pq"), (10**8, 1000, "ivf_pq"), (10**6, 100, "hnsw")],
+)
+def test_large_tables_get_an_index(rows: int, dimension: int, kind: Kind | None) -> None:
+    assert choose(rows, dimension) == kind
 
 
 @pytest.mark.parametrize(
