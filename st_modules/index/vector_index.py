@@ -26,7 +26,7 @@ FEWEST_ROWS = 256
 
 # Below, comparing all vectors takes milliseconds.
 _EXACT_BELOW = 100_000
-# As many numbers of a vector, or twice as many, LanceDB puts into a byte; of another dimension it makes one byte in all.
+# So many numbers of a vector, or twice as many, become a byte in LanceDB; of another dimension all of them become one.
 _NUMBERS_A_BYTE = 8
 # Equal vectors have equal scores up to rounding, and any of them is right.
 _SAME_SCORE = 1e-6
