@@ -87,6 +87,11 @@ def serve(
         if api_key is not None and not api_key.strip():
             stop("--api-key is empty: give a key, or unset ST_MODULES_API_KEY to let everybody in.", 2)
 
+        others = {"--address": address, "--gpus-per-replica": gpus_per_replica, "--replicas": replicas != 1}
+        others["--cpus-per-replica"] = cpus_per_replica != 1
+        if engine is EngineName.local and (given := [option for option, value in others.items() if value]):
+            stop(f"{given[0]} is of replicas on Ray: add --engine ray.", 2)
+
         from st_modules._imports import require
 
         for package in ("fastapi", "uvicorn", "prometheus_client"):

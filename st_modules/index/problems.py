@@ -21,10 +21,10 @@ class UnknownItemError(InputError):
 _LAYERS = re.compile(
     r"^(lance error: |Invalid input, |LanceError\(\w+\): |Query Execution error: |Execution error: "
     r"|Error applying filter expression to batch: |Error resolving filter expression .*?: |Invalid user input: "
-    r"|Arrow error: |Schema error: |Compute error: )+"
+    r"|Arrow error: |Schema error: |Compute error: |A prerequisite task failed: )+"
 )
 _PARSER = "(sql parser error: "
-_PLACE = re.compile(r",? /\S+\.rs:\d+:\d+$")
+_PLACE = re.compile(r",? /\S+\.rs:\d+:\d+.*$")
 # What it raises of a condition where the query is run; the rest is of files and of the network.
 _OF_CONDITIONS = ("Query Execution", "Arrow error", "Schema error", "parsing statement", "filter", "Filter", "panicked")
 _LONGEST = 20_000

@@ -318,17 +318,17 @@ class RemoteEmbedder(BaseEmbedder):
     def _read(self, answer: Answer, count: int) -> Embedded:
         found = answer.read()
         try:
-            if found["model"] != self.name:
+            if (found["model"], found["fingerprint"]) != (self.name, self._model.fingerprint):
+                which = "other weights" if found["model"] == self.name else f"the model {shorten(found['model'])}"
                 raise self._server.fail(
-                    f"it has the model {shorten(found['model'])} now, and had {self.name!r}; connect anew, and embed "
-                    "everything by one model."
+                    f"it has {which} now, and had {self.name!r}; connect anew, and embed everything by one model."
                 )
             vectors = np.full((count, self.dimension), np.nan, dtype=np.float32)
             for each in found["data"]:
                 vector = np.frombuffer(base64.b64decode(each["embedding"], validate=True), "<f4")
                 vectors[each["index"]] = vector.reshape(self.dimension)
             embedded = Embedded(vectors, int(found["truncated"]))
-        except (KeyError, IndexError, TypeError, ValueError, binascii.Error) as error:
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError, binascii.Error) as error:
             raise self._server.fail("its answer has no embeddings as st-modules serve has them.") from error
         if not np.isfinite(vectors).all():
             raise self._server.fail(f"its answer has not {count} whole embeddings.")
@@ -389,6 +389,8 @@ def _as_error_here(answer: Answer, number: int, item: Item) -> InputError:
             source.load()
     except InputError as error:
         return error
+    if answer.message.startswith("data URI "):  # as which it was sent
+        return InputError(f"too much for the server: {answer.message.partition('characters): ')[2]}", item.place)
     head, _, problem = answer.message.partition(": ")
     part = head.removeprefix(f"item {number}").removeprefix(", ")
     return InputError(problem, item.place.within(part) if part else item.place)

@@ -24,6 +24,7 @@ class ServedModel:
         instruction_sides: The sides on which it reads one.
         max_items: Most items of a request.
         max_body_bytes: Most bytes of one.
+        fingerprint: Of the model's weights and settings.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ServedModel:
     instruction_sides: Collection[str]
     max_items: int
     max_body_bytes: int
+    fingerprint: str
 
 
 def ask(server: RemoteServer) -> ServedModel:
@@ -58,9 +60,10 @@ def ask(server: RemoteServer) -> ServedModel:
             instruction_sides=frozenset(map(str, model["instruction_sides"])),
             max_items=int(model["max_items"]),
             max_body_bytes=int(model["max_body_bytes"]),
+            fingerprint=str(model["fingerprint"]),
         )
-        if not 0 < found.dimension <= _MOST_DIMENSIONS or found.max_items < 1:
+        if not 0 < found.dimension <= _MOST_DIMENSIONS or found.max_items < 1 or found.max_body_bytes < 1:
             raise ValueError
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise server.fail("no server of st-modules serve is there, or one of an older version.") from error
     return found

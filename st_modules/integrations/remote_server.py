@@ -24,7 +24,7 @@ _LONGEST_WAIT = 60.0
 _ERROR_BYTES = 64 * 1024
 _BUSY = frozenset({429, 502, 503})
 SLOW = 504
-"""The status of a request that took too long, for the server or for the client."""
+"""The status of a request that took the server too long."""
 
 _backoff = tenacity.wait_exponential(multiplier=0.5, max=8.0) + tenacity.wait_random(0.0, 0.5)
 
@@ -83,7 +83,7 @@ class RemoteServer:
         check_seconds("timeout", timeout)
         check_integer("max_retries", max_retries, least=0)
         self.url = _normalise(base_url)
-        self._api_key = api_key
+        self._api_key = api_key = api_key if api_key is None else api_key.strip()
         self._timeout = timeout
         self._max_retries = max_retries
         self._settings: dict[str, Any] = {
@@ -167,8 +167,8 @@ class RemoteServer:
                 for chunk in response.iter_raw():
                     body.add(chunk)
                 return body.finish()
-        except httpx.ReadTimeout:
-            return self._too_slow()
+        except httpx.ReadTimeout as error:
+            raise self._too_slow() from error
 
     async def _asend(self, method: str, path: str, content: bytes | None, most: int) -> Answer:
         try:
@@ -180,8 +180,8 @@ class RemoteServer:
                 async for chunk in response.aiter_raw():
                     body.add(chunk)
                 return body.finish()
-        except httpx.ReadTimeout:
-            return self._too_slow()
+        except httpx.ReadTimeout as error:
+            raise self._too_slow() from error
 
     @asynccontextmanager
     async def _share_client(self) -> AsyncGenerator[httpx.AsyncClient, None]:
@@ -205,9 +205,9 @@ class RemoteServer:
     def _begin(self, response: httpx.Response, most: int) -> _Body:
         return _Body(self, response, most if response.status_code == 200 else _ERROR_BYTES, self._timeout)
 
-    def _too_slow(self) -> Answer:
-        error = {"message": f"Not answered within {self._timeout:g} s; send fewer items at once, or raise timeout."}
-        return Answer(SLOW, json.dumps({"error": error}).encode())
+    def _too_slow(self) -> ServerError:
+        # Not repeated: a server that hangs would keep the call for many times as long.
+        return self.fail(f"not answered within {self._timeout:g} s; raise timeout, or send fewer items at once.")
 
 
 @dataclass
@@ -253,7 +253,7 @@ def _headers(api_key: str | None) -> dict[str, str | bytes]:
         "User-Agent": "st-modules",
     }
     if api_key is not None:
-        if not api_key.strip() or not api_key.isprintable():
+        if not api_key or not api_key.isprintable():
             raise ArgumentError("api_key is empty, or has characters that no header has.")
         headers["Authorization"] = f"Bearer {api_key}".encode()
     return headers
@@ -261,9 +261,11 @@ def _headers(api_key: str | None) -> dict[str, str | bytes]:
 
 def _normalise(base_url: object) -> str:
     """Return the address of a server without a slash or ``/v1`` at its end."""
+    url = base_url.strip() if isinstance(base_url, str) else ""
     try:
-        parts = urlsplit(base_url if isinstance(base_url, str) else "")
+        parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+        usable = usable and url.isprintable() and " " not in url
         _ = parts.port
     except ValueError:
         parts, usable = urlsplit(""), False
@@ -271,4 +273,4 @@ def _normalise(base_url: object) -> str:
         raise ArgumentError("base_url has a user name or a password in it; leave it out, and pass the key as api_key.")
     if not usable:
         raise ArgumentError(f"base_url={shorten(base_url)}: pass the server's address, as http://127.0.0.1:8000.")
-    return str(base_url).rstrip("/").removesuffix("/v1").rstrip("/")
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")

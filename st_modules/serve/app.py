@@ -72,6 +72,7 @@ def create_app(
     """
     if api_key is not None and not api_key.strip():
         raise ArgumentError("api_key is empty: pass a key, or None to let everybody in.")
+    api_key = api_key if api_key is None else api_key.strip()  # as a client's is: a file of it may end with a line
     limits = limits or ServeLimits()
     service = Service(model, limits, image_limits, allow_remote_images, least_dimension, batch_delay)
 
@@ -89,7 +90,13 @@ def create_app(
         if collection is not None:
             collection.close()
 
-    app = FastAPI(title="st-modules", version=st_modules.__version__, description=_DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="st-modules",
+        version=st_modules.__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
     app.state.service = service
     app.state.collection = collection
     app.state.guard = Guard(limits, api_key, service.metrics)

@@ -9,6 +9,8 @@ from st_modules.serve.problems import Problem
 _LONGEST = 2000
 # Each may be a step deeper into LanceDB's planner, whose end is that of its thread's stack, and of the process.
 _MOST_OPERATORS = 100
+# A pattern with many of them takes time without end on a long text.
+_MOST_WILDCARDS = 10
 _FUNCTIONS = ("abs", "cast", "coalesce", "contains", "length", "lower", "starts_with", "upper")
 _BEFORE_BRACKETS = frozenset({"", "and", "between", "else", "in", "like", "not", "or", "then", "when", *_FUNCTIONS})
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`""")
@@ -24,6 +26,10 @@ def check_condition(where: str) -> None:
     """
     if len(where) > _LONGEST:
         raise _refuse(f"a condition of {len(where)} characters; at most {_LONGEST} are read.")
+    if re.search(r"\bi?like\b", where, re.IGNORECASE):
+        wildcards = sum(quoted.count("%") + quoted.count("_") for quoted in _QUOTED.findall(where))
+        if wildcards > _MOST_WILDCARDS:
+            raise _refuse(f"{wildcards} of % and _ in a condition with LIKE; at most {_MOST_WILDCARDS} are read.")
     # What stands in quotes, and may look like anything, becomes a mark.
     bare = _QUOTED.sub(lambda found: found[0][0], where)
     if re.search(r"--|/\*|\\|[\w&]'", bare):

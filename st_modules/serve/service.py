@@ -17,6 +17,7 @@ from st_modules.backbones.base import Backbone, find_backbone
 from st_modules.backbones.rows import Planned
 from st_modules.encode.engine import default_max_tokens
 from st_modules.errors import InputError
+from st_modules.index.model_facts import fingerprint
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item, parse_items
 from st_modules.inputs.limits import ImageLimits
@@ -106,6 +107,7 @@ class Service:
         known = model.spec.least_dimension if model.spec else None
         self.dimension: int = model.get_embedding_dimension() or 0
         self.least_dimension = check_optional_integer("least_dimension", least_dimension) or known or self.dimension
+        self.fingerprint = fingerprint(model)
         self.is_well = True
         self._delay = batch_delay
         self._inside = 0

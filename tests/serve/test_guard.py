@@ -74,6 +74,12 @@ def test_health_readiness_and_metrics_need_no_key_and_the_list_of_models_does(ti
     assert client.get("/v1/models", headers={"Authorization": "Bearer sesame"}).is_success
 
 
+def test_load_balancers_may_ask_by_head(tiny: SentenceTransformer) -> None:
+    client = TestClient(create_app(tiny, api_key="sesame"))
+    assert [client.head(path).status_code for path in ("/health", "/ready")] == [200, 200]
+    assert client.post("/v1/embeddings/", json={"input": "a"}, follow_redirects=False).status_code == 404
+
+
 @pytest.mark.parametrize("key", ["", "  "])
 def test_an_empty_key_is_no_key(tiny: SentenceTransformer, key: str) -> None:
     with pytest.raises(ArgumentError, match="api_key is empty"):

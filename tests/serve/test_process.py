@@ -224,6 +224,13 @@ def test_an_empty_key_is_a_wrong_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.stderr.startswith("Error: --api-key is empty")
 
 
+@pytest.mark.parametrize("option", [["--replicas", "2"], ["--address", "auto"], ["--gpus-per-replica", "1"]])
+def test_options_of_replicas_need_their_engine(option: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, ["serve", "--model", "tiny", *option])
+    assert result.exit_code == 2
+    assert result.stderr == f"Error: {option[0]} is of replicas on Ray: add --engine ray.\n"
+
+
 def test_a_port_that_is_taken_is_said_in_a_line(running: Running) -> None:
     port = running.url.rpartition(":")[2]
     result = CliRunner().invoke(cli.app, ["serve", "--model", "tiny", "--port", port])

@@ -427,8 +427,17 @@ COSTLY = {
     "negations": "NOT " * 200 + "true",
     "sums": "page = 1" + "+1" * 200,
     "signs": "page = " + "- " * 200 + "1",
+    "wildcards": "text LIKE '" + "%a_" * 600 + "'",
     "casts": "page = 1" + "::int" * 200,
 }
+
+
+def test_half_a_character_is_told_as_such(searcher: TestClient) -> None:
+    for mode in ("vector", "text", "hybrid"):
+        body = json.dumps({"query": "\ud800", "mode": mode})
+        answer = searcher.post("/v1/search", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "query"
 
 
 @pytest.mark.parametrize("where", COSTLY.values(), ids=COSTLY)

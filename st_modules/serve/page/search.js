@@ -85,6 +85,10 @@ function searchesFiles() {
   return held.length > 0 && (!served.index || document.querySelector("[name=place]:checked").value === "files");
 }
 
+function readK() {
+  return byId("k").valueAsNumber || Number(byId("k").defaultValue);
+}
+
 function readMode() {
   return byId("mode-field").hidden ? "vector" : byId("mode").value;
 }
@@ -142,7 +146,7 @@ function readInstruction() {
 }
 
 async function showIndex(title, body, signal) {
-  const { data } = await ask("v1/search", { ...body, k: byId("k").valueAsNumber }, signal);
+  const { data } = await ask("v1/search", { ...body, k: readK() }, signal);
   const hits = data.map((hit) => ({ ...hit, picture: hit.image && ((ended) => fetchPicture(hit.id, ended)) }));
   showHits(title, hits, (hit) =>
     run(async (later) => {
@@ -155,7 +159,7 @@ async function showIndex(title, body, signal) {
 
 function rank(vector, other = null) {
   const scored = held.filter((file) => file !== other).map((file) => ({ file, score: dot(file.vector, vector) }));
-  return scored.sort((one, two) => two.score - one.score).slice(0, byId("k").valueAsNumber);
+  return scored.sort((one, two) => two.score - one.score).slice(0, readK());
 }
 
 function showFiles(title, ranked) {

@@ -55,7 +55,7 @@ async function describe(response) {
   try {
     const { message, param } = (await response.json()).error;
     // The reader chose files, and knows nothing of the data URIs that they were sent as.
-    return new Refused(message.replace(/data URI data:\S+: /, ""), response.status, param);
+    return new Refused(message.replace(/data URI data:\S+( \(\d+ characters\))?: /, ""), response.status, param);
   } catch {
     return new Refused(`The server answered with the status ${response.status}.`, response.status);
   }

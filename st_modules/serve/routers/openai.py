@@ -96,6 +96,7 @@ class EmbeddingList(BaseModel):
     model: str
     usage: Usage
     truncated: int = Field(description="How many items lost the end of their text. A field of st-modules.")
+    fingerprint: str = Field(description="Of the model's weights and settings. A field of st-modules.")
 
 
 class ErrorDetail(BaseModel):
@@ -133,6 +134,7 @@ async def create_embeddings(body: OpenAIRequest, request: Request) -> Response:
             "model": request.app.state.name,
             "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
             "truncated": found.truncated,
+            "fingerprint": service.fingerprint,
         }
     )
 
@@ -148,6 +150,7 @@ async def list_models(request: Request) -> dict[str, Any]:
         "owned_by": "st-modules",
         "dimension": service.dimension,
         "least_dimension": service.least_dimension,
+        "fingerprint": service.fingerprint,
         "max_length": service.backbone.max_length,
         "takes_video": service.backbone.takes_video,
         "prompts": {name: prompt for name, prompt in service.model.prompts.items() if prompt},

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from st_modules.errors import InputError, Place
 from st_modules.index.hits import Hit
 from st_modules.index.index import Index
+from st_modules.inputs.items import check_text
 from st_modules.serve.collection import Collection
 from st_modules.serve.conditions import check_condition
 from st_modules.serve.envelope import render_problem
@@ -182,6 +183,8 @@ def _read_query(body: SearchQuery) -> dict[str, Any]:
         raise Problem("input", "Send query, or the id of an item as like.", "query")
     item = read_item(body.query, Place(0, name="query"))
     text = item["text"]
+    if isinstance(text, str):
+        _check_unicode(text)
     if body.mode != "vector" and not (isinstance(text, str) and text.strip()):
         raise Problem("input", f"mode {body.mode!r} looks for the words of a text, and the query has none.", "query")
     if body.mode != "vector" and len(text) > _LONGEST_WORDS:
@@ -191,6 +194,13 @@ def _read_query(body: SearchQuery) -> dict[str, Any]:
     if body.mode == "text" and item.keys() != {"text"}:
         raise Problem("input", "mode 'text' looks for words alone, and the query has more; send 'hybrid'.", "mode")
     return item
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        check_text(text, "query")
+    except InputError as error:
+        raise Problem("input", str(error), "query") from error
 
 
 async def _embed(service: Service, body: SearchQuery) -> Any:

@@ -10,12 +10,15 @@ from st_modules.serve.service import Service
 router = APIRouter(tags=["Status"])
 
 
+# Some load balancers ask by HEAD.
+@router.head("/health", include_in_schema=False)
 @router.get("/health")
 async def health() -> dict[str, str]:
     """Say that the process answers."""
     return {"status": "ok"}
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses={503: {"description": "The last batch failed for no fault of its items."}})
 async def ready(request: Request) -> Response:
     """Say whether the model embeds."""
