@@ -142,29 +142,6 @@ def test_headers_that_tell_rays_proxy_what_to_do_are_not_obeyed(url: str) -> Non
     assert answer.status_code == 200
 
 
-def test_more_requests_than_are_taken_are_sent_away(url: str, lock: Path) -> None:
-    # Two replicas, or what is left of them, take four each, and four wait in the proxy.
-    most, count = 3 * LIMITS.max_requests, 30
-    done = threading.Semaphore(0)
-
-    def ask(number: int) -> httpx.Response:
-        answer = embed(url, f"picture {number}")
-        done.release()
-        return answer
-
-    with ThreadPoolExecutor(count) as pool:
-        with hold_up(lock):
-            answers = pool.map(ask, range(count))
-            for _ in range(count - most):
-                done.acquire()
-        found = list(answers)
-    refused = [each for each in found if each.status_code != 200]
-    assert count - most <= len(refused) < count
-    assert {each.status_code for each in refused} == {429}
-    assert {each.headers["Retry-After"] for each in refused} == {"1"}
-    assert {each.json()["error"]["code"] for each in refused} == {"rate_limit_exceeded"}
-
-
 def test_a_client_that_goes_away_frees_its_place(url: str, lock: Path) -> None:
     with hold_up(lock):
         with socket.create_connection(read_address(url)) as client:
