@@ -12,7 +12,7 @@ def has_text_index(table: Any) -> bool:
     if not any(index.columns == ["text"] for index in table.list_indices()):
         return False
     try:
-        table.search("a", query_type="fts", fts_columns="text").select(["id"]).limit(1).to_arrow()
+        table.search("a", query_type="fts", fts_columns="text").select(["id", "_score"]).limit(1).to_arrow()
     except (RuntimeError, OSError, ValueError):  # what LanceDB raises of its files
         return False
     return True
