@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 import re
 import socket
 import threading
@@ -140,6 +141,19 @@ def test_headers_that_tell_rays_proxy_what_to_do_are_not_obeyed(url: str) -> Non
     sent: Any = {name: value.encode("latin-1") for name, value in {**HEADERS, **told}.items()}
     answer = httpx.post(f"{url}/v1/embeddings", json={"input": "a"}, headers=sent, timeout=60)
     assert answer.status_code == 200
+
+
+def test_more_requests_than_are_taken_are_sent_away(url: str, lock: Path) -> None:
+    # Two replicas, or what is left of them, take four each, and four wait in the proxy.
+    count, least = 30, 30 - 3 * LIMITS.max_requests
+    answered: queue.Queue[httpx.Response] = queue.Queue()
+    with ThreadPoolExecutor(count) as pool, hold_up(lock):
+        for number in range(count):
+            pool.submit(lambda text: answered.put(embed(url, text)), f"picture {number}")
+        refused = [answered.get() for _ in range(least)]
+    assert {each.status_code for each in refused} == {429}
+    assert {each.headers["Retry-After"] for each in refused} == {"1"}
+    assert {each.json()["error"]["code"] for each in refused} == {"rate_limit_exceeded"}
 
 
 def test_a_client_that_goes_away_frees_its_place(url: str, lock: Path) -> None:
