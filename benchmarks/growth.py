@@ -1,9 +1,9 @@
 """Show how the cost of an item grows: with their number, with the tokens of a text, and with the pixels of a picture.
 
 A random GME of middling size embeds texts of 30 tokens in one call, 1 to 10,000 of them; one text of 10 to 30,000
-tokens; and one JPEG file of 0.01 to 24 megapixels, which becomes as many tokens as GME's bounds say. A text's operations
-are counted, attention among them, so that what grows faster than these shows as fewer of them a second. Times are of the
-processor, all threads together. Run ``python benchmarks/growth.py``.
+tokens; and one JPEG file of 0.01 to 24 megapixels, which becomes as many tokens as GME's bounds say. A text's
+operations are counted, attention among them, so that what grows faster than these shows as fewer of them a second.
+Times are of the processor, all threads together. Run ``python benchmarks/growth.py``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,13 @@ def grow_tokens(models: Loaded, author: Author, rounds: int) -> Iterator[list[st
         cost = embed(models, texts, rounds)
         rate = models.family.flops(models.reference, rows) / cost.cpu_seconds / 1e9
         seconds = 1000 * cost.cpu_seconds
-        yield [f"{rows[0].length:,}", f"{seconds:.0f}", f"{seconds / rows[0].length:.2f}", f"{rate:.0f}", write_peak(cost)]
+        yield [
+            f"{rows[0].length:,}",
+            f"{seconds:.0f}",
+            f"{seconds / rows[0].length:.2f}",
+            f"{rate:.0f}",
+            write_peak(cost),
+        ]
 
 
 def grow_pictures(models: Loaded, folder: Path, rounds: int) -> Iterator[list[str]]:
@@ -101,7 +107,9 @@ def main() -> None:
         models.ours.encode([author.write(_SHORT)])
         peak = "peak memory above the model, MiB"
         Table(
-            "Texts of 30 tokens in one call", ["texts", "ms each", peak], list(grow_numbers(models, author, args.rounds))
+            "Texts of 30 tokens in one call",
+            ["texts", "ms each", peak],
+            list(grow_numbers(models, author, args.rounds)),
         ).show()
         Table(
             "One text",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,7 +32,7 @@ class Net(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def onednn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def onednn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each product by oneDNN had, on any processor."""
     rows: list[int] = []
     multiply = torch.ops.mkldnn._linear_pointwise
@@ -46,16 +45,16 @@ def onednn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
     monkeypatch.setattr(linear, "_is_faster", lambda: True)
     monkeypatch.setattr(torch.ops, "mkldnn", Counting)
-    yield rows
+    return rows
 
 
 def make_rows(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
-def compute(net: nn.Module, rows: Tensor) -> Tensor:
+def compute(net: Any, rows: Tensor) -> Tensor:
     """The net in double precision, layer by layer."""
-    first, (up, _, down) = net.first, net.mlp  # pyright: ignore[reportGeneralTypeIssues]
+    first, (up, _, down) = net.first, net.mlp
     hidden = rows.double() @ first.weight.double().T + first.bias.double()
     hidden = nn.functional.gelu(hidden @ up.weight.double().T)
     return hidden @ down.weight.double().T + down.bias.double()
