@@ -17,6 +17,7 @@ from typing_extensions import Self
 
 from st_modules.arguments import check_integer
 from st_modules.backbones.checks import check_side, refuse_options
+from st_modules.backbones.linear import speed_up_layers
 from st_modules.backbones.prefixes import PrefixStates
 from st_modules.backbones.rows import Row, Visual, count_visuals, visuals_of
 from st_modules.backbones.stored import StoredBackbone
@@ -68,6 +69,7 @@ class Backbone(StoredBackbone):
     ) -> None:
         super().__init__()
         self.model = model
+        speed_up_layers(model)
         self.image_processor = image_processor
         self.segment_tokenizer = segment_tokenizer
         self.template = template

@@ -23,6 +23,7 @@ from st_modules.arguments import check_choice, check_optional_integer
 from st_modules.backbones.architecture import Architecture, Towers
 from st_modules.backbones.attention import attention_of
 from st_modules.backbones.decoder import DecoderBackbone
+from st_modules.backbones.linear import speed_up_layers
 from st_modules.backbones.llava_next_tiles import TILE_LAYOUTS, TileLayout, count_tokens, cut_tiles, embed_tiles
 from st_modules.backbones.packing import allow_packing
 from st_modules.checkpoints.adapters import collect_adapters, install_adapters, without_adapters
@@ -183,6 +184,7 @@ class LlavaNext(DecoderBackbone):
         model = load_pretrained(LlavaNextModel, Path("pickle"), state_dict=weights, config=config, **kwargs)
         self.model = cast(LlavaNextModel, model.train(self.training).to(sample.device))
         allow_packing(self.model.language_model)
+        speed_up_layers(self.model)
         if adapters:
             install_adapters(self.model, adapters, Path("pickle"))
         for name in frozen:

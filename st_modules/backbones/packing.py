@@ -8,7 +8,7 @@ not packed with transformers' own function.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
 from typing import Any, cast
 
@@ -28,6 +28,8 @@ from st_modules.backbones.attention import (
 from st_modules.backbones.prefixes import PrefixStates
 
 PACKED_ATTENTION = "st_modules_packed"
+# Of longer rows the kernels leave out more, where the mask is the causal one, than the beginning's queries cost.
+_LONGEST_MASKED = 384
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,30 @@ class PackedRows:
             dimension); empty where nothing is shared.
         last: Places of the rows' last tokens, where the last layer is to run for those alone.
         all_tokens: In the last layer then, the keys and values of all tokens.
+        masks: What :meth:`mask` has made.
     """
 
     lengths: list[int]
     prefix: list[KeysAndValues]
     last: list[int] | None = None
     all_tokens: KeysAndValues | None = None
+    masks: dict[int, Tensor] = field(default_factory=dict)
+
+    def mask(self, length: int, shared: int, like: Tensor) -> Tensor:
+        """Return what lets rows attend to the shared beginning, and to their own tokens up to each.
+
+        Args:
+            length: Tokens of the rows.
+            shared: Tokens of the beginning.
+            like: Has the precision and the device.
+
+        Returns:
+            Shape (length, shared tokens + length): 0 where attention goes, else minus infinity.
+        """
+        if length not in self.masks:
+            ahead = torch.ones(length, shared + length, dtype=torch.bool, device=like.device).triu(shared + 1)
+            self.masks[length] = like.new_zeros(ahead.shape).masked_fill_(ahead, float("-inf"))
+        return self.masks[length]
 
     def groups(self) -> Iterator[tuple[int, int, int, int]]:
         """Return each run of rows of equal length: its first row, its first token, its number of rows, their length."""
@@ -113,16 +133,20 @@ def attend_packed(
         first, count = (row, 1) if last_alone else (token, length)
         queries = _take_rows(query, first, rows, count)
         keys, values = (_take_rows(part, token, rows, length) for part in (key, value))
+        mask, causal = None, not last_alone
         if prefix:
             keys, values = (_prepend(shared, own) for shared, own in zip(prefix, (keys, values), strict=True))
-            if not last_alone:
+            if causal and length <= _LONGEST_MASKED and query.device.type == "cpu":
+                mask, causal = packed.mask(length, prefix[0].shape[2], query), False
+            elif causal:
                 # Zeros stand in for the beginning's queries, so that the mask is the plain causal one of the kernels.
                 queries = _prepend(query.new_zeros(1, query.shape[1], *prefix[0].shape[2:]), queries)
         out = scaled_dot_product_attention(
             queries,
             keys,
             values,
-            is_causal=not last_alone,
+            attn_mask=mask,
+            is_causal=causal,
             scale=kwargs.get("scaling"),
             enable_gqa=keys.shape[1] != queries.shape[1],
         )

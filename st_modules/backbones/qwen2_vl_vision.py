@@ -22,6 +22,9 @@ from transformers.vision_utils import get_vision_interpolation_indices_and_weigh
 
 from st_modules.backbones.attention import attends_by, rotate
 
+# A CPU is faster while what it makes of the patches stays in its caches.
+_CACHED_PATCHES = 2048
+
 
 def cut_patches(image: PILImage, patch_size: int, merge_size: int) -> Tensor:
     """Cut an image into patches, those that become one token next to each other.
@@ -82,6 +85,27 @@ def embed_images(tower: Any, processor: Any, patches: Tensor, grids: Tensor) -> 
         The images' tokens, joined: shape (tokens, width of the language model). And what Qwen3-VL's tower takes out on
         the way, layer by layer, of the same shape each.
     """
+    parts = [_embed_part(tower, processor, *part) for part in _split(patches, grids)]
+    tokens, on_the_way = zip(*parts, strict=True)
+    return torch.cat(tokens), [torch.cat(layer) for layer in zip(*on_the_way, strict=True)]
+
+
+def _split(patches: Tensor, grids: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Split a batch's patches, and their grids, between images; on a GPU, all of them are one part."""
+    if patches.device.type != "cpu":
+        return [(patches, grids)]
+    parts = [(0, 0)]
+    for count in grids.prod(1).tolist():
+        images, total = parts[-1]
+        if images and total + count > _CACHED_PATCHES:
+            parts.append((1, count))
+        else:
+            parts[-1] = images + 1, total + count
+    images, counts = zip(*parts, strict=True)
+    return list(zip(patches.split(counts), grids.split(images), strict=True))
+
+
+def _embed_part(tower: Any, processor: Any, patches: Tensor, grids: Tensor) -> tuple[Tensor, list[Tensor]]:
     hidden = _embed_patches(tower.patch_embed, processor, patches)
     if hasattr(tower, "pos_embed"):
         hidden = hidden + _embed_positions(tower, grids).to(hidden.dtype)

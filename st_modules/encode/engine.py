@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.autonotebook import tqdm
 
 from st_modules.backbones.base import Backbone
+from st_modules.backbones.linear import keep_freed_memory
 from st_modules.backbones.packing import Packing
 from st_modules.backbones.prefixes import PrefixStates
 from st_modules.backbones.rows import Planned, Row, visuals_of
@@ -91,6 +92,7 @@ class Engine:
 
     def encode_planned(self, planned: Sequence[Planned], show_progress_bar: bool = False) -> list[Tensor]:
         """Embed items of which the rows are known, of one call or of several; see :meth:`encode`."""
+        keep_freed_memory()
         rows = [each.row for each in planned]
         unique, places = find_unique(rows) if self._options.deduplication else (rows, list(range(len(rows))))
         vectors: dict[int, Tensor] = {}

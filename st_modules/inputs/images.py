@@ -42,6 +42,8 @@ _MODES_TO_RGB = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CM
 _MODES_CUT_AT_255 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _ENCODED = (bytes, str, Path)
 # The formats that every reader of images knows, and the modes that Pillow writes as PNG.
+# Formats whose reader lets go of the file once a still picture is decoded.
+_LET_GO = frozenset({"JPEG", "PNG"})
 _COMMON = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
 _MODES_OF_PNG = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"})
 _LONGEST_NAME = 255
@@ -294,14 +296,16 @@ class ImageSource:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a new RGB image as ``Image.convert`` makes it: alpha is dropped, not composited on a colour.
+    """Return an RGB image as ``Image.convert`` makes it: alpha is dropped, not composited on a colour.
+
+    It is the image itself where that is RGB already.
 
     ``info["transparency"]`` is dropped too, because image processors composite an RGB image that carries one.
     """
     if "transparency" in image.info:
         image = image.copy()
         del image.info["transparency"]
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def flatten_on_white(image: Image.Image) -> Image.Image:
@@ -432,7 +436,12 @@ def _decode(stream: BinaryIO, limits: ImageLimits) -> Image.Image:
     name, cost = _examine(stream, limits, whole=True)
     if name == "PNG":
         _open_as(name, stream, limits).verify()  # every checksum; decoding skips the pixels' and shows damaged ones
-    return _copy(_open_as(name, stream, limits), cost)  # decodes, and lets go of the stream
+    image = _open_as(name, stream, limits)
+    if name not in _LET_GO:
+        return _copy(image, cost)
+    with PIXELS.hold(cost.pixel_bytes + cost.memory):
+        image.load()
+    return image.copy() if image.fp else image
 
 
 def _copy(image: Image.Image, cost: Cost) -> Image.Image:

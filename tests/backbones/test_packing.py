@@ -26,7 +26,7 @@ def brute_force(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("prefix", [0, 5])
-@pytest.mark.parametrize("lengths", [[7, 7, 3, 3, 3, 1], [1], [2, 9, 2], [40]])
+@pytest.mark.parametrize("lengths", [[7, 7, 3, 3, 3, 1], [1], [2, 9, 2], [40], [500, 3]])
 def test_rows_attend_to_themselves_and_to_the_shared_beginning(prefix: int, lengths: list[int]) -> None:
     torch.manual_seed(0)
     query = torch.randn(1, HEADS, sum(lengths), HEAD_DIM)

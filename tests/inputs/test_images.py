@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from st_modules.errors import ImageError
 from st_modules.inputs.images import FORMATS, ImageSource, flatten_on_white, to_rgb
@@ -374,7 +374,7 @@ def test_whatever_a_decoder_raises_becomes_an_image_error(
         raise kind
 
     data = encoded(picture())
-    monkeypatch.setattr(Image.Image, "copy", fail)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
     with pytest.raises(ImageError, match="item 5: ") as caught:
         ImageSource(data, "item 5").load()
     assert isinstance(caught.value.__cause__, kind)

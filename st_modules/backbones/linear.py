@@ -1,0 +1,98 @@
+"""How the layers that read each token by itself run fastest on a CPU: in parts, and by oneDNN.
+
+What the MLP of a large batch makes does not fit the caches, and each time needs fresh memory of the system.
+
+torch multiplies float32 matrices by MKL, which uses no AVX-512 on processors of AMD. oneDNN, which torch has for
+convolutions and half precision, does. The weights are read where they are: nothing is made of them that could be kept.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+# With fewer rows, finding oneDNN's kernel takes longer than it saves.
+_FEWEST_ROWS = 8
+# What a layer makes of so many rows stays in the caches of a core, or of those of a few.
+_CACHED_ROWS = 512
+# glibc learns nothing from blocks of 32 MiB and more.
+_LARGEST_KEPT = 2**25 - 2**16
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def speed_up_layers(model: nn.Module) -> None:
+    """Have a model's layers on a CPU, without gradients, run so many tokens at a time, and multiply, as is fastest.
+
+    Its MLPs, the modules named so, run a part of a long batch after the other; its linear layers multiply by oneDNN
+    what is in float32, where that is faster.
+    """
+    for name, module in model.named_modules():
+        if "forward" in vars(module):
+            continue
+        if name.rpartition(".")[2] == "mlp":
+            module.forward = partial(_run_in_parts, type(module).forward, module)
+        elif type(module) is nn.Linear and _is_faster():
+            module.forward = partial(_multiply, module)
+
+
+def _run_in_parts(run: Callable[[Any, Tensor], Tensor], mlp: nn.Module, rows: Tensor) -> Tensor:
+    """Run an MLP over rows, of shape (..., rows, width)."""
+    few = rows.ndim < 2 or rows.shape[-2] <= _CACHED_ROWS
+    if few or rows.device.type != "cpu" or torch.is_grad_enabled():
+        return run(mlp, rows)
+    return torch.cat([run(mlp, part) for part in rows.split(_CACHED_ROWS, dim=-2)], dim=-2)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc give tensors the memory of those before them, since pages that are fresh take time to be cleared.
+
+    It keeps blocks as large as the largest one that was freed; this one is never written to. Other allocators are not
+    changed by it.
+    """
+    torch.empty(_LARGEST_KEPT, dtype=torch.uint8)
+
+
+def _multiply(layer: nn.Linear, input: Tensor) -> Tensor:
+    if _takes(layer, input):
+        return torch.ops.mkldnn._linear_pointwise(input, layer.weight, layer.bias, "none", [], "")
+    return linear(input, layer.weight, layer.bias)
+
+
+def _takes(layer: nn.Linear, input: Tensor) -> bool:
+    """Whether oneDNN gives what torch would: no gradients, and plain tensors in float32 on the CPU."""
+    weight = layer.weight
+    return (
+        not torch.is_grad_enabled()
+        and input.dtype is weight.dtype is torch.float32
+        and input.device.type == weight.device.type == "cpu"
+        and type(input) is Tensor
+        and type(weight) is nn.Parameter
+        and input.numel() >= _FEWEST_ROWS * layer.in_features
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+@cache
+def _is_faster() -> bool:
+    backends = torch.backends
+    return (
+        backends.mkl.is_available()
+        and backends.mkldnn.is_available()
+        and backends.cpu.get_cpu_capability() == "AVX512"
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and _is_by_amd()
+    )
+
+
+def _is_by_amd() -> bool:
+    about = _CPU_INFO.read_text(encoding="utf-8") if _CPU_INFO.exists() else platform.processor()
+    return "AuthenticAMD" in about
