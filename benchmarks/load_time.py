@@ -1,7 +1,7 @@
 """Say where the time goes until "tiny" is ready in a fresh process, and embeds its first text.
 
-Run ``python benchmarks/load_time.py``; the median of several processes is printed, of each step by itself. Beside it, in
-turns, how much longer ``st-modules embed`` takes for one text than ``import sentence_transformers``.
+Run ``python benchmarks/load_time.py``; the median of several processes is printed, of each step by itself. Beside it,
+in turns, how much longer ``st-modules embed`` takes for one text than ``import sentence_transformers``.
 """
 
 from __future__ import annotations
