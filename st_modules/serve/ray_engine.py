@@ -17,7 +17,7 @@ from st_modules.errors import ArgumentError, STModulesError
 from st_modules.integrations.ray_cluster import check_room, connect
 from st_modules.serve.limits import ServeLimits
 from st_modules.serve.process import find_port
-from st_modules.serve.ray_proxy import MAX_BODY_BYTES, list_middlewares
+from st_modules.serve.ray_proxy import MAX_BODY_BYTES, MAX_REQUESTS, list_middlewares
 
 _NAME = "st-modules"
 # Where Ray's proxy reads what is to stand before it.
@@ -129,12 +129,16 @@ def _start(
 
     quiet = {"log_level": "WARNING", "enable_access_log": False}
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    gate = {
+        _PROXY_CALLBACK: _GATE,
+        MAX_BODY_BYTES: str(limits.max_body_bytes),
+        # What all replicas take, and what may wait.
+        MAX_REQUESTS: str((cluster.replicas + 1) * limits.max_requests),
+    }
     serve.start(
         http_options={"host": host, "port": port, "request_timeout_s": limits.timeout},
         # The controller starts the proxies, which have its environment.
-        controller_options={
-            "runtime_env": {"env_vars": {_PROXY_CALLBACK: _GATE, MAX_BODY_BYTES: str(limits.max_body_bytes)}}
-        },
+        controller_options={"runtime_env": {"env_vars": gate}},
         logging_config=quiet,
     )
     replicas: Any = serve.deployment(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import queue
 import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,9 @@ def find_free_port() -> int:
 
 
 def embed(url: str, text: str) -> httpx.Response:
-    return httpx.post(f"{url}/v1/embeddings", json={"input": text}, headers=HEADERS, timeout=60)
+    # With more patience than the server has, which then says what is wrong.
+    patience = 2 * LIMITS.timeout
+    return httpx.post(f"{url}/v1/embeddings", json={"input": text}, headers=HEADERS, timeout=patience)
 
 
 def read_vector(answer: httpx.Response) -> list[float]:
@@ -143,15 +145,20 @@ def test_headers_that_tell_rays_proxy_what_to_do_are_not_obeyed(url: str) -> Non
     assert answer.status_code == 200
 
 
-def test_more_requests_than_are_taken_are_sent_away(url: str, lock: Path) -> None:
+def test_more_requests_than_are_taken_are_sent_away(url: str, lock: Path, tiny: SentenceTransformer) -> None:
     # Two replicas, or what is left of them, take four each, and four wait in the proxy.
     count, least = 30, 30 - 3 * LIMITS.max_requests
-    answered: queue.Queue[httpx.Response] = queue.Queue()
-    with ThreadPoolExecutor(count) as pool, hold_up(lock):
-        for number in range(count):
-            pool.submit(lambda text: answered.put(embed(url, text)), f"picture {number}")
-        refused = [answered.get() for _ in range(least)]
-    assert {each.status_code for each in refused} == {429}
+    texts = [f"picture {number}" for number in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        with hold_up(lock):
+            asked = [pool.submit(embed, url, text) for text in texts]
+            early = [each.result().status_code for each in islice(as_completed(asked), least)]
+            assert early == [429] * least
+        answers = dict(zip(texts, (each.result() for each in asked), strict=True))
+    taken = {text: answer for text, answer in answers.items() if answer.status_code != 429}
+    assert {text: answer.status_code for text, answer in taken.items()} == dict.fromkeys(taken, 200)
+    np.testing.assert_allclose([read_vector(each) for each in taken.values()], tiny.encode(list(taken)), atol=1e-5)
+    refused = [answer for text, answer in answers.items() if text not in taken]
     assert {each.headers["Retry-After"] for each in refused} == {"1"}
     assert {each.json()["error"]["code"] for each in refused} == {"rate_limit_exceeded"}
 
