@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from st_modules import SentenceTransformer
-from st_modules.demo.run import COMPOSED, EDITED, PICTURE, PROMPTS, TEXT, Answer, Gallery, Question, make_gallery, write_gallery
+from st_modules.demo.run import (
+    COMPOSED,
+    EDITED,
+    PICTURE,
+    PROMPTS,
+    TEXT,
+    Answer,
+    Gallery,
+    Question,
+    make_gallery,
+    write_gallery,
+)
 from st_modules.demo.scenes import Scene, changed_attribute
 from st_modules.demo.scoring import QuestionSet, Result, Score, chance, make_question_sets, score
 from st_modules.demo.wording import WORDS
@@ -82,7 +93,7 @@ def test_questions_are_repeatable_and_never_more_than_the_most(
 
 
 def test_a_score_is_of_the_ranks() -> None:
-    assert Score.of([1, 2, 5, 10]) == Score(1 / 4, 3 / 4, pytest.approx((1 + 1 / 2 + 1 / 5 + 1 / 10) / 4))
+    assert vars(Score.of([1, 2, 5, 10])) == pytest.approx({"recall_at_1": 1 / 4, "recall_at_5": 3 / 4, "mrr": 1.8 / 4})
 
 
 def test_chance_is_the_mean_over_all_orders(gallery: Gallery) -> None:
