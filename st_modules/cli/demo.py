@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +29,7 @@ from st_modules.cli.shared import (
 
 if TYPE_CHECKING:
     from st_modules.demo.run import Answer, Gallery
+    from st_modules.demo.scoring import Result, Score
 
 app = typer.Typer()
 
@@ -48,6 +50,7 @@ def demo(
     with one_line_errors():
         from st_modules.demo.page import render
         from st_modules.demo.run import answer, make_gallery, write_gallery
+        from st_modules.demo.scoring import chance, make_question_sets, score
         from st_modules.index import Index, build
 
         for package in ("lancedb", "lance", "pyarrow"):
@@ -58,14 +61,20 @@ def demo(
         gallery = make_gallery(pictures, seed)
         place = out / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', model_name)}.index"
         build(write_gallery(gallery, out), place, model, prune=True, show_progress_bar=True)
-        answers = answer(Index.open(place, model), gallery, model.prompts)
-        make_console().print(_answer_table(gallery, answers))
-        page = out / "index.html"
-        page.write_text(render(model_name, gallery, answers), encoding="utf-8")
-        say(f"Wrote {page}: open it in a browser.")
+        index = Index.open(place, model)
+        answers = answer(index, gallery, model.prompts)
+        console = make_console()
+        console.print(_answer_table(gallery, answers))
+        say("Asking many questions …")
+        results = score(index, gallery, make_question_sets(gallery, seed), model)
+        console.print(_score_table(results, chance(gallery)))
         options = {"--model": model_name, "--weights": weights, "--base-weights": base_weights, "--index": place}
         given = [str(part) for name, value in options.items() if value is not None for part in (name, value)]
-        say(f"To search it by words and pictures of your own: {shlex.join([_name_program(), 'serve', *given])}")
+        serving = shlex.join([_name_program(), "serve", *given])
+        page = out / "index.html"
+        page.write_text(render(model_name, gallery, results, answers, serving), encoding="utf-8")
+        say(f"Wrote {page}: open it in a browser.")
+        say(f"To search it by words and pictures of your own: {serving}")
 
 
 def _name_program() -> str:
@@ -86,4 +95,19 @@ def _answer_table(gallery: Gallery, answers: list[Answer]) -> Table:
             asked = [f"({caption(found.question.scene)})"] if found.question.scene else []
             asked += [f"“{found.question.text}”"] if found.question.text else []
             table.add_row(*as_cells([" + ".join(asked), gallery.captions[first]]), f"{found.scores[first]:.3f}", rank)
+    return table
+
+
+def _score_table(results: Sequence[Result], chance: Score) -> Table:
+    table = make_table("Asked with", "Questions", "Recall@1", "Recall@5", "MRR")
+
+    def add(name: str, score: Score, questions: str = "") -> None:
+        shares = (score.recall_at_1, score.recall_at_5, score.mrr)
+        table.add_row(name, questions, *(f"{value:.3f}" for value in shares))
+
+    for result in results:
+        add(f"[bold]{result.title}[/]", result.score, str(len(result.answers)))
+        for name, score in result.baselines.items():
+            add(f"  {name}", score)
+    add("Chance, whatever is asked", chance)
     return table

@@ -128,13 +128,13 @@ def _questions(
     def shown(kind: str, place: int) -> Question:
         return Question(kind, place, scene=scenes[place], picture=draw(scenes[place], seed))
 
-    asked = rng.sample(range(len(scenes)), 11)
-    texts = [Question(TEXT, place, text=caption(scenes[place])) for place in asked[:4]]
-    pictures = [shown(PICTURE, place) for place in asked[4:8]]
+    asked = rng.sample(range(len(scenes)), 6)
+    texts = [Question(TEXT, place, text=caption(scenes[place])) for place in asked[:2]]
+    pictures = [shown(PICTURE, place) for place in asked[2:4]]
     composed = [
         Question(COMPOSED, scenes.index(after), words, before, draw(before, seed)) for before, words, after in changes
     ]
-    return [*texts, *pictures, *composed, *(shown(CAPTION, place) for place in asked[8:])]
+    return [*texts, *pictures, *composed, *(shown(CAPTION, place) for place in asked[4:])]
 
 
 def write_gallery(gallery: Gallery, folder: Path) -> list[Path]:
@@ -180,6 +180,17 @@ def answer(index: Index, gallery: Gallery, prompts: Container[str]) -> list[Answ
         hits = index.search(question.item, size, where=wanted, prompt_name=name if name in prompts else None)
         answers.append(_rank(question, hits, len(gallery.scenes)))
     return answers
+
+
+def read_vectors(index: Index, gallery: Gallery) -> np.ndarray:
+    """Return the vectors that an index of a gallery has of its pictures, a row each."""
+    import numpy as np
+
+    # Whatever the vector, all pictures are found.
+    hits = index.search_by_vector(np.ones(index.dimension), len(index), where="image IS NOT NULL")
+    ids = {Path(hit.image).name: hit.id for hit in hits if hit.image}
+    rows = index.get([ids[_picture_name(place)] for place in range(len(gallery.scenes))])
+    return np.stack([row["vector"] for row in rows])
 
 
 def _rank(question: Question, hits: Sequence[Hit], size: int) -> Answer:
