@@ -68,7 +68,13 @@ class DynamicBatcher:
             idle = not self._working
             self._working = True
         if idle:
-            threading.Thread(target=self._work, args=(delay,), name="st_modules-batcher").start()
+            try:
+                threading.Thread(target=self._work, args=(delay,), name="st_modules-batcher").start()
+            except BaseException:  # the system has no thread left: the next call tries again, for all that wait
+                with self._lock:
+                    self._working = False
+                    self._waiting = [each for each in self._waiting if each is not call]
+                raise
         return await asyncio.wrap_future(call.future)
 
     def _work(self, delay: float) -> None:

@@ -60,6 +60,20 @@ async def test_a_call_alone_runs_alone() -> None:
     assert double.batches == [[1, 2, 3]]
 
 
+async def test_where_no_thread_starts_the_call_fails_and_the_next_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    double = Doubler()
+    gather = gatherer(double)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await gather([1], {}, 0.0)
+    assert await gather([2], {}, 0.0) == [4]
+    assert double.batches == [[2]]
+
+
 async def test_calls_that_come_while_others_run_are_gathered_without_a_delay() -> None:
     double = Doubler()
     gather = gatherer(double)
