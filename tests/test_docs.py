@@ -19,6 +19,22 @@ def test_the_sizes_in_the_docs_are_those_that_the_tool_prints(capsys: pytest.Cap
     assert len(rows) == len(list_models()) - 1
     documented = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
     assert [row for row in rows if row not in documented] == []
+    on_pages = "\n".join(FAMILIES.values()).splitlines()
+    assert [row for row in rows if row not in on_pages] == []
+
+
+FAMILIES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "models").glob("*.md")}
+PROMPTS = [
+    pytest.param(spec.name, name, prompt, id=f"{spec.name}-{name}")
+    for spec in (*list_models(), *list_models("rerank"))
+    for name, prompt in spec.prompts.items()
+]
+
+
+@pytest.mark.parametrize(("model", "name", "prompt"), PROMPTS)
+def test_every_prompt_is_on_the_page_of_its_family(model: str, name: str, prompt: str) -> None:
+    (page,) = (text for text in FAMILIES.values() if f"\n| `{model}` |" in text)
+    assert f"| `{name}` | `{prompt}` |" in page
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in list_models()])
@@ -29,7 +45,7 @@ def test_every_model_is_in_the_docs(name: str) -> None:
     assert repo_id is None or repo_id in models
 
 
-PAGES = [path for folder in (ROOT, ROOT / "docs") for path in sorted(folder.glob("*.md"))]
+PAGES = [path for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "models") for path in sorted(folder.glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
