@@ -92,3 +92,25 @@ def test_the_page_on_inputs_from_strangers_runs_as_written(capsys: pytest.Captur
         exec(compile(block, "docs/inputs.md", "exec"), names)
     refused = [line for line in capsys.readouterr().out.splitlines() if "is turned off" in line]
     assert len(refused) == 6
+
+
+def test_the_page_on_text_and_pictures_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "text-and-pictures.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "docs/text-and-pictures.md", "exec"), names)
+    shown = re.findall(r"^    (?!python )(.+)$", re.sub(r"```python\n.*?```", "", page, flags=re.DOTALL), re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == shown
+
+
+def test_the_pictures_of_the_docs_are_what_the_script_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "charts"))
+    import draw_charts
+
+    for name, drawn in draw_charts.draw_all().items():
+        assert (ROOT / "docs" / "images" / name).read_text(encoding="utf-8") == drawn, name
+
+
+def test_every_picture_of_the_docs_says_in_words_what_it_shows() -> None:
+    pictures = [each for page in PAGES for each in re.findall(r"!\[([^\]]*)\]\(", page.read_text(encoding="utf-8"))]
+    assert [words for words in pictures if len(words) < 20] == []

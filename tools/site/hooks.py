@@ -1,4 +1,4 @@
-"""What mkdocs does besides for the site: pages that are no files of docs/, links that hold on GitHub too, and a check."""
+"""What mkdocs does besides: pages that are no files of docs/, links that hold on GitHub too, and a check."""
 
 from __future__ import annotations
 

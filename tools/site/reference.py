@@ -30,8 +30,8 @@ _ROLE = re.compile(r":(?:class|func|meth):`([^`]+)`")
 
 def write_page(package: str) -> str:
     """Write a package's page for mkdocstrings: what it is for, then what it exports, name by name."""
-    blocks = "\n\n".join(f"::: {package}.{name}" for name in read_exports(package))
-    return f"# {package}\n\n::: {package}\n    options:\n      members: false\n      show_root_heading: false\n\n{blocks}\n"
+    about = f"::: {package}\n    options:\n      members: false\n      show_root_heading: false"
+    return "\n\n".join([f"# {package}", about, *(f"::: {package}.{name}" for name in EXPORTS[package])])
 
 
 def read_exports(package: str) -> list[str]:
