@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +19,8 @@ from tests.helpers.paths import ROOT
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"NO_MKDOCS_2_WARNING": "1"})
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert built.returncode == 0, built.stderr
     return folder
 
@@ -70,6 +73,31 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> Any:
     return reference
 
 
+def test_a_notebook_becomes_its_text_its_code_and_what_that_printed(tools: Any) -> None:
+    from notebooks import to_markdown
+
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "Words."]},
+        {
+            "cell_type": "code",
+            "source": ["print(1)\n", "figure"],
+            "outputs": [
+                {"output_type": "stream", "text": ["1\n"]},
+                {"output_type": "execute_result", "data": {"text/plain": ["2"]}},
+                {"output_type": "display_data", "data": {"text/plain": ["<Figure>"], "image/png": "aGk=\n"}},
+            ],
+        },
+        {"cell_type": "code", "source": [], "outputs": []},
+    ]
+    assert to_markdown(json.dumps({"cells": cells})).split("\n\n") == [
+        "# Title\nWords.",
+        "````python\nprint(1)\nfigure\n````",
+        "````text\n1\n````",
+        "````text\n2\n````",
+        "![What the code above draws](data:image/png;base64,aGk=)\n",
+    ]
+
+
 def test_docstrings_become_markdown(tools: Any) -> None:
     docstring = (
         "Makes a :class:`SentenceTransformer`, as :func:`st_modules.index.build`; see :meth:`embed`.\n\nExample:\n"
@@ -99,9 +127,8 @@ def test_docstrings_become_markdown(tools: Any) -> None:
     ],
 )
 def test_what_a_page_loads_from_elsewhere_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str, found: str
+    tmp_path: Path, tools: Any, name: str, content: str, found: str
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tools" / "site"))
     from outside import find_outside
 
     (tmp_path / name).write_text(content)

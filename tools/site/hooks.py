@@ -11,6 +11,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from notebooks import to_markdown
 from outside import find_outside
 from reference import PACKAGES, ROOT, write_page
 
@@ -29,12 +30,22 @@ _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)(?=[)#])")
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the included pages, and those of the API."""
+    """Add the included pages and those of the API, and make pages of notebooks."""
     for uri, path in INCLUDED.items():
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / path)))
+    for file in [each for each in files if each.src_uri.endswith(".ipynb")]:
+        files.remove(file)
+        uri = file.src_uri.removesuffix("ipynb") + "md"
+        files.append(File.generated(config, uri, abs_src_path=file.abs_src_path))
     for package in PACKAGES:
         files.append(File.generated(config, f"api/{package}.md", content=write_page(package)))
     return files
+
+
+def on_page_read_source(*, page: Page, **_: Any) -> str | None:
+    """Read a notebook as Markdown; mkdocs reads the other pages itself."""
+    path = Path(page.file.abs_src_path or "")
+    return to_markdown(path.read_text(encoding="utf-8")) if path.suffix == ".ipynb" else None
 
 
 def on_page_markdown(markdown: str, *, page: Page, files: Files, **_: Any) -> str:
