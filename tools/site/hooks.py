@@ -36,7 +36,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     for file in [each for each in files if each.src_uri.endswith(".ipynb")]:
         files.remove(file)
         uri = file.src_uri.removesuffix("ipynb") + "md"
-        files.append(File.generated(config, uri, abs_src_path=file.abs_src_path))
+        files.append(File.generated(config, uri, abs_src_path=str(file.abs_src_path)))
     for package in PACKAGES:
         files.append(File.generated(config, f"api/{package}.md", content=write_page(package)))
     return files
