@@ -30,7 +30,8 @@ _ROLE = re.compile(r":(?:class|func|meth):`([^`]+)`")
 
 def write_page(package: str) -> str:
     """Write a package's page for mkdocstrings: what it is for, then what it exports, name by name."""
-    about = f"::: {package}\n    options:\n      members: false\n      show_root_heading: false"
+    options = ("members: false", "show_root_heading: false", "show_root_toc_entry: false")
+    about = "\n      ".join([f"::: {package}\n    options:", *options])
     return "\n\n".join([f"# {package}", about, *(f"::: {package}.{name}" for name in EXPORTS[package])])
 
 
