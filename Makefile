@@ -4,11 +4,12 @@ MINUTES ?= 0.5
 BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 TOOLS := $(VENV)/.tools
+DOCS := $(VENV)/.docs
 # pip says only what went wrong, whatever else it is set up to say.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint format fuzz bench clean
+.PHONY: help demo test coverage lint format docs fuzz bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -24,6 +25,11 @@ $(PACKAGE): pyproject.toml constraints.txt
 # What the tests, the linters and the benchmarks need beside it.
 $(TOOLS): $(PACKAGE)
 	$(PIP) --editable ".[dev]"
+	@touch $@
+
+# What builds the site.
+$(DOCS): $(PACKAGE)
+	$(PIP) --editable ".[docs]"
 	@touch $@
 
 demo: $(PACKAGE)  ## Index a gallery of drawings, search it, and write demo-out/index.html
@@ -46,6 +52,9 @@ format: $(TOOLS)  ## Put the format right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(DOCS)  ## Build the site of the documentation in site/; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 fuzz: $(TOOLS)  ## Throw hostile inputs at the package: known ones, for MINUTES each those of two fuzzers, and requests
 	$(BIN)/python -m fuzz.run --minutes $(MINUTES)
 	$(BIN)/python -m fuzz.kills --minutes $(MINUTES)
@@ -57,4 +66,4 @@ bench: $(TOOLS)  ## Time our encode beside the authors' code and sentence-transf
 	$(BIN)/python benchmarks/concurrent_queries.py
 
 clean:  ## Remove the environment and what the other commands wrote
-	rm -rf $(VENV) .venv-transformers-* bench-out demo-out dist .hypothesis .pytest_cache .ruff_cache .schemathesis .import_linter_cache .coverage
+	rm -rf $(VENV) .venv-transformers-* bench-out demo-out dist site .hypothesis .pytest_cache .ruff_cache .schemathesis .import_linter_cache .coverage

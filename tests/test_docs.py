@@ -19,6 +19,22 @@ def test_the_sizes_in_the_docs_are_those_that_the_tool_prints(capsys: pytest.Cap
     assert len(rows) == len(list_models()) - 1
     documented = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
     assert [row for row in rows if row not in documented] == []
+    on_pages = "\n".join(FAMILIES.values()).splitlines()
+    assert [row for row in rows if row not in on_pages] == []
+
+
+FAMILIES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "models").glob("*.md")}
+PROMPTS = [
+    pytest.param(spec.name, name, prompt, id=f"{spec.name}-{name}")
+    for spec in (*list_models(), *list_models("rerank"))
+    for name, prompt in spec.prompts.items()
+]
+
+
+@pytest.mark.parametrize(("model", "name", "prompt"), PROMPTS)
+def test_every_prompt_is_on_the_page_of_its_family(model: str, name: str, prompt: str) -> None:
+    (page,) = (text for text in FAMILIES.values() if f"\n| `{model}` |" in text)
+    assert f"| `{name}` | `{prompt}` |" in page
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in list_models()])
@@ -29,7 +45,7 @@ def test_every_model_is_in_the_docs(name: str) -> None:
     assert repo_id is None or repo_id in models
 
 
-PAGES = [path for folder in (ROOT, ROOT / "docs") for path in sorted(folder.glob("*.md"))]
+PAGES = [path for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "models") for path in sorted(folder.glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
@@ -76,3 +92,25 @@ def test_the_page_on_inputs_from_strangers_runs_as_written(capsys: pytest.Captur
         exec(compile(block, "docs/inputs.md", "exec"), names)
     refused = [line for line in capsys.readouterr().out.splitlines() if "is turned off" in line]
     assert len(refused) == 6
+
+
+def test_the_page_on_text_and_pictures_prints_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "text-and-pictures.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "docs/text-and-pictures.md", "exec"), names)
+    shown = re.findall(r"^    (?!python )(.+)$", re.sub(r"```python\n.*?```", "", page, flags=re.DOTALL), re.MULTILINE)
+    assert capsys.readouterr().out.splitlines() == shown
+
+
+def test_the_pictures_of_the_docs_are_what_the_script_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "charts"))
+    import draw_charts
+
+    for name, drawn in draw_charts.draw_all().items():
+        assert (ROOT / "docs" / "images" / name).read_text(encoding="utf-8") == drawn, name
+
+
+def test_every_picture_of_the_docs_says_in_words_what_it_shows() -> None:
+    pictures = [each for page in PAGES for each in re.findall(r"!\[([^\]]*)\]\(", page.read_text(encoding="utf-8"))]
+    assert [words for words in pictures if len(words) < 20] == []

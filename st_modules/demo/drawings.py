@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
@@ -23,6 +25,36 @@ Point = tuple[float, float]
 Colour = tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class Stroke:
+    """A filled shape.
+
+    Attributes:
+        points: The corners of a polygon; of a disc those of the box around it.
+        fill: Its colour.
+        is_disc: Whether it is a disc.
+    """
+
+    points: list[Point]
+    fill: Colour
+    is_disc: bool = False
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What a picture is painted of, before it is made smaller.
+
+    Attributes:
+        size: Width and height.
+        ground: The colour of the background.
+        strokes: The shapes, in order.
+    """
+
+    size: tuple[int, int]
+    ground: Colour
+    strokes: list[Stroke]
+
+
 def draw(scene: Scene, seed: int = 0) -> Image.Image:
     """Paint a scene.
 
@@ -34,16 +66,27 @@ def draw(scene: Scene, seed: int = 0) -> Image.Image:
     Returns:
         An anti-aliased RGB picture with sides between 96 and 224 pixels.
     """
+    plan = sketch(scene, seed)
+    big = Image.new("RGB", plan.size, plan.ground)
+    pen = ImageDraw.Draw(big)
+    for stroke in plan.strokes:
+        paint = pen.ellipse if stroke.is_disc else pen.polygon
+        paint(stroke.points, fill=stroke.fill)
+    return big.reduce(_SUPERSAMPLE)
+
+
+def sketch(scene: Scene, seed: int = 0) -> Sketch:
+    """Lay out the picture that `draw` paints of a scene, three times as large."""
     rng = random.Random(f"{scene} {seed}")
     width, height = _canvas(rng)
     ground = _tone(BACKGROUNDS[scene.background], rng)
-    big = Image.new("RGB", (width * _SUPERSAMPLE, height * _SUPERSAMPLE), ground)
-    pen = ImageDraw.Draw(big)
-    radius = _RADII[scene.size, scene.count] * min(big.size) * rng.uniform(0.92, 1.08)
+    size = (width * _SUPERSAMPLE, height * _SUPERSAMPLE)
+    radius = _RADII[scene.size, scene.count] * min(size) * rng.uniform(0.92, 1.08)
     fill = _tone(COLOURS[scene.colour], rng)
-    for centre in _centres(scene, big.size, radius, rng):
-        _stamp(pen, scene.shape, centre, radius, math.radians(rng.uniform(-9, 9)), fill, ground)
-    return big.reduce(_SUPERSAMPLE)
+    strokes: list[Stroke] = []
+    for centre in _centres(scene, size, radius, rng):
+        strokes += _stamp(scene.shape, centre, radius, math.radians(rng.uniform(-9, 9)), fill, ground)
+    return Sketch(size, ground, strokes)
 
 
 def _canvas(rng: random.Random) -> tuple[int, int]:
@@ -73,21 +116,18 @@ def _inside(place: float, reach: float, side: int) -> float:
     return side / 2 if 2 * reach > side else min(max(place, reach), side - reach)
 
 
-def _stamp(
-    pen: ImageDraw.ImageDraw, shape: str, centre: Point, radius: float, angle: float, fill: Colour, ground: Colour
-) -> None:
-    def disc(x: float, y: float, r: float, colour: Colour) -> None:
-        pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+def _stamp(shape: str, centre: Point, radius: float, angle: float, fill: Colour, ground: Colour) -> Iterator[Stroke]:
+    def disc(x: float, y: float, r: float, colour: Colour) -> Stroke:
+        return Stroke([(x - r, y - r), (x + r, y + r)], colour, is_disc=True)
 
-    x, y = centre
     if shape in _OUTLINES:
-        pen.polygon([_turn(point, centre, radius, angle) for point in _OUTLINES[shape]], fill=fill)
+        yield Stroke([_turn(point, centre, radius, angle) for point in _OUTLINES[shape]], fill)
         return
-    disc(x, y, radius * 0.95, fill)
+    yield disc(*centre, radius * 0.95, fill)
     if shape == "ring":
-        disc(x, y, radius * 0.52, ground)
+        yield disc(*centre, radius * 0.52, ground)
     if shape == "moon":
-        disc(*_turn((0.42, -0.12), centre, radius, angle), radius * 0.78, ground)
+        yield disc(*_turn((0.42, -0.12), centre, radius, angle), radius * 0.78, ground)
 
 
 def _turn(point: Point, centre: Point, radius: float, angle: float) -> Point:
