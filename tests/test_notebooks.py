@@ -45,7 +45,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def printed(notebook: dict[str, Any]) -> list[str]:
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
-    return "".join(output["text"] for output in outputs if output.get("name") == "stdout").splitlines()
+    texts: list[str] = [output["text"] for output in outputs if output.get("name") == "stdout"]
+    return "".join(texts).splitlines()
 
 
 def run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
