@@ -1,6 +1,9 @@
 # `docker build -t st-modules .` makes a server for CPUs. For GPUs of NVIDIA, PyPI has torch with CUDA:
 # `docker build -t st-modules:cuda --build-arg TORCH_INDEX=https://pypi.org/simple .`
-ARG PYTHON=3.12
+# CUDA's libraries come as packages that torch asks for, so both are the same file; the driver is the host's, through
+# NVIDIA's container toolkit. Neither image was built by the authors, and the one for GPUs was never run.
+# The Python is that of the tests.
+ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
