@@ -28,3 +28,17 @@ def test_a_catalogue_of_products(page: PageRunner) -> None:
     assert page.run("products.md") == {"python": 14, "bash": 1, "command": 12}
     (asked,) = (text for text in page.printed if text.startswith('{"data"'))
     assert asked.count('"sku":"P003"') == 2
+
+
+def test_a_benchmark_of_ones_own(page: PageRunner, capsys: pytest.CaptureFixture[str]) -> None:
+    assert page.run("own-benchmark.md") == {"python": 5, "bash": 0, "command": 0}
+    assert "| MyRetrieval | mine | recall_at_1 | 100.00 |" in capsys.readouterr().out
+
+
+def test_vector_stores(page: PageRunner, postgres: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    servers = pytest.importorskip("milvus_lite.server_manager").server_manager_instance
+    monkeypatch.setenv("POSTGRES_URL", f"postgresql+psycopg://postgres@/postgres?host={postgres}")
+    try:
+        assert page.run("stores.md") == {"python": 10, "bash": 0, "command": 0}
+    finally:
+        servers.release_server(str(tmp_path / "milvus.db"))
