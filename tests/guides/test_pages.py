@@ -42,3 +42,13 @@ def test_vector_stores(page: PageRunner, postgres: str, monkeypatch: pytest.Monk
         assert page.run("stores.md") == {"python": 10, "bash": 0, "command": 0}
     finally:
         servers.release_server(str(tmp_path / "milvus.db"))
+
+
+def test_pdfs(page: PageRunner) -> None:
+    assert page.run("pdfs.md") == {"python": 6, "bash": 0, "command": 4}
+    assert any("letter.pdf" in text and "invoice" in text for text in page.printed)
+
+
+def test_questions(page: PageRunner, capsys: pytest.CaptureFixture[str]) -> None:
+    assert page.run("faq.md") == {"python": 10, "bash": 0, "command": 0}
+    assert "127.0.0.1" in capsys.readouterr().out
