@@ -75,7 +75,7 @@ def write_default(field: Field[Any]) -> str:
 
 
 def test_every_key_of_the_configuration_is_on_the_page_with_its_default() -> None:
-    rows = re.findall(r"^\| `([a-z_\[\].]+)` \| (.*?) \|", PAGE.partition("### Every key")[2], re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9_\[\].]+)` \| (.*?) \|", PAGE.partition("### Every key")[2], re.MULTILINE)
     assert dict(rows) == dict(keys(TrainConfig))
     assert len(rows) == len(dict(rows))
 
