@@ -59,17 +59,18 @@ class PageRunner:
     def run(self, name: str) -> dict[str, int]:
         """Run a page, and return how many parts of each kind it has."""
         ran = {"python": 0, "bash": 0, "command": 0}
-        for kind, part in parts(read_page(name)):
-            ran[kind] += 1
-            getattr(self, f"_run_{kind}")(part.replace(_ADDRESS, self._url), name)
-        return ran
-
-    def _run_python(self, code: str, page: str) -> None:
         with warnings.catch_warnings():
             # Clients and databases that are left to the garbage collector, as in a program that ends.
             warnings.simplefilter("ignore", ResourceWarning)
-            exec(compile(code, page, "exec"), self.names)
+            for kind, part in parts(read_page(name)):
+                ran[kind] += 1
+                getattr(self, f"_run_{kind}")(part.replace(_ADDRESS, self._url), name)
+            self.names.clear()
             gc.collect()
+        return ran
+
+    def _run_python(self, code: str, page: str) -> None:
+        exec(compile(code, page, "exec"), self.names)
 
     def _run_bash(self, code: str, page: str) -> None:
         if shutil.which("curl") is None:
