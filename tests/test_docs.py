@@ -54,6 +54,17 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert [link for link in links if not leads_somewhere(page, *link)] == []
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "pyproject.toml"], ids=lambda path: path.name)
+def test_every_absolute_link_into_the_repository_leads_to_a_file_and_a_heading(page: Path) -> None:
+    address = r"https://github\.com/st-modules/st-modules/(blob|tree|raw)/main/([^)#\s\"]+)(?:#([^)\s\"]+))?"
+    links = re.findall(address, page.read_text(encoding="utf-8"))
+    assert [link for link in links if not is_in_the_repository(*link)] == []
+
+
+def is_in_the_repository(kind: str, target: str, anchor: str) -> bool:
+    return (ROOT / target).is_dir() == (kind == "tree") and leads_somewhere(ROOT / "README.md", target, anchor)
+
+
 def leads_somewhere(page: Path, target: str, anchor: str) -> bool:
     path = page.parent / target if target else page
     return path.exists() and (not anchor or anchor in anchors(path))

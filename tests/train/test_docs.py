@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from st_modules.train import load_source, read_config, run
+from st_modules.train.config import TrainConfig
 from tests.helpers.paths import ROOT
 
 PAGE = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
@@ -41,6 +45,39 @@ def test_the_configuration_of_the_page_is_valid(drawn: Path) -> None:
     (drawn / "config.yaml").write_text(block)
     (source,) = read_config(drawn / "config.yaml").data
     assert len(load_source(source)) == 12
+
+
+# The page has the keys of one source and of one column: those of the others are the same.
+REPEATED = ("evaluation", "data[].columns.positive", "data[].columns.negatives")
+
+
+def keys(section: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every key of a section and of those below it, as a path, and how its default is written."""
+    hints = get_type_hints(section)
+    for field in fields(section):
+        path, hint = prefix + field.name, hints[field.name]
+        yield path, write_default(field)
+        for below in filter(is_dataclass, [] if path in REPEATED else (hint, *get_args(hint))):
+            yield from keys(below, f"{path}[]." if get_origin(hint) is tuple else f"{path}.")
+
+
+def write_default(field: Field[Any]) -> str:
+    value = field.default
+    if isinstance(value, FieldInfo):
+        value = value.get_default(call_default_factory=True)
+    if value is MISSING:
+        return "needed"
+    if is_dataclass(value):
+        return "all defaults"
+    if value is None or value in ((), {}):
+        return "–"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def test_every_key_of_the_configuration_is_on_the_page_with_its_default() -> None:
+    rows = re.findall(r"^\| `([a-z0-9_\[\].]+)` \| (.*?) \|", PAGE.partition("### Every key")[2], re.MULTILINE)
+    assert dict(rows) == dict(keys(TrainConfig))
+    assert len(rows) == len(dict(rows))
 
 
 # The program leaves the training arguments at their defaults, which are those for a GPU.
