@@ -26,7 +26,8 @@ INCLUDED = {
     "models/tiny.md": "st_modules/assets/tiny/README.md",
 }
 _CODE = re.compile(r"`[^`\n]+`")
-_LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)(?=[)#])")
+# A file's path, from the page or in the repository on GitHub.
+_LINK = re.compile(rf"(?<=\]\()(?:({REPOSITORY}/(?:blob|tree)/main/)|(?!\w+:|#))([^)#\s]+)(?=[)#])")
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
@@ -56,12 +57,12 @@ def on_page_markdown(markdown: str, *, page: Page, files: Files, **_: Any) -> st
     folder = Path(page.file.abs_src_path).parent
 
     def lead(link: re.Match[str]) -> str:
-        target = (folder / link[1]).resolve()
+        target = ((ROOT if link[1] else folder) / link[2]).resolve()
         if str(target) in uris:
             return os.path.relpath(uris[str(target)], Path(page.file.src_uri).parent)
         if target.exists() and target.is_relative_to(ROOT):
             return f"{REPOSITORY}/{'tree' if target.is_dir() else 'blob'}/main/{target.relative_to(ROOT).as_posix()}"
-        return link[1]
+        return link[0]
 
     def mend(line: str) -> str:
         # On GitHub a bar in a cell is written with a backslash, in code too; here the backslash would be seen.
