@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 PACKAGE := $(VENV)/.package
 TOOLS := $(VENV)/.tools
 DOCS := $(VENV)/.docs
-# pip says only what went wrong, whatever else it is set up to say.
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+# pip says only what went wrong, whatever else it is set up to say. What is imported is compiled then: of most packages
+# little ever is.
+PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage lint format docs fuzz bench clean
