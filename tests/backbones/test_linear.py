@@ -73,6 +73,15 @@ def test_products_are_those_of_the_weights(shape: tuple[int, ...], onednn: list[
         assert (net(make_rows(*shape)) - compute(net, make_rows(*shape))).abs().max() < 1e-5
 
 
+def test_rows_that_do_not_lie_in_order_are_multiplied_too(onednn: list[int]) -> None:
+    net = Net()
+    speed_up_layers(net)
+    rows = make_rows(24, 9, 2).transpose(0, 2)[:, ::2]
+    with torch.inference_mode():
+        assert (net(rows) - compute(net, rows)).abs().max() < 1e-5
+    assert onednn
+
+
 def test_an_mlp_runs_for_512_tokens_at_a_time(onednn: list[int]) -> None:
     net = Net()
     speed_up_layers(net)
