@@ -23,9 +23,10 @@ from st_modules.backbones.rows import Row, Visual, count_visuals, visuals_of
 from st_modules.backbones.stored import StoredBackbone
 from st_modules.checkpoints.image_processors import describe_statistics
 from st_modules.errors import ArgumentError, CheckpointError
-from st_modules.inputs.images import ImageSource, read_within_budget
+from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item, parse_items
 from st_modules.inputs.limits import ImageLimits, check_image_limits
+from st_modules.inputs.pixel_budget import read_within_budget
 from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.checks import check_prompt, refuse_videos
 from st_modules.prompts.long_texts import most_characters

@@ -23,13 +23,15 @@ from st_modules.arguments import check_flag
 from st_modules.backbones.architecture import Architecture, Towers
 from st_modules.backbones.attention import KeysAndValues, split_heads
 from st_modules.backbones.base import Backbone
+from st_modules.backbones.clip_sizes import scaled_size
 from st_modules.backbones.clip_weights import check_openai_config, openai_weights
 from st_modules.backbones.pruning import allow_pruning, pooling_arguments
 from st_modules.checkpoints.fields import Kind, exactly
 from st_modules.checkpoints.image_processors import square_settings
 from st_modules.checkpoints.locate import Checkpoint
 from st_modules.checkpoints.weights import load_pretrained
-from st_modules.inputs.images import ImageSource, scaled_size, to_rgb
+from st_modules.inputs.image_conversion import to_rgb
+from st_modules.inputs.images import ImageSource
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.tokenizer import SegmentTokenizer
 

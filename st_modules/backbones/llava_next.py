@@ -32,7 +32,8 @@ from st_modules.checkpoints.fields import Kind, each, either, exactly, whole
 from st_modules.checkpoints.image_processors import square_settings
 from st_modules.checkpoints.weights import load_pretrained
 from st_modules.errors import ArgumentError
-from st_modules.inputs.images import ImageSource, to_rgb
+from st_modules.inputs.image_conversion import to_rgb
+from st_modules.inputs.images import ImageSource
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.tokenizer import SegmentTokenizer
 

@@ -24,7 +24,8 @@ from st_modules.backbones.rows import Row
 from st_modules.checkpoints.fields import Kind, each, exactly, number, optional
 from st_modules.checkpoints.shapes import find_weights, read_shapes, read_tensors
 from st_modules.errors import ArgumentError, CheckpointError, ImageError
-from st_modules.inputs.images import ImageSource, to_rgb
+from st_modules.inputs.image_conversion import to_rgb
+from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.templates import Side

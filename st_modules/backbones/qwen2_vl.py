@@ -33,7 +33,8 @@ from st_modules.backbones.sampling import select_frames
 from st_modules.checkpoints.configuration import CONFIG
 from st_modules.checkpoints.fields import Kind, each, exactly, whole
 from st_modules.errors import ArgumentError, ImageError, Place
-from st_modules.inputs.images import ImageSource, to_rgb
+from st_modules.inputs.image_conversion import to_rgb
+from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
 from st_modules.inputs.limits import ImageLimits
 from st_modules.inputs.videos import VideoSource

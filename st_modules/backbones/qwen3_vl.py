@@ -33,7 +33,8 @@ from st_modules.backbones.sampling import select_each_second, spread
 from st_modules.checkpoints.configuration import CONFIG
 from st_modules.checkpoints.fields import Kind, each, exactly, optional, whole
 from st_modules.errors import VideoError
-from st_modules.inputs.images import ImageSource, flatten_on_white
+from st_modules.inputs.image_conversion import flatten_on_white
+from st_modules.inputs.images import ImageSource
 from st_modules.inputs.limits import ImageLimits
 from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.tokenizer import SegmentTokenizer

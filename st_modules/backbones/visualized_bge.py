@@ -27,6 +27,7 @@ from st_modules.arguments import check_choice, check_integer
 from st_modules.backbones.architecture import Towers
 from st_modules.backbones.attention import KeysAndValues, split_heads
 from st_modules.backbones.base import Backbone
+from st_modules.backbones.clip_sizes import scaled_size
 from st_modules.backbones.eva02 import EVA02, EVA02Shape
 from st_modules.backbones.pruning import allow_pruning, pooling_arguments
 from st_modules.backbones.visualized_bge_weights import upstream_weights
@@ -35,7 +36,8 @@ from st_modules.checkpoints.configuration import load_config
 from st_modules.checkpoints.locate import Checkpoint
 from st_modules.checkpoints.weights import cast_parameters, check_model_type, load_pretrained, refuse_other_weights
 from st_modules.errors import CheckpointError
-from st_modules.inputs.images import ImageSource, scaled_size, to_rgb
+from st_modules.inputs.image_conversion import to_rgb
+from st_modules.inputs.images import ImageSource
 from st_modules.inputs.limits import ImageLimits
 from st_modules.prompts.templates import TEMPLATES
 from st_modules.prompts.tokenizer import SegmentTokenizer

@@ -15,7 +15,8 @@ from PIL import Image
 from st_modules.errors import ImageError, InputError
 from st_modules.files.pages import PAGE_DPI, PDFIUM, open_pdf, render_page
 from st_modules.index.hits import Hit
-from st_modules.inputs.images import ImageSource, to_rgb
+from st_modules.inputs.image_conversion import to_rgb
+from st_modules.inputs.images import ImageSource
 from st_modules.inputs.limits import ImageLimits
 
 

@@ -5,8 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+_Read = TypeVar("_Read")
+_Source = TypeVar("_Source", bound="_Sized")
+
+
+class _Sized(Protocol):
+    @property
+    def memory(self) -> int: ...
 
 
 class PixelBudget:
@@ -86,3 +95,20 @@ PIXELS = PixelBudget(2**30)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=PIXELS.reset)
+
+
+def read_within_budget(read: Callable[[_Source], _Read], source: _Source) -> _Read:
+    """Run what reads an image and makes something smaller of it, once the process's budget has room for the pixels.
+
+    Args:
+        read: Reads it.
+        source: The image, or whatever else says how much memory reading it takes.
+
+    Returns:
+        What ``read`` returned.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    with PIXELS.hold(source.memory):
+        return read(source)

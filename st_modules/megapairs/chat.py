@@ -14,7 +14,8 @@ from langchain_core.messages.content import create_image_block, create_text_bloc
 from langchain_core.output_parsers import PydanticOutputParser
 from pydantic import BaseModel, Field, field_validator
 
-from st_modules.inputs.images import ImageSource, to_rgb
+from st_modules.inputs.image_conversion import to_rgb
+from st_modules.inputs.images import ImageSource
 from st_modules.megapairs.instructions import InstructionError, PicturePair, Written
 
 if TYPE_CHECKING:

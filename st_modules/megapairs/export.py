@@ -11,7 +11,8 @@ from typing import Any
 from PIL import Image
 
 from st_modules.errors import ImageError, InputError
-from st_modules.inputs.images import ImageSource, to_rgb
+from st_modules.inputs.image_conversion import to_rgb
+from st_modules.inputs.images import ImageSource
 
 _FILES_IN_A_FOLDER = 10_000
 _MODES_OF_PNG = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B"})

@@ -13,7 +13,8 @@ from PIL import Image
 
 from st_modules import InputError
 from st_modules.files.kinds import kind_by_name
-from st_modules.inputs.images import FORMATS, ImageSource
+from st_modules.inputs.formats import FORMATS
+from st_modules.inputs.images import ImageSource
 from tests.helpers.files import Read, write_pdf
 
 

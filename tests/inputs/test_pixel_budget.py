@@ -7,22 +7,21 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from st_modules.errors import ImageError
-from st_modules.inputs import images
-from st_modules.inputs.images import ImageSource, read_within_budget
-from st_modules.inputs.limits import ImageLimits
-from st_modules.inputs.pixel_budget import PIXELS, PixelBudget
+from st_modules.inputs import image_decoding, pixel_budget
+from st_modules.inputs.images import ImageSource
+from st_modules.inputs.pixel_budget import PIXELS, PixelBudget, read_within_budget
 
 
 @pytest.fixture
 def budget(monkeypatch: pytest.MonkeyPatch) -> PixelBudget:
     """A small budget in the place of the process's."""
     small = PixelBudget(30_000)
-    monkeypatch.setattr(images, "PIXELS", small)
+    for module in (pixel_budget, image_decoding):
+        monkeypatch.setattr(module, "PIXELS", small)
     return small
 
 
@@ -124,21 +123,3 @@ def test_an_image_that_cannot_be_read_holds_nothing(budget: PixelBudget) -> None
     with pytest.raises(ImageError):
         read_within_budget(ImageSource.load, ImageSource(picture()[:60]))
     assert budget.in_use == 0
-
-
-def test_an_image_opened_by_the_caller_is_examined_before_it_is_decoded() -> None:
-    stream = io.BytesIO(picture(60))
-    opened = Image.open(stream)
-    place = stream.tell()
-    with pytest.raises(ImageError, match="max_decode_seconds"):
-        ImageSource(opened, limits=ImageLimits(max_decode_seconds=5e-5)).load()
-    assert stream.tell() == place
-    assert np.asarray(ImageSource(opened).load()).shape == (60, 60, 3)
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
-def test_the_digest_of_an_image_in_memory_is_one_of_all_its_pixels(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = Image.fromarray(np.arange(37 * 23 * 3, dtype=np.uint8).reshape(37, 23, 3)).convert(mode)
-    whole = ImageSource(image).digest()
-    monkeypatch.setattr(images, "_HASHED_BYTES", 500)
-    assert ImageSource(image).digest() == whole

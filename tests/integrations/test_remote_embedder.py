@@ -31,7 +31,7 @@ from st_modules import (
     SentenceTransformer,
     ServerError,
 )
-from st_modules.inputs.images import flatten_on_white, to_rgb
+from st_modules.inputs.image_conversion import flatten_on_white, to_rgb
 from st_modules.inputs.items import Item
 from st_modules.integrations import remote_bodies, remote_embedder, remote_server
 from st_modules.integrations.remote_bodies import Bodies

@@ -27,7 +27,7 @@ from st_modules.index.sources.items import (
 from st_modules.index.sources.options import SourceOptions
 from st_modules.index.sources.stored import is_remote
 from st_modules.inputs.data_uris import decode_data_uri
-from st_modules.inputs.images import file_url_path
+from st_modules.inputs.image_forms import file_url_path
 from st_modules.inputs.limits import ImageLimits
 
 _PROTOCOL = re.compile(r"([a-z][a-z0-9+.-]*)://|(data):", re.IGNORECASE)
