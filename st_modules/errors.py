@@ -7,8 +7,7 @@ import reprlib
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-from typing_extensions import Self
+from typing import Self
 
 _LONGEST_LIST = 20_000
 _LONGEST_NUMBER = 1024

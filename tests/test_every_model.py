@@ -339,10 +339,8 @@ def test_a_pickled_copy_of_a_cast_model_keeps_its_precision_and_attention(row: s
     copy = pickle.loads(pickle.dumps(model))
     assert {parameter.dtype for parameter in copy.parameters()} == {torch.bfloat16}
     assert [name for name, module in copy.named_modules() if not module.training] == []
-    found, expected = (
-        (each[0].model.text if hasattr(each[0].model, "text") else each[0].model).config._attn_implementation
-        for each in (copy, model)
-    )
+    transformers: list[Any] = [each[0].model for each in (copy, model)]
+    found, expected = (getattr(each, "text", each).config._attn_implementation for each in transformers)
     assert found == expected
     assert (found == "eager") == (attention == "eager")
 

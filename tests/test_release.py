@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomllib
 import yaml
 from packaging.requirements import Requirement
 
@@ -20,7 +20,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(enco
 WORKFLOWS = ROOT / ".github" / "workflows"
 PAGE = (ROOT / "docs" / "versions.md").read_text(encoding="utf-8")
 # What conda-forge calls differently.
-CONDA_NAMES = {"torch": "pytorch", "typing-extensions": "typing_extensions"}
+CONDA_NAMES = {"torch": "pytorch"}
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -128,8 +128,9 @@ class CLIP(Backbone):
         Returns:
             ``pixel_values`` of shape (1, 3, height, width), float32.
         """
-        done = {"do_convert_rgb": False, "do_resize": False, "do_center_crop": False}
-        return self.image_processor(self._read(image), return_tensors="pt", **done)
+        return self.image_processor(
+            self._read(image), do_convert_rgb=False, do_resize=False, do_center_crop=False, return_tensors="pt"
+        )
 
     def _read(self, image: ImageSource) -> PILImage:
         """Scale and crop a picture as the processor does, which makes arrays of the whole picture for that."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel
-from typing_extensions import Self
 
 from st_modules.backbones.base import Backbone
 from st_modules.backbones.packing import PackedRows, Packing, allow_packing, take_recorded, takes_packed

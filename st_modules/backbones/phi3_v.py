@@ -91,12 +91,17 @@ class Phi3V(DecoderBackbone):
         max_length: int | None = None,
         image_limits: ImageLimits | None = None,
     ) -> None:
-        # The published settings are those of code that is not run, which reads these two of them.
-        statistics = {"image_mean": image_processor.image_mean, "image_std": image_processor.image_std}
         super().__init__(
             model,
             segment_tokenizer,
-            CLIPImageProcessorPil(do_resize=False, do_center_crop=False, do_convert_rgb=False, **statistics),
+            # The published settings are those of code that is not run, which reads the last two of them.
+            CLIPImageProcessorPil(
+                do_resize=False,
+                do_center_crop=False,
+                do_convert_rgb=False,
+                image_mean=image_processor.image_mean,
+                image_std=image_processor.image_std,
+            ),
             template=template,
             max_length=max_length,
             image_limits=image_limits,

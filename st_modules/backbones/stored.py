@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from sentence_transformers.base.modules import InputModule
 from transformers import BaseImageProcessor, PreTrainedModel
-from typing_extensions import Self
 
 from st_modules.arguments import check_choice, check_optional_integer
 from st_modules.backbones.architecture import Architecture, Towers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL.Image import Image as PILImage
@@ -21,7 +21,6 @@ from transformers import (
     XLMRobertaModel,
     XLMRobertaTokenizer,
 )
-from typing_extensions import Self
 
 from st_modules.arguments import check_choice, check_integer
 from st_modules.backbones.architecture import Towers

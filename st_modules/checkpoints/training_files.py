@@ -15,11 +15,10 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from st_modules.checkpoints.json_files import refuse_pointer
 from st_modules.errors import CheckpointError

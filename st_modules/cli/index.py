@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-class DtypeName(str, Enum):
+class DtypeName(StrEnum):
     """How vectors are kept."""
 
     float32 = "float32"
     float16 = "float16"
 
 
-class VectorIndexName(str, Enum):
+class VectorIndexName(StrEnum):
     """Which index the vectors get."""
 
     auto = "auto"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +36,7 @@ app = typer.Typer()
 _LONGEST_TEXT = 160
 
 
-class ModeName(str, Enum):
+class ModeName(StrEnum):
     """How what is near is found."""
 
     vector = "vector"

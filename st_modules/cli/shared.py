@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -53,7 +53,7 @@ BaseWeights = Annotated[
 Device = Annotated[str | None, typer.Option(help="Where to run: cpu, cuda, mps … The best one there is by default.")]
 
 
-class EngineName(str, Enum):
+class EngineName(StrEnum):
     """Where items are embedded."""
 
     local = "local"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from st_modules._imports import import_extra
 from st_modules.arguments import check_choice, check_flag, check_integer

@@ -6,9 +6,7 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
-
-from typing_extensions import Self
+from typing import Any, Self
 
 from st_modules._imports import import_extra
 from st_modules.errors import InputError, STModulesError, in_one_line

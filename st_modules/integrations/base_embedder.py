@@ -8,10 +8,9 @@ import re
 import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from typing_extensions import Self
 
 from st_modules.errors import InputError
 from st_modules.inputs.batches import list_inputs

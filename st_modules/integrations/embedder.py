@@ -6,11 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import sentence_transformers
-from typing_extensions import Self
 
 from st_modules.backbones.base import find_backbone
 from st_modules.inputs.limits import ImageLimits

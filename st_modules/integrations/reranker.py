@@ -6,10 +6,9 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import sentence_transformers
-from typing_extensions import Self
 
 from st_modules.backbones.base import find_backbone
 from st_modules.cross_encoder import CrossEncoder

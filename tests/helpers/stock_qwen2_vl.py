@@ -54,8 +54,8 @@ class StockQwen2VL(StockModel):
     def read(self, path: Path) -> Image.Image:
         with Image.open(path) as opened:
             picture = opened.convert("RGB")
-        size = smart_resize(picture.height, picture.width, 28, min_pixels=4 * TOKEN, max_pixels=16384 * TOKEN)
-        return picture.resize(size[::-1], Image.Resampling.BICUBIC)
+        height, width = smart_resize(picture.height, picture.width, 28, min_pixels=4 * TOKEN, max_pixels=16384 * TOKEN)
+        return picture.resize((width, height), Image.Resampling.BICUBIC)
 
     def hidden_states(self, ids: list[int], images: tuple[Path, ...]) -> torch.Tensor:
         embed = self.model.get_input_embeddings()

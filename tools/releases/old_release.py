@@ -68,7 +68,7 @@ def _readers(golden: Path) -> dict[str, Callable[[Image.Image], tuple[np.ndarray
     if "num_additional_image_tokens" in inspect.signature(transformers.LlavaNextProcessor.__init__).parameters:
         settings["num_additional_image_tokens"] = 1
     tokenizer = transformers.AutoTokenizer.from_pretrained(folders["bge_vl_mllm"])
-    llava_next = transformers.LlavaNextProcessor(tiles, tokenizer, image_token="<image>", **settings)
+    llava_next: Any = transformers.LlavaNextProcessor(tiles, tokenizer, image_token="<image>", **settings)
 
     def read_tiles(picture: Image.Image) -> tuple[np.ndarray, int]:
         resized = picture.resize((512, 512)).convert("RGB")
