@@ -23,6 +23,7 @@ from sentence_transformers.sentence_transformer.data_collator import SentenceTra
 
 import st_modules
 from langchain_gme import MultimodalRetriever, MultimodalStore
+from langchain_gme.searchable_store import SearchableStore
 from llamaindex_gme import MultimodalNodeParser, MultimodalVectorIndexRetriever
 from st_modules.evaluate.local_task import LocalTask
 from st_modules.loading import CatalogModel
@@ -55,6 +56,7 @@ CLASSES = [
     (MultimodalNodeParser, NodeParser),
     (LocalTask, AbsTask),
     (MultimodalStore, VectorStore),
+    (SearchableStore, VectorStore),
     (MultimodalRetriever, VectorStoreRetriever),
 ]
 OVERRIDES = [
