@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import select
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from functools import partial
@@ -30,6 +31,7 @@ from tests.helpers.serving_on_ray import LIMITS, hold_up, list_processes, load_h
 
 ray = pytest.importorskip("ray")
 HEADERS = {"Authorization": f"Bearer {KEY}"}
+REPLICA = "ray::ServeReplica:st-modules:replica"
 REPLICAS = RayServeOptions(replicas=2, cpus_per_replica=0.1)
 
 
@@ -54,7 +56,7 @@ def url(lock: Path, tiny: SentenceTransformer) -> Iterator[str]:
             holding = ExitStack()
             holding.enter_context(hold_up(lock))
             answer = pool.submit(embed, url, "a")
-            wait_for_in_flight(url, 1)
+            wait_for_in_flight(url, 1, is_over=answer.done)
             late = pool.submit(let_go_at_the_end, url, holding)
         np.testing.assert_allclose(read_vector(answer.result()), tiny.encode("a"), atol=1e-5)
         assert late.result().status_code == 503
@@ -108,7 +110,7 @@ def test_what_a_killed_replica_had_is_saved_by_asking_again(url: str, tiny: Sent
         found = [pool.submit(ask, text) for text in texts]
         for _ in range(20):
             answered.acquire()
-        victim = list_processes("ray::ServeReplica:st-modules:replica")[0]
+        victim = list_processes(REPLICA)[0]
         victim.kill()
         vectors = [each.result() for each in found]
     np.testing.assert_allclose(vectors, tiny.encode(texts), atol=1e-5)
@@ -164,13 +166,14 @@ def test_more_requests_than_are_taken_are_sent_away(url: str, lock: Path, tiny: 
 
 
 def test_a_client_that_goes_away_frees_its_place(url: str, lock: Path) -> None:
+    replicas = list_processes(REPLICA)
     with hold_up(lock):
         with socket.create_connection(read_address(url)) as client:
             body = json.dumps({"input": "a"}).encode()
             head = "POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nAuthorization: "
             client.sendall(f"{head}Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-            replica = wait_for_in_flight(url, 1)
-        wait_for_in_flight(url, 0, replica)
+            replica = wait_for_in_flight(url, 1, is_over=lambda: is_answered(client))
+        wait_for_in_flight(url, 0, replica, is_over=lambda: not all(each.is_running() for each in replicas))
 
 
 def read_address(url: str) -> tuple[str, int]:
@@ -178,12 +181,28 @@ def read_address(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def wait_for_in_flight(url: str, count: int, replica: str = r"\w+") -> str:
-    """Wait until a replica has so many requests; its name is returned."""
+def is_answered(client: socket.socket) -> bool:
+    """Whether there is an answer to read, or the end of the connection."""
+    readable, _, _ = select.select([client], [], [], 0)
+    return bool(readable)
+
+
+def wait_for_in_flight(url: str, count: int, replica: str = r"\w+", *, is_over: Callable[[], bool]) -> str:
+    """Wait until a replica has so many requests, and return its name.
+
+    Args:
+        url: The server.
+        count: How many.
+        replica: What its name has to match.
+        is_over: Whether that can no more come, because the request or the replica has ended.
+    """
     line = re.compile(rf'^st_modules_requests_in_flight{{replica="({replica})"}} {count}.0$', re.MULTILINE)
-    while not (found := line.search(httpx.get(f"{url}/metrics", timeout=60).text)):
-        pass
-    return found.group(1)
+    while True:
+        was_over = is_over()  # asked first: what ends while the replica answers may be in its answer
+        if found := line.search(httpx.get(f"{url}/metrics", timeout=60).text):
+            return found.group(1)
+        if was_over:
+            pytest.fail(f"No replica {replica} was seen with {count} requests in flight before the end of what it had.")
 
 
 def test_a_cluster_that_serves_already_is_refused(url: str, lock: Path) -> None:
