@@ -6,14 +6,13 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from sentence_transformers.base.modality_types import Modality
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenizerBase
-from typing_extensions import Self
 
 from st_modules.arguments import check_integer
 from st_modules.backbones.checks import check_side, refuse_options
@@ -30,7 +29,8 @@ from st_modules.inputs.pixel_budget import read_within_budget
 from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.checks import check_prompt, refuse_videos
 from st_modules.prompts.long_texts import most_characters
-from st_modules.prompts.templates import TEMPLATES, Image, Segment, Side, Video
+from st_modules.prompts.segments import Image, Segment, Video
+from st_modules.prompts.templates import TEMPLATES, Side
 from st_modules.prompts.tokenizer import SegmentTokenizer
 
 logger = logging.getLogger(__name__)

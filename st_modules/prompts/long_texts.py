@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from st_modules.errors import InputError, Place
 from st_modules.prompts.long_runs import shorten_runs
-from st_modules.prompts.templates import Text
+from st_modules.prompts.segments import Text
 
 # The first try, which is enough for prose and for code; a text that is not longer is read as it is.
 _USUAL_PER_TOKEN, _USUAL = 8, 1024

@@ -17,83 +17,13 @@ from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
 from st_modules.inputs.videos import VideoSource
+from st_modules.prompts.segments import End, Image, Segment, Special, Start, Text, Video
 from st_modules.prompts.uniir_texts import clean, write_sentence
 
 Side: TypeAlias = Literal["query", "document"]
 """The two sides of a search; what is on neither has ``None``."""
 
 
-@dataclass(frozen=True)
-class Special:
-    """One control token."""
-
-    token: str
-
-
-@dataclass(frozen=True)
-class Start:
-    """What the tokenizer itself puts before a text, such as ``<s>`` or ``[CLS]``."""
-
-
-@dataclass(frozen=True)
-class End:
-    """What the tokenizer itself puts after a text, such as ``[SEP]``."""
-
-
-@dataclass(frozen=True)
-class Text:
-    """A stretch of text between two control tokens.
-
-    Attributes:
-        before: What the template writes before the user's text; truncation keeps it.
-        user: What the user wrote; truncation trims its end.
-        after: What the template writes after the user's text; truncation keeps it.
-        keeps_tokens: Whether truncation keeps the first tokens as they are in the whole text, half a word's among them.
-            Otherwise what is kept is read as a text by itself.
-    """
-
-    before: str
-    user: str = ""
-    after: str = ""
-    keeps_tokens: bool = False
-
-
-@dataclass(frozen=True)
-class Image:
-    """The place of one image.
-
-    Attributes:
-        token: Repeated once for each of the image's tokens; the empty string where any token will do, because the
-            model puts its own vectors there; ``None`` where it reads the image apart from the text.
-        source: The image.
-        common: Whether it is likely the same in many rows, so that these may begin with it in common.
-    """
-
-    token: str | None
-    source: ImageSource
-    common: bool = False
-
-
-@dataclass(frozen=True)
-class Video:
-    """The place of a video, or of a part of it.
-
-    Attributes:
-        token: Repeated once for each of the tokens that stand there.
-        source: The video.
-        part: Which of the parts it is that the video is divided into, from 0.
-        parts: How many parts there are, of equally many tokens.
-        common: As of :class:`Image`.
-    """
-
-    token: str
-    source: VideoSource
-    part: int = 0
-    parts: int = 1
-    common: bool = False
-
-
-Segment: TypeAlias = Start | End | Special | Text | Image | Video
 Render: TypeAlias = Callable[[Item, str | None, Side | None], list[Segment]]
 Divide: TypeAlias = Callable[[Sequence[Segment], Callable[[VideoSource], Sequence[float]]], list[Segment]]
 
@@ -142,6 +72,7 @@ QWEN3_RERANKER_SYSTEM = (
 )
 QWEN3_RERANKER_INSTRUCTION = "Given a search query, retrieve relevant candidates that answer the query."
 VLM2VEC_IMAGE_INSTRUCTION = "Represent the given image."
+_END_OF_TURN = Special("<|endoftext|>")
 # Phi-3-V has no token for a picture's place. That of padding is none of any string.
 _PHI3_V_IMAGE = "<|endoftext|>"
 VLM2VEC_VIDEO_INSTRUCTION = "Represent the given video."
@@ -421,7 +352,7 @@ def render_visualized_bge(item: Item, instruction: str | None, side: Side | None
 
 
 def _wrap_qwen2_turn(
-    system: str, user: list[Segment], end: Segment = Special("<|endoftext|>"), *, answer: bool = True
+    system: str, user: list[Segment], end: Segment = _END_OF_TURN, *, answer: bool = True
 ) -> list[Segment]:
     """Qwen2-VL's chat layout, mostly up to the answer, and the token that its embedders pool."""
     return [

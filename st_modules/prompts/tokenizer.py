@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, cast, get_args
+from typing import Any, TypeAlias, get_args
 
-from tokenizers.models import Unigram
 from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import Metaspace
-from transformers import AddedToken, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from st_modules.errors import CheckpointError, InputError, Place
 from st_modules.inputs.images import ImageSource
@@ -22,16 +18,22 @@ from st_modules.inputs.items import Item
 from st_modules.inputs.videos import VideoSource
 from st_modules.prompts.charsmap import take_charsmap
 from st_modules.prompts.long_texts import TextCutter, most_characters, untold
-from st_modules.prompts.templates import End, Image, Render, Segment, Side, Special, Start, Text, Video
-from st_modules.prompts.tokenizer_files import TOKENIZER_FILE, check_tokenizer_files
-
-_CHANGED = (
-    "The tokenizer was changed by more than add_tokens, which is all that texts are read by. Special tokens are none "
-    "of a text's: add them as plain ones. For another tokenizer change the files of a saved model, and load it again."
+from st_modules.prompts.plain_tokenizers import choose_class, opens_words_once, read_as_text
+from st_modules.prompts.segments import (
+    End,
+    Image,
+    Segment,
+    Special,
+    Start,
+    Text,
+    Video,
+    find_control_token,
+    find_first_text,
+    write_segment,
 )
-
-_END_OF_TEXT = "</s>"
-"""Phi-3-V's tokenizer does not mark it as special, and not every layout of that model has it."""
+from st_modules.prompts.templates import Render, Side
+from st_modules.prompts.tokenizer_changes import CHANGED, describe, hash_rules, make_added_token
+from st_modules.prompts.tokenizer_files import TOKENIZER_FILE, check_tokenizer_files
 
 Piece: TypeAlias = tuple[bool, str]
 
@@ -84,7 +86,7 @@ class SegmentTokenizer:
         takes_video: bool = False,
         takes_pairs: bool = False,
     ) -> None:
-        tokenizer_class = _tokenizer_class(folder, fallback)
+        tokenizer_class = choose_class(folder, fallback)
         check_tokenizer_files(folder)
         try:
             self.tokenizer = tokenizer_class.from_pretrained(folder)
@@ -92,7 +94,7 @@ class SegmentTokenizer:
             self._inner = self._plain
             if normalised:
                 self._plain.backend_tokenizer.normalizer = Lowercase()
-            if _opens_words_once(self._plain):
+            if opens_words_once(self._plain):
                 self._inner = tokenizer_class.from_pretrained(folder, split_special_tokens=True)
                 self._inner.backend_tokenizer.pre_tokenizer.prepend_scheme = "never"
         except Exception as error:
@@ -108,7 +110,7 @@ class SegmentTokenizer:
         samples = _render_samples(render, takes_video, takes_pairs)
         self._fixed = ["its instruction", *(["its query"] if takes_pairs else [])]
         vocabulary = self.tokenizer.get_vocab()
-        tokens = list(dict.fromkeys(token for row in samples for token in map(_control_token, row) if token))
+        tokens = list(dict.fromkeys(token for row in samples for token in map(find_control_token, row) if token))
         if missing := [token for token in tokens if token not in vocabulary]:
             raise CheckpointError(f"{folder}: the tokenizer does not have the control tokens {', '.join(missing)}.")
         self.control_ids: dict[str, int] = {token: vocabulary[token] for token in tokens}
@@ -120,9 +122,9 @@ class SegmentTokenizer:
         }
         structure = [*tokens, *self.tokenizer.convert_ids_to_tokens([*self.start_ids, *self.end_ids])]
         for tokenizer in (self._plain, self._inner):
-            _read_as_text(tokenizer, structure)
-        self._read = _describe(self.tokenizer)
-        self._digest = _digest(self.tokenizer)
+            read_as_text(tokenizer, structure)
+        self._read = describe(self.tokenizer)
+        self._digest = hash_rules(self.tokenizer)
         cutter = TextCutter(self._plain)
         self._cutters = {True: cutter, False: cutter if self._inner is self._plain else TextCutter(self._inner)}
         self._numbers = self._number_added_tokens()
@@ -135,11 +137,11 @@ class SegmentTokenizer:
 
     def _number_added_tokens(self) -> dict[bool, dict[int, int]]:
         """For each of the tokenizers of texts, the ids of added tokens that have others in the model's vocabulary."""
-        numbers = {token.content: token.id for token in _describe(self.tokenizer).tokens}
+        numbers = {token.content: token.id for token in describe(self.tokenizer).tokens}
         return {
             first: {
                 token.id: numbers[token.content]
-                for token in _describe(self._tokenizer(first)).tokens
+                for token in describe(self._tokenizer(first)).tokens
                 if token.id != numbers[token.content]
             }
             for first in (True, False)
@@ -190,20 +192,20 @@ class SegmentTokenizer:
         Raises:
             ValueError: It was changed in another way, or the model has no embedding for a token that was added.
         """
-        now = _describe(self.tokenizer)
+        now = describe(self.tokenizer)
         if now == self._read:
             return
         known = set(self._read.tokens)
         added = [token for token in now.tokens if token not in known]
         if not known <= set(now.tokens) or self._read.rules != now.rules or any(token.special for token in added):
-            raise ValueError(_CHANGED)
+            raise ValueError(CHANGED)
         if len(self.tokenizer) > embeddings:
             raise ValueError(
                 f"The tokenizer has {len(self.tokenizer)} tokens, and the model embeddings for {embeddings}: call "
                 f"{resize}({len(self.tokenizer)}) after add_tokens."
             )
         for tokenizer in (self._plain, self._inner):
-            tokenizer.add_tokens([_added_token(token) for token in added])
+            tokenizer.add_tokens([make_added_token(token) for token in added])
         self._numbers = self._number_added_tokens()
         self._read = now
 
@@ -213,12 +215,12 @@ class SegmentTokenizer:
         Raises:
             ValueError: The tokenizer was changed by more than ``add_tokens``.
         """
-        if _digest(self.tokenizer) != self._digest:
-            raise ValueError(_CHANGED)
+        if hash_rules(self.tokenizer) != self._digest:
+            raise ValueError(CHANGED)
 
     def _cut(self, row: Sequence[Segment], place: Place | str, max_length: int) -> list[Segment]:
         """Leave out of the texts of a row what is too far behind to be among its tokens."""
-        first = _first_text(row)
+        first = find_first_text(row)
         return [
             self._cutters[number == first](self._normalise(segment, max_length, place), max_length, place)
             if isinstance(segment, Text)
@@ -266,7 +268,7 @@ class SegmentTokenizer:
         for number, segment in enumerate(row):
             if isinstance(segment, Text) and segment.user:
                 budget = len(parts[number]) - excess
-                first = number == _first_text(row)
+                first = number == find_first_text(row)
                 tokenizer = self._tokenizer(first)
                 fixed = tokenizer(segment.before + segment.after, add_special_tokens=False)["input_ids"]
                 if len(fixed) <= budget:
@@ -317,7 +319,7 @@ class SegmentTokenizer:
             if set(ids) & ids_of_structure:
                 raise CheckpointError(f"{folder}: the tokenizer turns the text {token!r} into a control token.")
         for row in samples:
-            written = [segment for segment in row if isinstance(segment, Text) or _control_token(segment)]
+            written = [segment for segment in row if isinstance(segment, Text) or find_control_token(segment)]
             counts = [1 for segment in written if isinstance(segment, (Image, Video))]
             string = _string(written)
             (row_alone,) = self([written], [counts], ["sample"], [sys.maxsize])
@@ -326,17 +328,6 @@ class SegmentTokenizer:
                     f"{folder}: the tokenizer reads {string!r} otherwise than piece by piece between its control "
                     "tokens. Use the tokenizer files of the model's repository."
                 )
-
-
-def _tokenizer_class(folder: Path, fallback: type[PreTrainedTokenizerBase]) -> Any:
-    if (folder / TOKENIZER_FILE).is_file():
-        return PreTrainedTokenizerFast
-    # Without its files a tokenizer class builds an empty vocabulary.
-    needed = sorted(set(fallback.vocab_files_names.values()) - {TOKENIZER_FILE})
-    if not needed or not all((folder / name).is_file() for name in needed):
-        others = f" (or {' and '.join(needed)})" if needed else ""
-        raise CheckpointError(f"{folder}: no {TOKENIZER_FILE}{others} in it, which the tokenizer is made of.")
-    return fallback
 
 
 def _render_samples(render: Render, takes_video: bool, takes_pairs: bool) -> list[list[Segment]]:
@@ -361,19 +352,17 @@ def _edges(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int],
     return whole[:start], whole[start + len(text) :]
 
 
-def _control_token(segment: Segment) -> str | None:
-    return segment.token if isinstance(segment, (Special, Image, Video)) else None
-
-
 def _pieces(row: Sequence[Segment]) -> list[Piece]:
     """The texts of a row, and whether its string begins with them."""
-    first = _first_text(row)
-    return [(number == first, _written(segment)) for number, segment in enumerate(row) if isinstance(segment, Text)]
+    first = find_first_text(row)
+    return [
+        (number == first, write_segment(segment)) for number, segment in enumerate(row) if isinstance(segment, Text)
+    ]
 
 
 def _openings(row: Sequence[Segment]) -> list[Piece]:
     """What the template writes before the user's texts of a row, as pieces of their own."""
-    first = _first_text(row)
+    first = find_first_text(row)
     return [
         (number == first, segment.before)
         for number, segment in enumerate(row)
@@ -395,24 +384,8 @@ def _constant(row: Sequence[Segment], parts: Sequence[list[int]], ids: Mapping[P
     return count
 
 
-def _first_text(row: Sequence[Segment]) -> int | None:
-    """Where the text is that begins a string, if a text does: that of the row, or the last of several in it."""
-    start = max((number for number, segment in enumerate(row) if isinstance(segment, Start)), default=0)
-    written = (
-        number
-        for number, segment in enumerate(row)
-        if number >= start and (isinstance(segment, Text) or _control_token(segment))
-    )
-    first = next(written, None)
-    return first if first is not None and isinstance(row[first], Text) else None
-
-
 def _string(row: Sequence[Segment]) -> str:
-    return "".join(map(_written, row))
-
-
-def _written(segment: Segment) -> str:
-    return segment.before + segment.user + segment.after if isinstance(segment, Text) else _control_token(segment) or ""
+    return "".join(map(write_segment, row))
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
@@ -434,76 +407,3 @@ def _shorten(tokenizer: PreTrainedTokenizerBase, segment: Text, budget: int) -> 
         starts = [start for start, _ in offsets if len(before) <= start < len(before) + len(user)]
         kept = max(0, len(starts) - (len(ids) - budget))
         user = user[: starts[kept] - len(before)] if starts else ""
-
-
-def _read_as_text(tokenizer: PreTrainedTokenizerBase, control_tokens: Sequence[str]) -> None:
-    # split_special_tokens spares only tokens that are marked as special, and some published tokenizers do not mark
-    # their image token, or the end of a text.
-    unmarked = [
-        AddedToken(token.content, normalized=token.normalized, special=True)
-        for token in cast("dict[int, Any]", tokenizer.added_tokens_decoder).values()
-        if token.content in {*control_tokens, _END_OF_TEXT} and not token.special
-    ]
-    if unmarked:
-        tokenizer.add_tokens(unmarked, special_tokens=True)
-    _hide_control_pieces(tokenizer, control_tokens)
-
-
-def _hide_control_pieces(tokenizer: Any, control_tokens: Sequence[str]) -> None:
-    # A Unigram model finds control tokens in a text by itself, since they are pieces of its vocabulary. With a space
-    # before them they match nothing: every space of a text has become another character by then.
-    backend = tokenizer.backend_tokenizer
-    if not isinstance(backend.model, Unigram):
-        return
-    model = json.loads(backend.to_str())["model"]
-    hidden = {*control_tokens, *(token.content for token in tokenizer.added_tokens_decoder.values() if token.special)}
-    vocabulary = [(f" {piece}" if piece in hidden else piece, score) for piece, score in model["vocab"]]
-    backend.model = Unigram(vocabulary, model["unk_id"], model["byte_fallback"])
-
-
-class _Added(NamedTuple):
-    """A token that a tokenizer has beside its model's vocabulary, and how it is found in a text."""
-
-    id: int
-    content: str
-    single_word: bool
-    lstrip: bool
-    rstrip: bool
-    normalized: bool
-    special: bool
-
-
-class _Description(NamedTuple):
-    """What a tokenizer reads texts by, as far as it can be changed."""
-
-    tokens: tuple[_Added, ...]
-    rules: tuple[str, ...]
-
-
-def _describe(tokenizer: Any) -> _Description:
-    tokens = [
-        _Added(number, each.content, each.single_word, each.lstrip, each.rstrip, each.normalized, each.special)
-        for number, each in sorted(tokenizer.added_tokens_decoder.items())
-    ]
-    backend = tokenizer.backend_tokenizer
-    parts = (backend.normalizer, backend.pre_tokenizer, backend.post_processor)
-    edges = (getattr(tokenizer, name, None) for name in ("add_bos_token", "add_eos_token"))
-    return _Description(tuple(tokens), (*map(str, parts), str(tokenizer.special_tokens_map), *map(str, edges)))
-
-
-def _digest(tokenizer: Any) -> bytes:
-    """Return a hash of all that a tokenizer reads texts by, but for added tokens."""
-    written: str = tokenizer.backend_tokenizer.to_str()
-    return hashlib.blake2b(written[written.index('"normalizer"') :].encode()).digest()
-
-
-def _added_token(token: _Added) -> AddedToken:
-    options = token._asdict()
-    del options["id"]
-    return AddedToken(options.pop("content"), **options)
-
-
-def _opens_words_once(tokenizer: Any) -> bool:
-    # Some SentencePiece tokenizers put a space before the first text of a string only; each piece is a string here.
-    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
-    return isinstance(pre_tokenizer, Metaspace) and pre_tokenizer.prepend_scheme == "first"

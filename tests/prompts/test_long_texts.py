@@ -23,7 +23,8 @@ from st_modules import InputError, SentenceTransformer
 from st_modules.inputs.items import Item
 from st_modules.prompts import long_texts
 from st_modules.prompts.charsmap import take_charsmap
-from st_modules.prompts.templates import Segment, Side, Text
+from st_modules.prompts.segments import Segment, Text
+from st_modules.prompts.templates import Side
 from st_modules.prompts.tokenizer import SegmentTokenizer
 from tests.helpers.paths import GOLDEN
 

@@ -9,15 +9,10 @@ from st_modules.errors import InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
 from st_modules.inputs.videos import VideoSource
+from st_modules.prompts.segments import End, Segment, Special, Start, Text, Video
 from st_modules.prompts.templates import (
     TEMPLATES,
-    End,
-    Segment,
     Side,
-    Special,
-    Start,
-    Text,
-    Video,
     divide_qwen3_video,
     render_bge_vl_mllm,
     render_dse_phi3,

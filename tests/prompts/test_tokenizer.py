@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer, XLMRobertaToke
 from st_modules import CheckpointError, InputError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import Item
-from st_modules.prompts.templates import End, Image, Segment, Special, Start, Text, render_gme, render_visualized_bge
+from st_modules.prompts.segments import End, Image, Segment, Special, Start, Text
+from st_modules.prompts.templates import render_gme, render_visualized_bge
 from st_modules.prompts.tokenizer import SegmentTokenizer
 from tests.helpers.paths import GOLDEN
 

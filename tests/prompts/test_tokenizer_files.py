@@ -17,7 +17,8 @@ from transformers import CLIPTokenizer, Qwen2Tokenizer
 
 from st_modules import CheckpointError, SentenceTransformer
 from st_modules.prompts import tokenizer_files
-from st_modules.prompts.templates import Text, render_gme
+from st_modules.prompts.segments import Text
+from st_modules.prompts.templates import render_gme
 from st_modules.prompts.tokenizer import SegmentTokenizer
 from st_modules.prompts.tokenizer_files import PATTERNS, check_tokenizer_files
 from tests.helpers.paths import GOLDEN

@@ -34,7 +34,8 @@ from st_modules import SentenceTransformer
 from st_modules.errors import ImageError
 from st_modules.inputs.images import ImageSource
 from st_modules.inputs.items import parse_items
-from st_modules.prompts.templates import TEMPLATES, Image
+from st_modules.prompts.segments import Image
+from st_modules.prompts.templates import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
