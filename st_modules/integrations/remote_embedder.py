@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from st_modules.arguments import check_flag, check_integer, check_truncation
-from st_modules.errors import ArgumentError, InputError, ServerError, shorten
+from st_modules.errors import ArgumentError, ServerError, shorten
 from st_modules.inputs.batches import list_inputs
 from st_modules.inputs.items import Item, parse_items
 from st_modules.inputs.limits import ImageLimits, merge_limits
@@ -25,7 +23,8 @@ from st_modules.inputs.videos import VideoSource
 from st_modules.integrations.base_embedder import BaseEmbedder
 from st_modules.integrations.remote_bodies import Bodies, Body, has_visuals
 from st_modules.integrations.remote_model import ServedModel, ask
-from st_modules.integrations.remote_server import SLOW, Answer, RemoteServer
+from st_modules.integrations.remote_sender import Embedded, Sender
+from st_modules.integrations.remote_server import RemoteServer
 from st_modules.prompts.checks import check_prompt, refuse_videos
 from st_modules.prompts.templates import Side
 
@@ -37,25 +36,8 @@ _OPTIONS = ("batch_size", "normalize_embeddings", "prompt", "prompt_name", "show
 _AT_ONCE = 2
 # So many texts, and so many characters of them, are read by the event loop itself: no thread is as fast.
 _LIGHT_TEXTS, _LIGHT_CHARACTERS = 64, 100_000
-# Of an answer, beside the vectors: around each, and around all.
-_BYTES_A_VECTOR, _BYTES_AROUND = 256, 64 * 1024
-_TOO_LARGE = frozenset({413, 422})
 
 _Result = TypeVar("_Result")
-Embedding: TypeAlias = "Generator[Body, Answer, Embedded]"
-"""What embeds a body: it yields bodies to be sent, is sent the answers to them, and returns the vectors."""
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """Vectors, float32 of shape (items, dimensions), and how many of the items lost the end of their text."""
-
-    vectors: np.ndarray
-    truncated: int
-
-    def join(self, other: Embedded) -> Embedded:
-        """Return these and those that follow them."""
-        return Embedded(np.concatenate([self.vectors, other.vectors]), self.truncated + other.truncated)
 
 
 @dataclass(frozen=True)
@@ -123,6 +105,7 @@ class RemoteEmbedder(BaseEmbedder):
         self._limits = merge_limits(image_limits, remote_images, allow_private_hosts) or ImageLimits()
         self._server = RemoteServer(base_url, api_key, timeout, max_retries)
         self._model = ask(self._server)
+        self._sender = Sender(self._server, self._model)
         if model is not None and model != self.name:
             raise ServerError(
                 f"{self._server.url} has the model {self.name!r}, and not {model!r}; pass that name, or none."
@@ -180,7 +163,7 @@ class RemoteEmbedder(BaseEmbedder):
             for body in bodies:
                 if len(running) == _AT_ONCE:
                     report.add(running.popleft().result())
-                running.append(senders.submit(self._send, self._embed_body(body, bodies)))
+                running.append(senders.submit(self._sender.send, body, bodies))
             while running:
                 report.add(running.popleft().result())
         return self._finish(report, chosen)
@@ -208,7 +191,7 @@ class RemoteEmbedder(BaseEmbedder):
                 while body := await run(_next_of, waiting):
                     if len(running) == _AT_ONCE:
                         report.add(await running.popleft())
-                    running.append(asyncio.create_task(self._asend(self._embed_body(body, bodies), run)))
+                    running.append(asyncio.create_task(self._sender.asend(body, bodies, run)))
                 while running:
                     report.add(await running.popleft())
             finally:
@@ -269,71 +252,6 @@ class RemoteEmbedder(BaseEmbedder):
         most = min(chosen.batch_size, self._model.max_items)
         return Bodies(items, write_head, most, self._model.max_body_bytes)
 
-    def _embed_body(self, body: Body, bodies: Bodies) -> Embedding:
-        """Embed a body, in halves where it is too much for the server; those that are still to come are smaller then.
-
-        Raises:
-            InputError: An item cannot be embedded.
-            ServerError: The server fails.
-        """
-        answer = yield body
-        if answer.status == 200:
-            return self._read(answer, len(body.items))
-        if answer.status in _TOO_LARGE or answer.status == SLOW:
-            if len(body.items) > 1:
-                bodies.most_items = min(bodies.most_items, -(-len(body.items) // 2))
-                first, second = body.halve()
-                return (yield from self._embed_body(first, bodies)).join((yield from self._embed_body(second, bodies)))
-            if answer.status in _TOO_LARGE:
-                raise InputError(f"too much for the server: {answer.message}", body.items[0].place)
-        if answer.status == 400 and (number := _find_blamed(answer, len(body.items))) is not None:
-            raise _as_error_here(answer, number, body.items[number])
-        raise self._server.explain(answer)
-
-    def _send(self, embedding: Embedding) -> Embedded:
-        answer: Any = None
-        while True:
-            try:
-                body = embedding.send(answer)
-            except StopIteration as done:
-                return done.value
-            answer = self._server.post(*self._request(body), repeat_slow=len(body.items) == 1)
-
-    async def _asend(self, embedding: Embedding, run: Callable[..., Any]) -> Embedded:
-        def advance(answer: Any) -> Body | Embedded:
-            try:
-                return embedding.send(answer)
-            except StopIteration as done:
-                return done.value
-
-        answer: Any = None
-        while not isinstance(step := await run(advance, answer), Embedded):
-            answer = await self._server.apost(*self._request(step), repeat_slow=len(step.items) == 1)
-        return step
-
-    def _request(self, body: Body) -> tuple[str, bytes, int]:
-        most = len(body.items) * (self.dimension * 16 // 3 + _BYTES_A_VECTOR) + _BYTES_AROUND
-        return "/v1/embeddings", body.content, most
-
-    def _read(self, answer: Answer, count: int) -> Embedded:
-        found = answer.read()
-        try:
-            if (found["model"], found["fingerprint"]) != (self.name, self._model.fingerprint):
-                which = "other weights" if found["model"] == self.name else f"the model {shorten(found['model'])}"
-                raise self._server.fail(
-                    f"it has {which} now, and had {self.name!r}; connect anew, and embed everything by one model."
-                )
-            vectors = np.full((count, self.dimension), np.nan, dtype=np.float32)
-            for each in found["data"]:
-                vector = np.frombuffer(base64.b64decode(each["embedding"], validate=True), "<f4")
-                vectors[each["index"]] = vector.reshape(self.dimension)
-            embedded = Embedded(vectors, int(found["truncated"]))
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError, binascii.Error) as error:
-            raise self._server.fail("its answer has no embeddings as st-modules serve has them.") from error
-        if not np.isfinite(vectors).all():
-            raise self._server.fail(f"its answer has not {count} whole embeddings.")
-        return embedded
-
     def _finish(self, report: _Report, chosen: _Options) -> np.ndarray:
         if not report.found:
             return np.empty((0, chosen.truncate_dim or self.dimension), dtype=np.float32)
@@ -374,26 +292,6 @@ class _Report:
                 self._count,
                 self._model.max_length,
             )
-
-
-def _find_blamed(answer: Answer, count: int) -> int | None:
-    """Return the number of the item that an error is about, of as many as were sent."""
-    blamed = answer.error.get("param")
-    return next((number for number in range(count) if blamed == f"input[{number}]"), None)
-
-
-def _as_error_here(answer: Answer, number: int, item: Item) -> InputError:
-    """Return the error about an item, in the words in which a model in this process would say it."""
-    try:
-        for source in (*item.images, *(item.video.sources if item.video and not item.video.is_file else ())):
-            source.load()
-    except InputError as error:
-        return error
-    if answer.message.startswith("data URI "):  # as which it was sent
-        return InputError(f"too much for the server: {answer.message.partition('characters): ')[2]}", item.place)
-    head, _, problem = answer.message.partition(": ")
-    part = head.removeprefix(f"item {number}").removeprefix(", ")
-    return InputError(problem, item.place.within(part) if part else item.place)
 
 
 def _is_light(items: Sequence[Any]) -> bool:
