@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from st_modules.integrations.embedder import Embedder
     from st_modules.integrations.remote_embedder import RemoteEmbedder
     from st_modules.integrations.reranker import Reranker
-    from st_modules.model import SentenceTransformer, register, unregister
+    from st_modules.model import SentenceTransformer
     from st_modules.prompts.templates import Side
+    from st_modules.registration import register, unregister
 
 __version__ = "0.1.0"
 
@@ -92,8 +93,8 @@ __getattr__, __dir__ = lazy_names(
         "SentenceTransformer": "model",
         "Side": "prompts.templates",
         "image_suffixes": "inputs.formats",
-        "register": "model",
-        "unregister": "model",
+        "register": "registration",
+        "unregister": "registration",
     },
     _check,
 )

@@ -20,11 +20,9 @@ from st_modules.backbones.base import Backbone
 from st_modules.backbones.checks import refuse_options
 from st_modules.backbones.rows import Planned
 from st_modules.card import EMBEDDER_USAGE, write_card
-from st_modules.catalog import find_model, names_folder
 from st_modules.checkpoints.adapter_files import name_weights
 from st_modules.checkpoints.adapters import fill_adapter, has_adapters, unload_adapters
 from st_modules.checkpoints.lora import name_targets, read_peft_files
-from st_modules.checkpoints.recognise import recognise
 from st_modules.checkpoints.weights import refuse_misfits
 from st_modules.encode.callers import refuse_left_out_images
 from st_modules.encode.checks import check_call
@@ -430,36 +428,6 @@ class SentenceTransformer(CatalogModel, sentence_transformers.SentenceTransforme
         )
 
 
-def register() -> None:
-    """Teach the catalog's names to ``sentence_transformers.SentenceTransformer`` itself.
-
-    For code that constructs its own, such as other libraries' integrations. Afterwards the plain class, called
-    with one of the catalog's names, builds a :class:`SentenceTransformer` of this package; any other name, and
-    every other class, is untouched. Calling it again changes nothing; :func:`unregister` takes it back.
-    """
-    plain = sentence_transformers.SentenceTransformer
-    original = plain.__init__
-    if hasattr(original, "_st_modules_original"):
-        return
-
-    @functools.wraps(original)
-    def construct(self: Any, model_name_or_path: str | None = None, *args: Any, **kwargs: Any) -> None:
-        build: Callable[..., None] = original
-        if type(self) is plain and model_name_or_path and _is_of_catalog(str(model_name_or_path)):
-            self.__class__ = SentenceTransformer
-            build = SentenceTransformer.__init__
-        build(self, model_name_or_path, *args, **kwargs)
-
-    construct._st_modules_original = original  # type: ignore[attr-defined]
-    plain.__init__ = construct
-
-
-def unregister() -> None:
-    """Take :func:`register` back; calling it without that changes nothing."""
-    plain = sentence_transformers.SentenceTransformer
-    plain.__init__ = getattr(plain.__init__, "_st_modules_original", plain.__init__)
-
-
 def _find_dimension(model: SentenceTransformer) -> int:
     """Return the length of a model's embeddings before they are truncated."""
     modules: list[Any] = list(model)
@@ -477,7 +445,3 @@ def _check_own_truncation(model: SentenceTransformer, name: str | None, given: i
         if given is not None:
             raise
         raise CheckpointError(f"{name}/config_sentence_transformers.json: {error}") from error
-
-
-def _is_of_catalog(name: str) -> bool:
-    return bool(recognise(Path(name)) if names_folder(name) else find_model(name))

@@ -62,6 +62,6 @@ def test_subclasses_of_others_are_untouched_once_registered(registered: None) ->
 def test_importing_the_package_changes_nothing_in_sentence_transformers() -> None:
     code = (
         "import sentence_transformers as s; b = dict(vars(s.SentenceTransformer));"
-        "import st_modules.model; assert dict(vars(s.SentenceTransformer)) == b"
+        "import st_modules.registration; assert dict(vars(s.SentenceTransformer)) == b"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
