@@ -8,7 +8,7 @@ import re
 import select
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from functools import partial
@@ -56,7 +56,7 @@ def url(lock: Path, tiny: SentenceTransformer) -> Iterator[str]:
             holding = ExitStack()
             holding.enter_context(hold_up(lock))
             answer = pool.submit(embed, url, "a")
-            wait_for_in_flight(url, 1, is_over=answer.done)
+            wait_for_in_flight(url, 1, lambda: answer.result().text if answer.done() else None)
             late = pool.submit(let_go_at_the_end, url, holding)
         np.testing.assert_allclose(read_vector(answer.result()), tiny.encode("a"), atol=1e-5)
         assert late.result().status_code == 503
@@ -172,8 +172,8 @@ def test_a_client_that_goes_away_frees_its_place(url: str, lock: Path) -> None:
             body = json.dumps({"input": "a"}).encode()
             head = "POST /v1/embeddings HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nAuthorization: "
             client.sendall(f"{head}Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
-            replica = wait_for_in_flight(url, 1, is_over=lambda: is_answered(client))
-        wait_for_in_flight(url, 0, replica, is_over=lambda: not all(each.is_running() for each in replicas))
+            replica = wait_for_in_flight(url, 1, lambda: read_what_came(client))
+        wait_for_in_flight(url, 0, lambda: describe_dead(replicas), replica)
 
 
 def read_address(url: str) -> tuple[str, int]:
@@ -181,28 +181,33 @@ def read_address(url: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def is_answered(client: socket.socket) -> bool:
-    """Whether there is an answer to read, or the end of the connection."""
+def read_what_came(client: socket.socket) -> str | None:
+    """An answer that has come, or the end of the connection; ``None`` before that."""
     readable, _, _ = select.select([client], [], [], 0)
-    return bool(readable)
+    return f"answered {client.recv(2**16)!r}" if readable else None
 
 
-def wait_for_in_flight(url: str, count: int, replica: str = r"\w+", *, is_over: Callable[[], bool]) -> str:
+def describe_dead(processes: Sequence[psutil.Process]) -> str | None:
+    dead = [each for each in processes if not each.is_running()]
+    return f"dead: {dead}" if dead else None
+
+
+def wait_for_in_flight(url: str, count: int, find_end: Callable[[], str | None], replica: str = r"\w+") -> str:
     """Wait until a replica has so many requests, and return its name.
 
     Args:
         url: The server.
         count: How many.
-        replica: What its name has to match.
-        is_over: Whether that can no more come, because the request or the replica has ended.
+        find_end: Returns what has ended, the request or a replica, after which it cannot come to that.
+        replica: What the replica's name has to match.
     """
     line = re.compile(rf'^st_modules_requests_in_flight{{replica="({replica})"}} {count}.0$', re.MULTILINE)
     while True:
-        was_over = is_over()  # asked first: what ends while the replica answers may be in its answer
+        end = find_end()  # asked first: what ends while the replica answers may be in its answer
         if found := line.search(httpx.get(f"{url}/metrics", timeout=60).text):
             return found.group(1)
-        if was_over:
-            pytest.fail(f"No replica {replica} was seen with {count} requests in flight before the end of what it had.")
+        if end is not None:
+            pytest.fail(f"{count} requests in flight were never seen: {end}")
 
 
 def test_a_cluster_that_serves_already_is_refused(url: str, lock: Path) -> None:
