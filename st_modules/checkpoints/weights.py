@@ -65,6 +65,19 @@ def digest_weights(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def sum_weights(model: nn.Module) -> dict[str, int]:
+    """Return the sum of the bits of each weight of a model in memory, as integers, wherever it is.
+
+    It tells in a fraction of a hash's time that a model was trained; it names no weights.
+    """
+    return {name: sum(map(_sum_bits, tensor.flatten().split(1 << 24))) for name, tensor in model.state_dict().items()}
+
+
+def _sum_bits(tensor: torch.Tensor) -> int:
+    integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return int(tensor.view(integers[tensor.element_size()]).sum(dtype=torch.int64))
+
+
 def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
     """Cast a module's parameters, and leave its buffers (rotary tables and frequencies) in the precision they need."""
     for parameter in module.parameters():

@@ -27,12 +27,16 @@ class Outcome:
     """What came out of a run.
 
     Attributes:
+        model: What the model is called.
+        catalog_name: Its name in the catalog; ``None`` for others.
         scores: The scores of each task that has them by their names, from 0 to 1.
         errors: What went wrong with each of the others.
         results: mteb's results, which have every other score too.
         submissions: The files for servers, of the tasks whose answers they have.
     """
 
+    model: str
+    catalog_name: str | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     results: dict[str, TaskResult] = field(default_factory=dict)
@@ -50,8 +54,8 @@ def evaluate(
 ) -> Outcome:
     """Run tasks, and keep their results.
 
-    A task whose results are in the folder is not run again, unless its data are others than then. A task that fails
-    does not stop the others.
+    A task whose results are in the folder is not run again, unless its data or the model's weights are others than
+    then. A task that fails does not stop the others.
 
     Args:
         model: The model.
@@ -65,8 +69,9 @@ def evaluate(
     Returns:
         Scores, files and errors by task.
     """
+    model.update_revision()
     cache = mteb.ResultCache(folder)
-    outcome = Outcome()
+    outcome = Outcome(model.label, model.catalog_name)
     encode_kwargs = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     for entry in entries:
         try:
@@ -89,8 +94,9 @@ def collect(model: MTEBModel, entries: Sequence[Entry], folder: Path) -> Outcome
         entries: The tasks.
         folder: As for :func:`evaluate`.
     """
+    model.update_revision()
     cache = mteb.ResultCache(folder)
-    outcome = Outcome()
+    outcome = Outcome(model.label, model.catalog_name)
     for entry in entries:
         kept = cache.load_task_result(entry.name, _meta(model))
         if kept and _is_whole(kept, entry):
