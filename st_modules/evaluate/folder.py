@@ -129,6 +129,8 @@ def read_folder(folder: Path) -> FolderData:
     """
     if not folder.is_dir():
         raise BenchmarkDataError(f"{folder}: no such folder.")
+    if missing := [name for name in _TABLES if not (folder / name).is_file()]:
+        raise BenchmarkDataError(f"{folder}: no {missing[0]} in it; a benchmark is a folder with {', '.join(_TABLES)}.")
     queries, corpus, right = (folder / name for name in _TABLES)
     sides = _read_side(queries), _read_side(corpus)
     return FolderData(*sides, _read_right(right, *sides))

@@ -213,7 +213,10 @@ def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "qrels.csv").unlink(), "{}/qrels.csv: cannot be read (No such file"),
+        (
+            lambda folder: (folder / "qrels.csv").unlink(),
+            "{}: no qrels.csv in it; a benchmark is a folder with queries.csv, corpus.csv, qrels.csv.",
+        ),
         (lambda folder: (folder / "corpus.csv").write_text("", encoding="utf-8"), '{}/corpus.csv: no column "id"'),
         (lambda folder: (folder / "corpus.csv").write_bytes(b"id,text\n1,\xff\n"), "{}/corpus.csv:2: cannot be read"),
         (

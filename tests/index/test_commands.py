@@ -138,7 +138,8 @@ def test_wrong_call_is_one_line(drawings: Path, args: list[str], words: list[str
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--like", "nobody"], ["nobody"]),
+        (["--like", "nobody"], ["nobody", "--like takes an id as a search prints it."]),
+        (["--like", "pictures/a.png"], ["no item has the id", "To look for a picture: --image pictures/a.png"]),
         (["--like", "a", "--where", "cost < 3"], ["cost < 3", "price"]),
         (["--image", "gone.png"], ["gone.png"]),
         (["a", "--rerank", "./nowhere"], ["nowhere"]),
