@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from mteb.models.abs_encoder import AbsEncoder
@@ -73,14 +73,19 @@ class MTEBModel(AbsEncoder):
         self._described = _describe(model)
 
     @property
+    def meta(self) -> ModelMeta:
+        """What mteb files its results under, which is there."""
+        return cast("ModelMeta", self.mteb_model_meta)
+
+    @property
     def catalog_name(self) -> str | None:
         """The model's name in the catalog; ``None`` for others."""
-        return (self.mteb_model_meta.loader_kwargs or {}).get("catalog_name")
+        return self.meta.loader_kwargs.get("catalog_name")
 
     @property
     def label(self) -> str:
         """What the model is called in tables."""
-        return self.catalog_name or str(self.mteb_model_meta.name).rpartition("/")[2]
+        return self.catalog_name or str(self.meta.name).rpartition("/")[2]
 
     def update_revision(self) -> None:
         """File results apart from earlier ones where the model has been trained, or set otherwise, since then.
@@ -90,7 +95,7 @@ class MTEBModel(AbsEncoder):
         now = _describe(self.model)
         if now != self._described:
             self._described = now
-            self.mteb_model_meta = self.mteb_model_meta.model_copy(update={"revision": _revision_in_memory(self.model)})
+            self.mteb_model_meta = self.meta.model_copy(update={"revision": _revision_in_memory(self.model)})
 
     @property
     def _instructed(self) -> bool:

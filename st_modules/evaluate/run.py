@@ -11,7 +11,7 @@ from typing import Any, cast
 import datasets
 import mteb
 from mteb.abstasks.abstask import AbsTask
-from mteb.models import EncoderProtocol, ModelMeta
+from mteb.models import EncoderProtocol
 from mteb.results import TaskResult
 from mteb.types import EncodeKwargs
 
@@ -98,7 +98,7 @@ def collect(model: MTEBModel, entries: Sequence[Entry], folder: Path) -> Outcome
     cache = mteb.ResultCache(folder)
     outcome = Outcome(model.label, model.catalog_name)
     for entry in entries:
-        kept = cache.load_task_result(entry.name, _meta(model))
+        kept = cache.load_task_result(entry.name, model.meta)
         if kept and _is_whole(kept, entry):
             _add(outcome, entry, kept)
         elif not entry.metrics and (path := _kept_submission(model, entry, cache)):
@@ -165,14 +165,14 @@ def _submit(
 
 def _submission_path(model: MTEBModel, task: AbsTask, cache: mteb.ResultCache) -> Path:
     """Name a file as mteb names results, and for its data, so that it is not taken for that of other data."""
-    path = cache.get_task_result_path(f"{task.metadata.name}-{task.metadata.revision}", _meta(model))
+    path = cache.get_task_result_path(f"{task.metadata.name}-{task.metadata.revision}", model.meta)
     return cache.cache_path / "submissions" / path.relative_to(cache.cache_path / "results")
 
 
 def _run(
     model: MTEBModel, task: AbsTask, cache: mteb.ResultCache, encode_kwargs: Mapping[str, Any], overwrite: bool
 ) -> TaskResult:
-    fresh = overwrite or _is_stale(cache.load_task_result(task.metadata.name, _meta(model)), task)
+    fresh = overwrite or _is_stale(cache.load_task_result(task.metadata.name, model.meta), task)
     (result,) = mteb.evaluate(
         cast("EncoderProtocol", model),
         task,
@@ -183,10 +183,6 @@ def _run(
         co2_tracker=False,
     ).task_results
     return result
-
-
-def _meta(model: MTEBModel) -> ModelMeta:
-    return cast("ModelMeta", model.mteb_model_meta)
 
 
 def _is_stale(kept: TaskResult | None, task: AbsTask) -> bool:

@@ -150,14 +150,14 @@ def test_results_of_a_model_are_not_those_of_it_before_it_was_trained(tmp_path: 
 
 def test_results_of_a_wrapped_model_are_not_those_of_it_before_it_was_trained(tmp_path: Path) -> None:
     model = load_model("tiny", device="cpu")
-    published = model.mteb_model_meta.revision
+    published = model.meta.revision
     before = run(model, tmp_path, entry(DrawingsT2I))
-    assert model.mteb_model_meta.revision == published
+    assert model.meta.revision == published
     next(model.model.parameters()).data.normal_(generator=torch.Generator().manual_seed(0))
     assert collect(model, [entry(DrawingsT2I)], tmp_path).scores == {}
     after = run(model, tmp_path, entry(DrawingsT2I))
     assert after.scores["DrawingsT2I"]["ndcg_at_10"] < before.scores["DrawingsT2I"]["ndcg_at_10"]
-    assert model.mteb_model_meta.revision == wrap_model(model.model, "tiny").mteb_model_meta.revision
+    assert model.meta.revision == wrap_model(model.model, "tiny").meta.revision
 
 
 @pytest.mark.parametrize("options", [{"truncate_dim": 8}, {"prompts": {"t2i": "Find it."}}], ids=str)
@@ -165,17 +165,17 @@ def test_results_of_a_model_with_other_options_are_filed_apart(
     tiny: SentenceTransformer, options: dict[str, Any]
 ) -> None:
     other = SentenceTransformer("tiny", device="cpu", **options)
-    assert wrap_model(other, "tiny").mteb_model_meta.revision != wrap_model(tiny, "tiny").mteb_model_meta.revision
+    assert wrap_model(other, "tiny").meta.revision != wrap_model(tiny, "tiny").meta.revision
 
 
 def test_results_of_a_repository_are_filed_under_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     model = SentenceTransformer("tiny", device="cpu")
     monkeypatch.setattr(models_module, "SentenceTransformer", lambda name, **options: model)
-    first = load_model("someone/model").mteb_model_meta.revision
-    assert load_model("someone/model").mteb_model_meta.revision == first
+    first = load_model("someone/model").meta.revision
+    assert load_model("someone/model").meta.revision == first
     next(model.parameters()).data.normal_(generator=torch.Generator().manual_seed(0))
-    assert load_model("someone/model").mteb_model_meta.revision != first
-    assert load_model("someone/model", "abc").mteb_model_meta.revision == "abc"
+    assert load_model("someone/model").meta.revision != first
+    assert load_model("someone/model", "abc").meta.revision == "abc"
 
 
 def test_an_outcome_has_the_models_name(tmp_path: Path) -> None:
