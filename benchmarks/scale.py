@@ -140,8 +140,8 @@ def main() -> None:
     console.print(f"Two workers over one: {_spread(two_over_one, 2)}")
     console.print(f"Rows a second that are written where the vectors are there: {_spread(writing, 0)}")
     console.print(
-        f"Bytes a row in the index: {left:.0f} as the run leaves it, {kept:.0f} when the small files are deleted that it "
-        f"put together; of these, the vector is {4 * dimension}"
+        f"Bytes a row in the index: {left:.0f} as the run leaves it, {kept:.0f} without the small files that it put "
+        f"together; of these, the vector is {4 * dimension}"
     )
 
 
