@@ -22,7 +22,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
-import lancedb
 import numpy as np
 import ray
 import torch
@@ -99,6 +98,8 @@ def folder_bytes(folder: Path) -> int:
 
 def drop_old_versions(index: Path) -> None:
     """Delete what a later run deletes."""
+    import lancedb  # warns where Ray starts processes after it
+
     lancedb.connect(index).open_table("items").cleanup_old_versions(timedelta(0), delete_unverified=True)
 
 

@@ -283,8 +283,8 @@ class _Recorder:
         self.calls.append((side, options["prompt"]))
         return getattr(self.inner, side)(items, **options)
 
-    def __getattr__(self, side: str) -> Any:
-        return functools.partial(self._call, side)
+    def __getattr__(self, name: str) -> Any:
+        return functools.partial(self._call, name) if name.startswith("encode") else getattr(self.inner, name)
 
 
 @pytest.mark.parametrize("column", ["audio", "video"])
