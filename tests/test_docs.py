@@ -37,6 +37,12 @@ def test_every_prompt_is_on_the_page_of_its_family(model: str, name: str, prompt
     assert f"| `{name}` | `{prompt}` |" in page
 
 
+def test_the_pages_say_of_those_models_that_they_can_be_cut_of_which_the_catalog_does() -> None:
+    cut = [spec.name for spec in list_models() if spec.least_dimension]
+    pages = {page for page, text in FAMILIES.items() for name in cut if f"\n| `{name}` |" in text}
+    assert {page for page, text in FAMILIES.items() if "Matryoshka" in text} == pages
+
+
 @pytest.mark.parametrize("name", [spec.name for spec in list_models()])
 def test_every_model_is_in_the_docs(name: str) -> None:
     models = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")

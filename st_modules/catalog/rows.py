@@ -413,6 +413,7 @@ _EMBEDDERS = (
             "max_image_tokens": 768,
         },
         own_modules=True,
+        least_dimension=512,
     ),
     ModelSpec(
         name="dse-phi3",

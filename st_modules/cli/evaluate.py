@@ -30,7 +30,12 @@ def evaluate(
         typer.Argument(metavar="MODEL", help="A name that `st-modules list` shows, or a saved model's folder."),
     ] = None,
     benchmark: Annotated[
-        str, typer.Option("--benchmark", "-b", help="drawings, umrb, mmeb, circo, cirr, fashioniq, or one of mteb's.")
+        str,
+        typer.Option(
+            "--benchmark",
+            "-b",
+            help="drawings, umrb, mmeb, circo, cirr, fashioniq, a folder of your own, or one of mteb's.",
+        ),
     ] = "drawings",
     tasks: Annotated[
         list[str] | None,

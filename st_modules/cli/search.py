@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -95,8 +96,10 @@ def search(
 
         opened = Index.open(index)
         if like is not None:
-            hits = opened.search_like(like, k, where)
+            hits = _search_like(opened, like, k, where)
         else:
+            if mode is not ModeName.text and text is not None and _looks_like_picture(text):
+                tell(f"{text!r} is looked for as a text. To look for a picture: --image {shlex.quote(text)}")
             if mode is not ModeName.text:
                 model = open_model(model_name or opened.model_name, device, weights, base_weights)
                 if prompt_name is not None and prompt_name not in model.prompts:
@@ -120,6 +123,23 @@ def search(
 def _make_item(text: str | None, image: str | None) -> dict[str, str]:
     # As a mapping, so that a text that is the name of a file is a text.
     return {name: value for name, value in (("text", text), ("image", image)) if value is not None}
+
+
+def _looks_like_picture(text: str) -> bool:
+    from st_modules.inputs.formats import has_image_suffix, is_image_file, is_regular_file
+    from st_modules.inputs.limits import ImageLimits
+
+    return has_image_suffix(text) or (is_regular_file(text) and is_image_file(text, ImageLimits()))
+
+
+def _search_like(index: Index, id: str, k: int, where: str | None) -> list[Hit]:
+    from st_modules.index.problems import UnknownItemError
+
+    try:
+        return index.search_like(id, k, where)
+    except UnknownItemError as error:
+        picture = f" To look for a picture: --image {shlex.quote(id)}" if _looks_like_picture(id) else ""
+        stop(f"{error} --like takes an id as a search prints it.{picture}", 1)
 
 
 def _check_call(

@@ -14,6 +14,7 @@ from st_modules.errors import MissingExtraError
 if TYPE_CHECKING:
     from st_modules.evaluate.benchmarks import BENCHMARKS, Entry, Suite, UnknownBenchmarkError, open_benchmark
     from st_modules.evaluate.files import BenchmarkDataError
+    from st_modules.evaluate.folder import FolderTask
     from st_modules.evaluate.models import MTEBModel, load_model, model_meta, wrap_model
     from st_modules.evaluate.report import Report
     from st_modules.evaluate.run import Outcome, collect, evaluate
@@ -24,6 +25,7 @@ __all__ = [
     "UMRB",
     "BenchmarkDataError",
     "Entry",
+    "FolderTask",
     "MTEBModel",
     "Outcome",
     "Report",
@@ -54,6 +56,7 @@ __getattr__, __dir__ = lazy_names(
         "BENCHMARKS": "benchmarks",
         "BenchmarkDataError": "files",
         "Entry": "benchmarks",
+        "FolderTask": "folder",
         "MTEBModel": "models",
         "Outcome": "run",
         "Report": "report",

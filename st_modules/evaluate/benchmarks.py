@@ -19,6 +19,7 @@ from st_modules.evaluate.cirr import CIRR, CIRRSubset, CIRRSubsetTest, CIRRTest
 from st_modules.evaluate.drawings import DRAWINGS
 from st_modules.evaluate.fashioniq import FashionIQ
 from st_modules.evaluate.files import BenchmarkDataError
+from st_modules.evaluate.folder import FolderTask, read_folder
 from st_modules.evaluate.local_task import LocalTask
 
 
@@ -102,12 +103,13 @@ def open_benchmark(name: str, data: Path | None = None) -> Suite:
     """Look a benchmark up. Nothing is downloaded, and no picture is opened.
 
     Args:
-        name: One of :data:`BENCHMARKS`, or of mteb's own benchmarks, as ``MIEB(lite)``.
+        name: One of :data:`BENCHMARKS`, the path of a folder that :class:`FolderTask` reads, or one of mteb's own
+            benchmarks, as ``MIEB(lite)``.
         data: Folder of the published files, for those that need it.
 
     Raises:
         UnknownBenchmarkError: There is no such benchmark (near names are suggested), or it takes no folder.
-        BenchmarkDataError: It needs a folder, or the folder is missing.
+        BenchmarkDataError: It needs a folder, or the folder is missing, or a table of a folder of one's own is wrong.
     """
     if name in _FROM_FILES:
         return _FROM_FILES[name](_require_folder(name, data))
@@ -120,6 +122,8 @@ def open_benchmark(name: str, data: Path | None = None) -> Suite:
         )
     if name == "umrb":
         return _umrb()
+    if Path(name).is_dir():
+        return _of_folder(Path(name))
     return _of_mteb(name)
 
 
@@ -202,6 +206,13 @@ _FROM_FILES: Mapping[str, Callable[[Path], Suite]] = {
 }
 
 
+def _of_folder(folder: Path) -> Suite:
+    read_folder(folder)  # what is wrong in it is told before a model is loaded
+    name = folder.resolve().name
+    entry = Entry(name, name, ("ndcg_at_10", "recall_at_1"), functools.partial(FolderTask, folder))
+    return Suite(name, (entry,))
+
+
 def _of_mteb(name: str) -> Suite:
     if near := _did_you_mean(name, list(BENCHMARKS)):  # asking mteb takes seconds
         raise UnknownBenchmarkError(f"Unknown benchmark {name!r}.{near}")
@@ -210,7 +221,8 @@ def _of_mteb(name: str) -> Suite:
     except KeyError as error:
         known = ", ".join(BENCHMARKS)
         raise UnknownBenchmarkError(
-            f"Unknown benchmark {name!r}. There are {known}, and those of mteb, which says: {error.args[0]}"
+            f"Unknown benchmark {name!r}. There are {known}, folders of your own, and those of mteb, which says: "
+            f"{error.args[0]}"
         ) from error
     entries = tuple(
         Entry(task.metadata.name, str(task.metadata.type), ("main_score",), functools.partial(copy.copy, task))

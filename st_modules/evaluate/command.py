@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from st_modules.catalog import find_published
 from st_modules.evaluate import (
     BenchmarkDataError,
     Entry,
@@ -63,7 +62,6 @@ def run_tasks(
 
     See :func:`st_modules.evaluate.evaluate`.
     """
-    spec = find_published(name)
     wrapped = wrap_model(
         model,
         name,
@@ -80,16 +78,8 @@ def run_tasks(
         overwrite=overwrite,
         show_progress_bar=show_progress_bar,
     )
-    label = spec.name if spec else Path(name).name
     earlier = collect(wrapped, [entry for entry in suite.entries if entry not in entries], out)
-    return Report(
-        suite,
-        label,
-        {**earlier.scores, **outcome.scores},
-        outcome.errors,
-        spec.name if spec else None,
-        {**earlier.submissions, **outcome.submissions},
-    )
+    return Report.of(suite, earlier, outcome)
 
 
 def read_instructions(path: Path, suite: Suite) -> dict[str, str]:

@@ -156,7 +156,20 @@ def content_revision(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(digest_file(path))
         except OSError as error:
             raise BenchmarkDataError(f"{path}: cannot be read ({error.strerror}).") from error
     return f"files-{digest.hexdigest()[:12]}"
+
+
+def digest_file(path: Path) -> bytes:
+    """Return the SHA-256 of a file, which may be larger than memory.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.digest()

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from mteb.models.abs_encoder import AbsEncoder
@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 import st_modules
 from st_modules.backbones.base import Backbone, find_backbone
 from st_modules.catalog import ModelSpec, find_published
-from st_modules.checkpoints.weights import digest_weights
+from st_modules.checkpoints.weights import digest_weights, sum_weights
 from st_modules.errors import name_inputs
+from st_modules.evaluate.files import digest_file
 from st_modules.evaluate.instructions import find_instruction
 from st_modules.integrations.others import encode_with_others
 from st_modules.model import SentenceTransformer
@@ -58,7 +59,7 @@ class MTEBModel(AbsEncoder):
 
     Args:
         model: The model.
-        meta: What mteb files its results under.
+        meta: What mteb files its results under, of the model as it is now; see :meth:`update_revision`.
         instructions: Instructions in the place of those of the tasks and the model; see
             :func:`st_modules.evaluate.instructions.find_instruction` for the keys.
     """
@@ -69,6 +70,32 @@ class MTEBModel(AbsEncoder):
         self.model = model
         self.mteb_model_meta = meta
         self.instructions = dict(instructions or {})
+        self._described = _describe(model)
+
+    @property
+    def meta(self) -> ModelMeta:
+        """What mteb files its results under, which is there."""
+        return cast("ModelMeta", self.mteb_model_meta)
+
+    @property
+    def catalog_name(self) -> str | None:
+        """The model's name in the catalog; ``None`` for others."""
+        return self.meta.loader_kwargs.get("catalog_name")
+
+    @property
+    def label(self) -> str:
+        """What the model is called in tables."""
+        return self.catalog_name or str(self.meta.name).rpartition("/")[2]
+
+    def update_revision(self) -> None:
+        """File results apart from earlier ones where the model has been trained, or set otherwise, since then.
+
+        :func:`st_modules.evaluate.evaluate` does it; before a call of mteb's own it has to be done.
+        """
+        now = _describe(self.model)
+        if now != self._described:
+            self._described = now
+            self.mteb_model_meta = self.meta.model_copy(update={"revision": _revision_in_memory(self.model)})
 
     @property
     def _instructed(self) -> bool:
@@ -251,16 +278,19 @@ def load_model(
     )
 
 
-def revision_of(name: str, revision: str | None = None) -> str:
+def revision_of(name: str, revision: str | None = None) -> str | None:
     """Return what the results of a model are filed under that has the weights that its name stands for.
 
     Args:
         name: A name of the catalog, a folder, or a repository.
         revision: What was loaded from the Hub; the catalog's revision by default.
+
+    Returns:
+        The revision; ``None`` where the name does not say which weights these are.
     """
     if spec := find_published(name):
         return str(model_meta(spec, revision=revision).revision)
-    return weights_revision([Path(name)]) if Path(name).is_dir() else revision or "main"
+    return weights_revision([Path(name)]) if Path(name).is_dir() else revision
 
 
 def wrap_model(
@@ -279,8 +309,7 @@ def wrap_model(
         model: The model.
         name: What it was loaded by: a name of the catalog, a folder, or a repository.
         revision: What its results are filed under, such as the repository's commit. By default a hash of the
-            weights that the model has now, for it may have been trained since it was loaded; one that is trained after
-            it was wrapped is wrapped again.
+            weights that the model has now, for it may have been trained since it was loaded.
         weights: Local files whose weights it has. Results are filed under a hash of those then, whatever ``revision``
             says.
         base_weights: Local files of what an adapter or a tower is built on.
@@ -322,10 +351,20 @@ def _meta_of_other(name: str, revision: str) -> ModelMeta:
 
 def _revision_in_memory(model: SentenceTransformer) -> str:
     """Name what a model embeds by now: by its weights, and by the options that they are used with."""
+    told = f"{digest_weights(model)} {_describe_options(model)}"
+    return f"weights-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+def _describe(model: SentenceTransformer) -> tuple[dict[str, int], str]:
+    """Return what tells, in less time than a hash takes, whether a model embeds as it did."""
+    return sum_weights(model), _describe_options(model)
+
+
+def _describe_options(model: SentenceTransformer) -> str:
     modules: list[Any] = list(model)
     options = [module.get_config_dict() for module in modules if hasattr(module, "get_config_dict")]
-    told = json.dumps([digest_weights(model), options, model.prompts], sort_keys=True, default=str)
-    return f"weights-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    told = [options, model.prompts, model.default_prompt_name, model.truncate_dim]
+    return json.dumps(told, sort_keys=True, default=str)
 
 
 def weights_revision(paths: Iterable[Path]) -> str:
@@ -342,13 +381,5 @@ def weights_revision(paths: Iterable[Path]) -> str:
         files = [path] if path.is_file() else sorted(path.rglob("*"))
         for file in files:
             if file.is_file() and file.suffix in _HASHED_SUFFIXES:
-                digest.update(_file_digest(file))
+                digest.update(digest_file(file))
     return f"weights-{digest.hexdigest()[:12]}"
-
-
-def _file_digest(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.digest()

@@ -6,9 +6,15 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from st_modules.evaluate.benchmarks import Entry, Suite
 from st_modules.evaluate.metrics import mean
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from st_modules.evaluate.run import Outcome
 
 AVERAGE = "Average"
 Row = tuple[str, ...]
@@ -33,6 +39,21 @@ class Report:
     errors: Mapping[str, str]
     published_for: str | None = None
     submissions: Mapping[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, suite: Suite, *outcomes: Outcome) -> Self:
+        """Report what came out of runs of one model on a benchmark.
+
+        Args:
+            suite: The benchmark.
+            *outcomes: At least one, as :func:`st_modules.evaluate.evaluate` returns it. Of a task that is in several
+                the last one counts.
+        """
+        scores, errors, submissions = (
+            {task: value for outcome in outcomes for task, value in getattr(outcome, name).items()}
+            for name in ("scores", "errors", "submissions")
+        )
+        return cls(suite, outcomes[-1].model, scores, errors, outcomes[-1].catalog_name, submissions)
 
     @property
     def groups_header(self) -> Row:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import datasets
 import mteb
 from mteb.abstasks.abstask import AbsTask
-from mteb.models import EncoderProtocol, ModelMeta
+from mteb.models import EncoderProtocol
 from mteb.results import TaskResult
 from mteb.types import EncodeKwargs
 
@@ -27,12 +27,16 @@ class Outcome:
     """What came out of a run.
 
     Attributes:
+        model: What the model is called.
+        catalog_name: Its name in the catalog; ``None`` for others.
         scores: The scores of each task that has them by their names, from 0 to 1.
         errors: What went wrong with each of the others.
         results: mteb's results, which have every other score too.
         submissions: The files for servers, of the tasks whose answers they have.
     """
 
+    model: str
+    catalog_name: str | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     results: dict[str, TaskResult] = field(default_factory=dict)
@@ -50,8 +54,8 @@ def evaluate(
 ) -> Outcome:
     """Run tasks, and keep their results.
 
-    A task whose results are in the folder is not run again, unless its data are others than then. A task that fails
-    does not stop the others.
+    A task whose results are in the folder is not run again, unless its data or the model's weights are others than
+    then. A task that fails does not stop the others.
 
     Args:
         model: The model.
@@ -65,8 +69,9 @@ def evaluate(
     Returns:
         Scores, files and errors by task.
     """
+    model.update_revision()
     cache = mteb.ResultCache(folder)
-    outcome = Outcome()
+    outcome = Outcome(model.label, model.catalog_name)
     encode_kwargs = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     for entry in entries:
         try:
@@ -89,10 +94,11 @@ def collect(model: MTEBModel, entries: Sequence[Entry], folder: Path) -> Outcome
         entries: The tasks.
         folder: As for :func:`evaluate`.
     """
+    model.update_revision()
     cache = mteb.ResultCache(folder)
-    outcome = Outcome()
+    outcome = Outcome(model.label, model.catalog_name)
     for entry in entries:
-        kept = cache.load_task_result(entry.name, _meta(model))
+        kept = cache.load_task_result(entry.name, model.meta)
         if kept and _is_whole(kept, entry):
             _add(outcome, entry, kept)
         elif not entry.metrics and (path := _kept_submission(model, entry, cache)):
@@ -159,14 +165,14 @@ def _submit(
 
 def _submission_path(model: MTEBModel, task: AbsTask, cache: mteb.ResultCache) -> Path:
     """Name a file as mteb names results, and for its data, so that it is not taken for that of other data."""
-    path = cache.get_task_result_path(f"{task.metadata.name}-{task.metadata.revision}", _meta(model))
+    path = cache.get_task_result_path(f"{task.metadata.name}-{task.metadata.revision}", model.meta)
     return cache.cache_path / "submissions" / path.relative_to(cache.cache_path / "results")
 
 
 def _run(
     model: MTEBModel, task: AbsTask, cache: mteb.ResultCache, encode_kwargs: Mapping[str, Any], overwrite: bool
 ) -> TaskResult:
-    fresh = overwrite or _is_stale(cache.load_task_result(task.metadata.name, _meta(model)), task)
+    fresh = overwrite or _is_stale(cache.load_task_result(task.metadata.name, model.meta), task)
     (result,) = mteb.evaluate(
         cast("EncoderProtocol", model),
         task,
@@ -177,10 +183,6 @@ def _run(
         co2_tracker=False,
     ).task_results
     return result
-
-
-def _meta(model: MTEBModel) -> ModelMeta:
-    return cast("ModelMeta", model.mteb_model_meta)
 
 
 def _is_stale(kept: TaskResult | None, task: AbsTask) -> bool:

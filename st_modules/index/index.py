@@ -82,7 +82,8 @@ class Index:
         # LanceDB would make the folder.
         local = place.removeprefix("file://")
         if "://" not in local and not Path(local).is_dir():
-            raise InputError(f"{shorten(place)}: no index there; `st-modules index` makes one.")
+            found = "a file" if os.path.lexists(local) else "no such folder"
+            raise InputError(f"{shorten(place)}: {found}, no index there; `st-modules index` makes one.")
         with name_problems(place):
             table, facts = open_items(place)
         options = {"weights": weights, "base_weights": base_weights, "device": device}

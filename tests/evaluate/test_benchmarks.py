@@ -17,6 +17,7 @@ from st_modules.evaluate import (
     BENCHMARKS,
     UMRB,
     BenchmarkDataError,
+    Outcome,
     Report,
     Suite,
     UnknownBenchmarkError,
@@ -193,6 +194,15 @@ def test_a_model_without_published_scores_stands_beside_those_of_others() -> Non
 def test_a_benchmark_without_published_scores_has_no_such_column() -> None:
     suite = Suite("drawings", open_benchmark("drawings").entries)
     assert Report(suite, "tiny", {}, {}, "tiny").groups_header == ("Group", "Tasks", "tiny")
+
+
+def test_a_report_of_runs_has_the_last_score_of_each_task() -> None:
+    first = Outcome("gme-2b", "gme-2b", {"NFCorpus": {"ndcg_at_10": 0.1}, "SciFact": {"ndcg_at_10": 0.2}})
+    last = Outcome("gme-2b", "gme-2b", {"NFCorpus": {"ndcg_at_10": 0.3}}, {"FiQA2018": "no network"})
+    made = Report.of(open_benchmark("umrb"), first, last)
+    assert made.groups_header == ("Group", "Tasks", "gme-2b", "gme-2b, published")
+    assert made.scores == {"NFCorpus": {"ndcg_at_10": 0.3}, "SciFact": {"ndcg_at_10": 0.2}}
+    assert made.errors == {"FiQA2018": "no network"}
 
 
 def test_markdown_and_html_have_the_same_cells() -> None:

@@ -148,6 +148,44 @@ def test_results_of_a_model_are_not_those_of_it_before_it_was_trained(tmp_path: 
     assert after.scores["DrawingsT2I"]["ndcg_at_10"] < before.scores["DrawingsT2I"]["ndcg_at_10"]
 
 
+def test_results_of_a_wrapped_model_are_not_those_of_it_before_it_was_trained(tmp_path: Path) -> None:
+    model = load_model("tiny", device="cpu")
+    published = model.meta.revision
+    before = run(model, tmp_path, entry(DrawingsT2I))
+    assert model.meta.revision == published
+    next(model.model.parameters()).data.normal_(generator=torch.Generator().manual_seed(0))
+    assert collect(model, [entry(DrawingsT2I)], tmp_path).scores == {}
+    after = run(model, tmp_path, entry(DrawingsT2I))
+    assert after.scores["DrawingsT2I"]["ndcg_at_10"] < before.scores["DrawingsT2I"]["ndcg_at_10"]
+    assert model.meta.revision == wrap_model(model.model, "tiny").meta.revision
+
+
+@pytest.mark.parametrize("options", [{"truncate_dim": 8}, {"prompts": {"t2i": "Find it."}}], ids=str)
+def test_results_of_a_model_with_other_options_are_filed_apart(
+    tiny: SentenceTransformer, options: dict[str, Any]
+) -> None:
+    other = SentenceTransformer("tiny", device="cpu", **options)
+    assert wrap_model(other, "tiny").meta.revision != wrap_model(tiny, "tiny").meta.revision
+
+
+def test_results_of_a_repository_are_filed_under_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SentenceTransformer("tiny", device="cpu")
+    monkeypatch.setattr(models_module, "SentenceTransformer", lambda name, **options: model)
+    first = load_model("someone/model").meta.revision
+    assert load_model("someone/model").meta.revision == first
+    next(model.parameters()).data.normal_(generator=torch.Generator().manual_seed(0))
+    assert load_model("someone/model").meta.revision != first
+    assert load_model("someone/model", "abc").meta.revision == "abc"
+
+
+def test_an_outcome_has_the_models_name(tmp_path: Path) -> None:
+    model = SentenceTransformer("tiny", device="cpu")
+    model.save_pretrained(str(tmp_path / "mine"))
+    names = ("tiny", "someone/model", str(tmp_path / "mine"))
+    found = [(made.model, made.catalog_name) for made in (run(wrap_model(model, name), tmp_path) for name in names)]
+    assert found == [("tiny", "tiny"), ("model", None), ("mine", None)]
+
+
 def test_a_task_with_results_is_not_run_again(tiny: SentenceTransformer, tmp_path: Path) -> None:
     first = run(wrap_model(tiny, "tiny"), tmp_path, entry(DrawingsT2I))
     meta: Any = wrap_model(tiny, "tiny").mteb_model_meta
@@ -245,8 +283,8 @@ class _Recorder:
         self.calls.append((side, options["prompt"]))
         return getattr(self.inner, side)(items, **options)
 
-    def __getattr__(self, side: str) -> Any:
-        return functools.partial(self._call, side)
+    def __getattr__(self, name: str) -> Any:
+        return functools.partial(self._call, name) if name.startswith("encode") else getattr(self.inner, name)
 
 
 @pytest.mark.parametrize("column", ["audio", "video"])

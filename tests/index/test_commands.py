@@ -113,6 +113,24 @@ def test_page_is_written(drawings: Path, tmp_path: Path) -> None:
     assert "out.html" in result.stderr
 
 
+@pytest.mark.parametrize("as_picture", [True, False])
+def test_a_path_of_a_picture_as_a_text_is_told(
+    drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gallery: Gallery, as_picture: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "my picture.png" if as_picture else "picture"
+    (tmp_path / "picture").write_bytes(gallery.query.read_bytes())  # without a suffix, and there
+    result = run("search", drawings, name, "--json")
+    assert result.exit_code == 0
+    shown = "'my picture.png'" if as_picture else "picture"
+    assert result.stderr == f"{name!r} is looked for as a text. To look for a picture: --image {shown}\n"
+
+
+@pytest.mark.parametrize("args", [["a red circle"], ["no-such-file"], ["a.png", "--mode", "text"]])
+def test_other_texts_are_looked_for_without_a_word(drawings: Path, args: list[str]) -> None:
+    assert run("search", drawings, *args).stderr in ("", "Nothing was found.\n")
+
+
 def test_nothing_found_is_told(drawings: Path) -> None:
     result = run("search", drawings, "--like", "a", "--where", "price > 9")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "Nothing was found.\n")
@@ -138,8 +156,10 @@ def test_wrong_call_is_one_line(drawings: Path, args: list[str], words: list[str
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--like", "nobody"], ["nobody"]),
+        (["--like", "nobody"], ["nobody", "--like takes an id as a search prints it."]),
+        (["--like", "pictures/a.png"], ["no item has the id", "To look for a picture: --image pictures/a.png"]),
         (["--like", "a", "--where", "cost < 3"], ["cost < 3", "price"]),
+        (["--like", "a", "--where", '"source" = "shoe"'], ["Strings stand in single quotes: 'shoe'."]),
         (["--image", "gone.png"], ["gone.png"]),
         (["a", "--rerank", "./nowhere"], ["nowhere"]),
     ],

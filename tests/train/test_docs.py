@@ -41,10 +41,20 @@ def test_an_example_is_a_valid_configuration(path: Path) -> None:
 
 
 def test_the_configuration_of_the_page_is_valid(drawn: Path) -> None:
-    (block,) = blocks("yaml")
+    block, _ = blocks("yaml")
     (drawn / "config.yaml").write_text(block)
     (source,) = read_config(drawn / "config.yaml").data
     assert len(load_source(source)) == 12
+
+
+def test_the_table_of_the_page_trains_a_model(drawn: Path) -> None:
+    (table,), (_, block) = blocks("csv"), blocks("yaml")
+    (drawn / "config.yaml").write_text(block)
+    config = read_config(drawn / "config.yaml")
+    (source,) = config.data
+    (drawn / str(source.file)).write_text(table)
+    run(config, quiet=True)
+    assert (drawn / config.output / "model" / "model.safetensors").is_file()
 
 
 # The page has the keys of one source and of one column: those of the others are the same.
