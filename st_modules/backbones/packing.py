@@ -25,6 +25,7 @@ from st_modules.backbones.attention import (
     split_heads,
     stock_attention,
 )
+from st_modules.backbones.blocked_attention import attend_in_blocks, suits_blocks
 from st_modules.backbones.prefixes import PrefixStates
 
 PACKED_ATTENTION = "st_modules_packed"
@@ -133,25 +134,34 @@ def attend_packed(
         first, count = (row, 1) if last_alone else (token, length)
         queries = _take_rows(query, first, rows, count)
         keys, values = (_take_rows(part, token, rows, length) for part in (key, value))
-        mask, causal = None, not last_alone
         if prefix:
             keys, values = (_prepend(shared, own) for shared, own in zip(prefix, (keys, values), strict=True))
-            if causal and length <= _LONGEST_MASKED and query.device.type == "cpu":
-                mask, causal = packed.mask(length, prefix[0].shape[2], query), False
-            elif causal:
-                # Zeros stand in for the beginning's queries, so that the mask is the plain causal one of the kernels.
-                queries = _prepend(query.new_zeros(1, query.shape[1], *prefix[0].shape[2:]), queries)
-        out = scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=mask,
-            is_causal=causal,
-            scale=kwargs.get("scaling"),
-            enable_gqa=keys.shape[1] != queries.shape[1],
-        )
-        attended[0, first : first + rows * count] = out[:, :, -count:].transpose(1, 2).flatten(0, 1)
+        if last_alone:
+            out = _attend(queries, keys, values, kwargs.get("scaling"))
+        else:
+            out = _attend_causally(queries, keys, values, kwargs.get("scaling"), packed)
+        attended[0, first : first + rows * count] = out.transpose(1, 2).flatten(0, 1)
     return attended, None
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None, **mask: Any) -> Tensor:
+    enable_gqa = keys.shape[1] != queries.shape[1]
+    return scaled_dot_product_attention(queries, keys, values, **mask, scale=scale, enable_gqa=enable_gqa)
+
+
+def _attend_causally(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None, packed: PackedRows) -> Tensor:
+    """Let each of the last tokens of rows attend to those up to it."""
+    length = queries.shape[2]
+    shared = keys.shape[2] - length
+    if suits_blocks(queries, keys, values):
+        return attend_in_blocks(queries, keys, values, scale=scale, causal=True)
+    if not shared:
+        return _attend(queries, keys, values, scale, is_causal=True)
+    if length <= _LONGEST_MASKED and queries.device.type == "cpu":
+        return _attend(queries, keys, values, scale, attn_mask=packed.mask(length, shared, queries))
+    # Zeros stand in for the beginning's queries, so that the mask is the plain causal one of the kernels.
+    queries = _prepend(queries.new_zeros(1, queries.shape[1], shared, queries.shape[3]), queries)
+    return _attend(queries, keys, values, scale, is_causal=True)[:, :, shared:]
 
 
 def _take_rows(tokens: Tensor, start: int, rows: int, length: int) -> Tensor:

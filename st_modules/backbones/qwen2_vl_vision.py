@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from PIL.Image import Image as PILImage
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import linear
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from st_modules.backbones.attention import attends_by, rotate
+from st_modules.backbones.blocked_attention import attend
 
 # A CPU is faster while what it makes of the patches stays in its caches.
 _CACHED_PATCHES = 2048
@@ -164,7 +165,7 @@ def _attend(attention: Any, hidden: Tensor, cos: Tensor, sin: Tensor, lengths: S
         queries, keys, values = (
             part[start:stop].unflatten(0, (-1, length)).transpose(1, 2) for part in (query, key, value)
         )
-        out = scaled_dot_product_attention(queries, keys, values, scale=attention.scaling)
+        out = attend(queries, keys, values, scale=attention.scaling)
         attended[start:stop] = out.transpose(1, 2).flatten(0, 1)
         start = stop
     return attention.proj(attended.flatten(1))
