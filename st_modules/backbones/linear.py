@@ -56,6 +56,7 @@ def keep_freed_memory() -> None:
 
 
 def _multiply(layer: nn.Linear, input: Tensor) -> Tensor:
-    if input.numel() >= _FEWEST_ROWS * layer.in_features and onednn.takes(input, layer.weight):
+    many = input.numel() >= _FEWEST_ROWS * layer.in_features
+    if many and layer.weight.is_contiguous() and onednn.takes(input, layer.weight):
         return onednn.multiply(input, layer.weight, layer.bias)
     return linear(input, layer.weight, layer.bias)

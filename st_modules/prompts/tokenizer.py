@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast, get_args
 
@@ -32,6 +33,9 @@ _CHANGED = (
 
 _END_OF_TEXT = "</s>"
 """Phi-3-V's tokenizer does not mark it as special, and not every layout of that model has it."""
+
+# As many as a single query has pieces.
+_FEW_TEXTS = 4
 
 Piece: TypeAlias = tuple[bool, str]
 
@@ -418,7 +422,9 @@ def _written(segment: Segment) -> str:
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     if not texts:
         return []
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    encode = partial(tokenizer, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    # A tokenizer reads several texts in threads of its own, which come late where the model's have the cores.
+    return encode(texts)["input_ids"] if len(texts) > _FEW_TEXTS else [encode(text)["input_ids"] for text in texts]
 
 
 def _shorten(tokenizer: PreTrainedTokenizerBase, segment: Text, budget: int) -> list[int]:

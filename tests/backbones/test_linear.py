@@ -101,6 +101,17 @@ def test_few_rows_are_multiplied_by_torch(shape: tuple[int, ...], products: list
     assert not products
 
 
+def test_a_weight_that_is_a_part_of_another_is_multiplied_by_torch(products: list[int]) -> None:
+    # oneDNN takes a thousand times as long for it.
+    net, rows = Net(), make_rows(9, 24)
+    speed_up_layers(net)
+    net.first.weight = nn.Parameter(make_rows(40, 48)[:, :24])
+    with torch.no_grad():
+        expected = rows.double() @ net.first.weight.double().T + net.first.bias.double()
+        assert (net.first(rows) - expected).abs().max() < 1e-6
+    assert not products
+
+
 def test_gradients_are_those_of_torch(products: list[int]) -> None:
     net, stock = Net(), Net()
     speed_up_layers(net)
