@@ -108,7 +108,7 @@ def test_a_weight_that_is_a_part_of_another_is_multiplied_by_torch(products: lis
     net.first.weight = nn.Parameter(make_rows(40, 48)[:, :24])
     with torch.no_grad():
         expected = rows.double() @ net.first.weight.double().T + net.first.bias.double()
-        assert (net.first(rows) - expected).abs().max() < 1e-6
+        assert (net.first(rows) - expected).abs().max() < 1e-5
     assert not products
 
 
