@@ -13,7 +13,9 @@ from math import isqrt
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import silu
+
+from st_modules.backbones.blocked_attention import attend
 
 _PRETRAINED_GRID = 16
 _LAYER_NORM_EPSILON = 1e-6
@@ -124,7 +126,7 @@ class _Attention(nn.Module):
             projection(hidden).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        attended = scaled_dot_product_attention(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
+        attended = attend(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
         return self.proj(self.inner_attn_ln(attended.transpose(1, 2).flatten(2)))
 
 

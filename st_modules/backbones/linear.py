@@ -1,22 +1,19 @@
 """How the layers that read each token by itself run fastest on a CPU: in parts, and by oneDNN.
 
 What the MLP of a large batch makes does not fit the caches, and each time needs fresh memory of the system.
-
-torch multiplies float32 matrices by MKL, which uses no AVX-512 on processors of AMD. oneDNN, which torch has for
-convolutions and half precision, does. The weights are read where they are: nothing is made of them that could be kept.
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+from st_modules.backbones import onednn
 
 # With fewer rows, finding oneDNN's kernel takes longer than it saves.
 _FEWEST_ROWS = 8
@@ -24,7 +21,6 @@ _FEWEST_ROWS = 8
 _CACHED_ROWS = 512
 # glibc learns nothing from blocks of 32 MiB and more.
 _LARGEST_KEPT = 2**25 - 2**16
-_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def speed_up_layers(model: nn.Module) -> None:
@@ -38,7 +34,7 @@ def speed_up_layers(model: nn.Module) -> None:
             continue
         if name.rpartition(".")[2] == "mlp":
             module.forward = partial(_run_in_parts, type(module).forward, module)
-        elif type(module) is nn.Linear and _is_faster():
+        elif type(module) is nn.Linear and onednn.is_faster():
             module.forward = partial(_multiply, module)
 
 
@@ -60,39 +56,7 @@ def keep_freed_memory() -> None:
 
 
 def _multiply(layer: nn.Linear, input: Tensor) -> Tensor:
-    if _takes(layer, input):
-        return torch.ops.mkldnn._linear_pointwise(input, layer.weight, layer.bias, "none", [], "")
+    many = input.numel() >= _FEWEST_ROWS * layer.in_features
+    if many and layer.weight.is_contiguous() and onednn.takes(input, layer.weight):
+        return onednn.multiply(input, layer.weight, layer.bias)
     return linear(input, layer.weight, layer.bias)
-
-
-def _takes(layer: nn.Linear, input: Tensor) -> bool:
-    """Whether oneDNN gives what torch would: no gradients, and plain tensors in float32 on the CPU."""
-    weight = layer.weight
-    return (
-        not torch.is_grad_enabled()
-        and input.dtype is weight.dtype is torch.float32
-        and input.device.type == weight.device.type == "cpu"
-        and type(input) is Tensor
-        and type(weight) is nn.Parameter
-        and input.numel() >= _FEWEST_ROWS * layer.in_features
-        and torch.backends.mkldnn.enabled
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
-
-
-@cache
-def _is_faster() -> bool:
-    backends = torch.backends
-    return (
-        backends.mkl.is_available()
-        and backends.mkldnn.is_available()
-        and backends.cpu.get_cpu_capability() == "AVX512"
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and _is_by_amd()
-    )
-
-
-def _is_by_amd() -> bool:
-    about = _CPU_INFO.read_text(encoding="utf-8") if _CPU_INFO.exists() else platform.processor()
-    return "AuthenticAMD" in about

@@ -22,6 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from st_modules.arguments import check_choice, check_optional_integer
 from st_modules.backbones.architecture import Architecture, Towers
 from st_modules.backbones.attention import attention_of
+from st_modules.backbones.blocked_attention import speed_up_attention
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.linear import speed_up_layers
 from st_modules.backbones.llava_next_tiles import TILE_LAYOUTS, TileLayout, count_tokens, cut_tiles, embed_tiles
@@ -94,6 +95,7 @@ class LlavaNext(DecoderBackbone):
             max_length=max_length,
             image_limits=image_limits,
         )
+        speed_up_attention(model.vision_tower)
         self.first_resize = first_resize
         self.tile_layout = tile_layout
 
@@ -185,6 +187,7 @@ class LlavaNext(DecoderBackbone):
         model = load_pretrained(LlavaNextModel, Path("pickle"), state_dict=weights, config=config, **kwargs)
         self.model = cast(LlavaNextModel, model.train(self.training).to(sample.device))
         allow_packing(self.model.language_model)
+        speed_up_attention(self.model.vision_tower)
         speed_up_layers(self.model)
         if adapters:
             install_adapters(self.model, adapters, Path("pickle"))

@@ -25,7 +25,9 @@ from st_modules.backbones.attention import (
     split_heads,
     stock_attention,
 )
+from st_modules.backbones.blocked_attention import attend_in_blocks, suits_blocks
 from st_modules.backbones.prefixes import PrefixStates
+from st_modules.backbones.varlen import attend_rows, suits_varlen
 
 PACKED_ATTENTION = "st_modules_packed"
 # Of longer rows the kernels leave out more, where the mask is the causal one, than the beginning's queries cost.
@@ -67,6 +69,7 @@ class PackedRows:
         last: Places of the rows' last tokens, where the last layer is to run for those alone.
         all_tokens: In the last layer then, the keys and values of all tokens.
         masks: What :meth:`mask` has made.
+        orders: What :meth:`order` has made.
     """
 
     lengths: list[int]
@@ -74,6 +77,7 @@ class PackedRows:
     last: list[int] | None = None
     all_tokens: KeysAndValues | None = None
     masks: dict[int, Tensor] = field(default_factory=dict)
+    orders: dict[int, Tensor] = field(default_factory=dict)
 
     def mask(self, length: int, shared: int, like: Tensor) -> Tensor:
         """Return what lets rows attend to the shared beginning, and to their own tokens up to each.
@@ -90,6 +94,22 @@ class PackedRows:
             ahead = torch.ones(length, shared + length, dtype=torch.bool, device=like.device).triu(shared + 1)
             self.masks[length] = like.new_zeros(ahead.shape).masked_fill_(ahead, float("-inf"))
         return self.masks[length]
+
+    def order(self, shared: int, device: torch.device) -> Tensor:
+        """Return where each row's tokens are, the beginning's first, where those of all rows follow the beginning's.
+
+        Args:
+            shared: Tokens of the beginning.
+            device: Where it is wanted.
+
+        Returns:
+            Shape (tokens of all rows, each with the beginning's), int64.
+        """
+        if shared not in self.orders:
+            places = torch.arange(shared + sum(self.lengths))
+            rows = places[shared:].split(self.lengths)
+            self.orders[shared] = torch.cat([part for row in rows for part in (places[:shared], row)]).to(device)
+        return self.orders[shared]
 
     def groups(self) -> Iterator[tuple[int, int, int, int]]:
         """Return each run of rows of equal length: its first row, its first token, its number of rows, their length."""
@@ -128,30 +148,59 @@ def attend_packed(
     last_alone = packed.all_tokens is not None
     key, value = packed.all_tokens or (key, value)
     prefix = packed.prefix[cast(int, module.layer_idx)] if packed.prefix else None
+    if suits_varlen(query.device, query.dtype, query.shape[1], key.shape[1], query.shape[3]):
+        return _attend_all(query, key, value, kwargs.get("scaling"), packed, prefix), None
     attended = torch.empty_like(query.transpose(1, 2))
     for row, token, rows, length in packed.groups():
         first, count = (row, 1) if last_alone else (token, length)
         queries = _take_rows(query, first, rows, count)
         keys, values = (_take_rows(part, token, rows, length) for part in (key, value))
-        mask, causal = None, not last_alone
         if prefix:
             keys, values = (_prepend(shared, own) for shared, own in zip(prefix, (keys, values), strict=True))
-            if causal and length <= _LONGEST_MASKED and query.device.type == "cpu":
-                mask, causal = packed.mask(length, prefix[0].shape[2], query), False
-            elif causal:
-                # Zeros stand in for the beginning's queries, so that the mask is the plain causal one of the kernels.
-                queries = _prepend(query.new_zeros(1, query.shape[1], *prefix[0].shape[2:]), queries)
-        out = scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=mask,
-            is_causal=causal,
-            scale=kwargs.get("scaling"),
-            enable_gqa=keys.shape[1] != queries.shape[1],
-        )
-        attended[0, first : first + rows * count] = out[:, :, -count:].transpose(1, 2).flatten(0, 1)
+        if last_alone:
+            out = _attend(queries, keys, values, kwargs.get("scaling"))
+        else:
+            out = _attend_causally(queries, keys, values, kwargs.get("scaling"), packed)
+        attended[0, first : first + rows * count] = out.transpose(1, 2).flatten(0, 1)
     return attended, None
+
+
+def _attend_all(
+    query: Tensor, key: Tensor, value: Tensor, scale: float | None, packed: PackedRows, prefix: KeysAndValues | None
+) -> Tensor:
+    """Attend for rows of any lengths in one call."""
+    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    lengths = packed.lengths
+    if prefix:
+        shared = prefix[0].shape[2]
+        order = packed.order(shared, key.device)
+        key, value = (
+            torch.cat([beginning[0].transpose(0, 1), own]).index_select(0, order)
+            for beginning, own in zip(prefix, (key, value), strict=True)
+        )
+        lengths = [shared + length for length in lengths]
+    asked = [1] * len(lengths) if packed.all_tokens else packed.lengths
+    return attend_rows(query, key, value, asked, lengths, scale=scale, causal=True).unsqueeze(0)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None, **mask: Any) -> Tensor:
+    enable_gqa = keys.shape[1] != queries.shape[1]
+    return scaled_dot_product_attention(queries, keys, values, **mask, scale=scale, enable_gqa=enable_gqa)
+
+
+def _attend_causally(queries: Tensor, keys: Tensor, values: Tensor, scale: float | None, packed: PackedRows) -> Tensor:
+    """Let each of the last tokens of rows attend to those up to it."""
+    length = queries.shape[2]
+    shared = keys.shape[2] - length
+    if suits_blocks(queries, keys, values):
+        return attend_in_blocks(queries, keys, values, scale=scale, causal=True)
+    if not shared:
+        return _attend(queries, keys, values, scale, is_causal=True)
+    if length <= _LONGEST_MASKED and queries.device.type == "cpu":
+        return _attend(queries, keys, values, scale, attn_mask=packed.mask(length, shared, queries))
+    # Zeros stand in for the beginning's queries, so that the mask is the plain causal one of the kernels.
+    queries = _prepend(queries.new_zeros(1, queries.shape[1], shared, queries.shape[3]), queries)
+    return _attend(queries, keys, values, scale, is_causal=True)[:, :, shared:]
 
 
 def _take_rows(tokens: Tensor, start: int, rows: int, length: int) -> Tensor:

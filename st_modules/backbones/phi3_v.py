@@ -16,6 +16,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, PreTrainedToke
 
 from st_modules.arguments import check_integer, check_optional_integer
 from st_modules.backbones.architecture import Architecture, Towers
+from st_modules.backbones.blocked_attention import speed_up_attention
 from st_modules.backbones.decoder import DecoderBackbone
 from st_modules.backbones.long_rope import longest_short, use_long_rope
 from st_modules.backbones.phi3_v_model import Phi3VConfig, Phi3VModel
@@ -107,6 +108,7 @@ class Phi3V(DecoderBackbone):
             image_limits=image_limits,
         )
         use_long_rope(model.language_model)
+        speed_up_attention(model.vision_embed_tokens.img_processor)
         self.num_crops = num_crops
         self.first_resize = first_resize
         self.text_max_length = text_max_length

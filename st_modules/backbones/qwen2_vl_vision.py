@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from PIL.Image import Image as PILImage
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import linear
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
 from st_modules.backbones.attention import attends_by, rotate
+from st_modules.backbones.blocked_attention import attend
+from st_modules.backbones.varlen import attend_rows, suits_varlen
 
 # A CPU is faster while what it makes of the patches stays in its caches.
 _CACHED_PATCHES = 2048
@@ -152,11 +154,21 @@ def _embed_positions(tower: Any, grids: Tensor) -> Tensor:
 
 
 def _attend(attention: Any, hidden: Tensor, cos: Tensor, sin: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Attention among the patches of each image; neighbouring images of equal length in one call."""
+    """Attention among the patches of each image."""
     query, key, value = attention.qkv(hidden).unflatten(1, (3, attention.num_heads, -1)).unbind(1)
     # In float32 whatever the precision of the tower, as transformers turns them.
     cos, sin = cos[:, None].float(), sin[:, None].float()
     query, key = (rotate(part.float(), cos, sin).to(part.dtype) for part in (query, key))
+    heads, width = query.shape[1:]
+    if suits_varlen(query.device, query.dtype, heads, heads, width):
+        attended = attend_rows(query, key, value, lengths, lengths, scale=attention.scaling)
+    else:
+        attended = _attend_by_length(query, key, value, lengths, attention.scaling)
+    return attention.proj(attended.flatten(1))
+
+
+def _attend_by_length(query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
+    """Attend for neighbouring images of equal length in one call."""
     attended = torch.empty_like(query)
     start = 0
     for length, run in groupby(lengths):
@@ -164,7 +176,6 @@ def _attend(attention: Any, hidden: Tensor, cos: Tensor, sin: Tensor, lengths: S
         queries, keys, values = (
             part[start:stop].unflatten(0, (-1, length)).transpose(1, 2) for part in (query, key, value)
         )
-        out = scaled_dot_product_attention(queries, keys, values, scale=attention.scaling)
-        attended[start:stop] = out.transpose(1, 2).flatten(0, 1)
+        attended[start:stop] = attend(queries, keys, values, scale=scale).transpose(1, 2).flatten(0, 1)
         start = stop
-    return attention.proj(attended.flatten(1))
+    return attended

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
@@ -34,6 +35,9 @@ from st_modules.prompts.segments import (
 from st_modules.prompts.templates import Render, Side
 from st_modules.prompts.tokenizer_changes import CHANGED, describe, hash_rules, make_added_token
 from st_modules.prompts.tokenizer_files import TOKENIZER_FILE, check_tokenizer_files
+
+# As many as a single query has pieces.
+_FEW_TEXTS = 4
 
 Piece: TypeAlias = tuple[bool, str]
 
@@ -391,7 +395,9 @@ def _string(row: Sequence[Segment]) -> str:
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     if not texts:
         return []
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    encode = partial(tokenizer, add_special_tokens=False, return_attention_mask=False, verbose=False)
+    # A tokenizer reads several texts in threads of its own, which come late where the model's have the cores.
+    return encode(texts)["input_ids"] if len(texts) > _FEW_TEXTS else [encode(text)["input_ids"] for text in texts]
 
 
 def _shorten(tokenizer: PreTrainedTokenizerBase, segment: Text, budget: int) -> list[int]:

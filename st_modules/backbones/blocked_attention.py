@@ -1,0 +1,113 @@
+"""Attention of long rows on a CPU as products by oneDNN, some tokens' queries at a time.
+
+torch's own kernel multiplies by MKL, see :mod:`st_modules.backbones.onednn`, and for rows of this length the products
+are nearly all of the work.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from st_modules.backbones import onednn
+from st_modules.backbones.attention import attends_by, register_attention, replace_attention, stock_attention
+
+BLOCKED_ATTENTION = "st_modules_blocked"
+
+
+# With fewer tokens, a call for each head takes longer than the products save.
+_SHORTEST = 512
+# So many scores stay in the caches; with fewer queries a product is no load, and with more nothing is gained.
+_CACHED_SCORES = 2**20
+_FEWEST_QUERIES, _MOST_QUERIES = 64, 512
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, *, scale: float | None = None) -> Tensor:
+    """Attend from every token to every token of the row.
+
+    Args:
+        queries: Shape (rows, heads, tokens, head dimension).
+        keys: The same shape.
+        values: The same shape.
+        scale: What scores are multiplied by; one over the root of the head dimension where it is not given.
+
+    Returns:
+        The attended values, of the same shape.
+    """
+    if suits_blocks(queries, keys, values):
+        return attend_in_blocks(queries, keys, values, scale=scale)
+    return scaled_dot_product_attention(queries, keys, values, scale=scale)
+
+
+def suits_blocks(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
+    """Whether :func:`attend_in_blocks` is the faster way for these."""
+    return queries.shape[2] >= _SHORTEST and onednn.takes(queries, keys, values)
+
+
+def attend_in_blocks(
+    queries: Tensor, keys: Tensor, values: Tensor, *, scale: float | None = None, causal: bool = False
+) -> Tensor:
+    """Attend from tokens to the tokens of their row, head by head.
+
+    Args:
+        queries: Shape (rows, heads, query tokens, head dimension).
+        keys: Shape (rows, key heads, tokens, head dimension); as many heads in turn as there are more have the same.
+        values: The same shape.
+        scale: What scores are multiplied by; one over the root of the head dimension where it is not given.
+        causal: Whether each token attends to no later one. The queries are those of the last tokens.
+
+    Returns:
+        The attended values, of the shape of ``queries``.
+    """
+    rows, heads, asked, width = queries.shape
+    tokens, together = keys.shape[2], heads // keys.shape[1]
+    scale = width**-0.5 if scale is None else scale
+    block = _size_blocks(asked, tokens * together)
+    # As the callers want it in the end: the heads of a token next to each other.
+    attended = queries.new_empty(rows, asked, heads, values.shape[3]).transpose(1, 2)
+    later = queries.new_full((block, block), float("-inf")).triu_(1) if causal else None
+    for row in range(rows):
+        for head in range(keys.shape[1]):
+            its = slice(head * together, (head + 1) * together)
+            key, value = keys[row, head].contiguous(), values[row, head].T.contiguous()
+            for first in range(0, asked, block):
+                query = queries[row, its, first : first + block]
+                count = query.shape[1]
+                seen = tokens - asked + first + count if causal else tokens
+                scores = onednn.multiply(query * scale, key[:seen])
+                if later is not None:
+                    scores[..., seen - count :] += later[:count, :count]
+                weights = scores.softmax(-1)
+                attended[row, its, first : first + count] = onednn.multiply(weights, value[:, :seen].contiguous())
+    return attended
+
+
+def _size_blocks(asked: int, scores: int) -> int:
+    """Return how many tokens' queries are taken at once, of which each has so many scores."""
+    most = min(max(_CACHED_SCORES // scores, _FEWEST_QUERIES), _MOST_QUERIES)
+    return ceil(asked / ceil(asked / most))
+
+
+def speed_up_attention(tower: Any) -> None:
+    """Let a tower of transformers, of which every token attends to every one, attend by :func:`attend_in_blocks`.
+
+    Args:
+        tower: Whatever its attention is, unless it is the stock one, stays.
+    """
+    if attends_by(tower):
+        replace_attention(tower, BLOCKED_ATTENTION)
+
+
+def _attend_by_stock(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    plain = attention_mask is None and not module.is_causal and not kwargs.get("dropout")
+    if plain and suits_blocks(query, key, value):
+        return attend_in_blocks(query, key, value, scale=kwargs.get("scaling")).transpose(1, 2), None
+    return stock_attention(module, query, key, value, attention_mask, **kwargs)
+
+
+register_attention(BLOCKED_ATTENTION, _attend_by_stock)
