@@ -64,7 +64,7 @@ def attend_in_blocks(
     """
     rows, heads, asked, width = queries.shape
     tokens, together = keys.shape[2], heads // keys.shape[1]
-    scale = width**-0.5 if scale is None else scale
+    factor: float = width**-0.5 if scale is None else scale
     block = _size_blocks(asked, tokens * together)
     # As the callers want it in the end: the heads of a token next to each other.
     attended = queries.new_empty(rows, asked, heads, values.shape[3]).transpose(1, 2)
@@ -77,7 +77,7 @@ def attend_in_blocks(
                 query = queries[row, its, first : first + block]
                 count = query.shape[1]
                 seen = tokens - asked + first + count if causal else tokens
-                scores = onednn.multiply(query * scale, key[:seen])
+                scores = onednn.multiply(query * factor, key[:seen])
                 if later is not None:
                     scores[..., seen - count :] += later[:count, :count]
                 weights = scores.softmax(-1)

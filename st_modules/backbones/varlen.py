@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -60,20 +61,24 @@ def attend_rows(
     Returns:
         The attended values, of the shape of ``query``.
     """
-    ends = (
-        torch.tensor([0, *accumulate(counts)], dtype=torch.int32, device=query.device) for counts in (asked, lengths)
-    )
-    return varlen_attn(
+    attended = varlen_attn(
         query,
         key,
         value,
-        *ends,
+        _count_up(asked, query.device),
+        _count_up(lengths, query.device),
         max(asked),
         max(lengths),
         scale=scale,
         window_size=(-1, 0) if causal else (-1, -1),
         enable_gqa=query.shape[1] != key.shape[1],
     )
+    return cast(Tensor, attended)
+
+
+def _count_up(counts: Sequence[int], device: torch.device) -> Tensor:
+    """Return where each row ends, and before them where the first one begins: shape (rows + 1,), int32."""
+    return torch.tensor([0, *accumulate(counts)], dtype=torch.int32, device=device)
 
 
 @cache

@@ -12,7 +12,7 @@ from st_modules.evaluate.benchmarks import Entry, Suite
 from st_modules.evaluate.metrics import mean
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
     from st_modules.evaluate.run import Outcome
 

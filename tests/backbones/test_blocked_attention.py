@@ -78,12 +78,13 @@ def test_long_rows_are_cut_where_they_are_cut_without_being_told() -> None:
 @pytest.mark.parametrize("why", ["gradients", "half precision", "few tokens"])
 def test_torch_attends_where_blocks_do_not_suit(why: str, short_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocked_attention, "attend_in_blocks", None)
-    parts = [draw(1, 2, 3 if why == "few tokens" else 9, 8, seed=seed) for seed in (1, 2, 3)]
-    if why == "half precision":
-        parts = [part.bfloat16() for part in parts]
+    tokens = 3 if why == "few tokens" else 9
+    dtype = torch.bfloat16 if why == "half precision" else torch.float32
+    queries, keys, values = (draw(1, 2, tokens, 8, seed=seed).to(dtype) for seed in (1, 2, 3))
     with torch.set_grad_enabled(why == "gradients"):
-        found = attend(*parts, scale=0.5)
-        assert torch.equal(found, torch.nn.functional.scaled_dot_product_attention(*parts, scale=0.5))
+        found = attend(queries, keys, values, scale=0.5)
+        expected = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, scale=0.5)
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ["gme-2b", "qwen3-vl-embedding-2b", "e5-v", "vlm2vec-phi3.5-v", "bge-visualized-base"])
