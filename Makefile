@@ -2,11 +2,14 @@ PYTHON ?= python3
 VENV ?= .venv
 MINUTES ?= 0.5
 BIN := $(VENV)/bin
+TORCH := $(VENV)/.torch
 PACKAGE := $(VENV)/.package
 TOOLS := $(VENV)/.tools
 DOCS := $(VENV)/.docs
-# pip says only what went wrong, whatever else it is set up to say. What is imported is compiled then: of most packages
-# little ever is.
+# pip says only what went wrong, whatever else it is set up to say. It compiles nothing: of most packages little is ever
+# imported. What is imported is compiled then, and kept, whatever the environment says: the tests start hundreds of
+# processes, of which each would compile torch and transformers anew.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -15,18 +18,22 @@ PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
-# The package, and what an index and the server need. torch goes first, alone and exact: its pin takes the build that pip
-# is set up to offer (CPU or CUDA), and nothing that is resolved after it can bring another.
-$(PACKAGE): pyproject.toml constraints.txt
+# torch goes first, alone and exact: its pin takes the build that pip is set up to offer (CPU or CUDA), and nothing that
+# is resolved after it can bring another.
+$(TORCH): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@touch $@
+
+# The package, and what an index and the server need.
+$(PACKAGE): $(TORCH)
 	$(PIP) --editable ".[index,serve]"
 	@touch $@
 
-# What the tests, the linters and the benchmarks need beside it.
-$(TOOLS): $(PACKAGE)
+# The same, and what the tests, the linters and the benchmarks need.
+$(TOOLS): $(TORCH)
 	$(PIP) --editable ".[dev]"
-	@touch $@
+	@touch $(PACKAGE) $@
 
 # What builds the site.
 $(DOCS): $(PACKAGE)

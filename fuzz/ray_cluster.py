@@ -11,11 +11,18 @@ from typing import Any
 
 import psutil
 
-# Nothing is told to anybody, and nothing written into the home folder.
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_AUTH_MODE"] = "disabled"
-
 STORE_BYTES = 100 * 2**20
+
+SETTINGS = {
+    # Nothing is told to anybody, and nothing written into the home folder.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    # Ray would have its workers wait for whatever else runs on this machine.
+    "RAY_worker_niceness": "0",
+}
+"""What Ray reads from the environment; every cluster that this process starts, or a process of its own, has it."""
+
+os.environ.update(SETTINGS)
 
 
 @contextmanager

@@ -47,8 +47,7 @@ def main() -> int:
     engines = arguments.engines or ["attacks", "hypothesis", *(["atheris"] if find_spec("atheris") else [])]
     warnings.simplefilter("ignore")
     logging.disable()
-    torch.set_num_threads(1)
-    tiny().encode(["a"])
+    _warm_up()
     if "texts" in arguments.targets:
         for name in CHECKPOINTS:
             golden(name).encode(["a"])
@@ -76,9 +75,7 @@ def _run_attacks(name: str, target: Target, arguments: argparse.Namespace) -> in
         if (arguments.only or "") not in attack or (arguments.skip_slow and "100 megapixels" in attack):
             continue
         value = build(1.0)
-        outcome, cost = run_apart(
-            lambda value=value: target.check(value), arguments.patience, lambda: tiny().encode(["a", {"image": png()}])
-        )
+        outcome, cost = run_apart(lambda value=value: target.check(value), arguments.patience, _warm_up)
         del value
         if isinstance(outcome, Outcome):
             try:

@@ -54,7 +54,6 @@ def run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str
     (tmp_path / "startup").mkdir()
     (tmp_path / "startup" / "sitecustomize.py").write_text(NO_NETWORK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "startup"), prepend=":")
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     (tmp_path / "empty").mkdir()
     copy = tmp_path / "empty" / path.name

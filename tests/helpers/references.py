@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from st_modules import SentenceTransformer, list_models
+from st_modules import ModelSpec, SentenceTransformer, list_models
 from tests.helpers import stock_models, stock_qwen2_vl
 from tests.helpers.paths import GOLDEN
 
@@ -108,6 +108,20 @@ _FAMILIES = {
     "dse-phi3": "dse_phi3",
     "dse-phi3-docmatix": "dse_phi3",
 }
+
+
+def _what_is_loaded(spec: ModelSpec) -> str:
+    """The small checkpoint of a row, and all of the row that has a say in what is made of it."""
+    family = _FAMILIES.get(spec.name, spec.name)
+    return repr((family, spec.backbone, spec.options, spec.weights_file, spec.own_modules, spec.least_dimension))
+
+
+ONE_A_MODEL = [*{_what_is_loaded(spec): spec.name for spec in reversed(list_models()) if spec.repo_id}.values()][::-1]
+"""The rows of the catalog without those that make the same of the same small checkpoint as one before.
+
+Of a model of 7B there is the checkpoint of that of 2B: but for its name, the two are one here.
+"""
+
 # Their cases are the strings that a processor was handed: what comes after the image is the text.
 _IMAGE_TOKENS = {
     "vlm2vec": "<|image_pad|> ",

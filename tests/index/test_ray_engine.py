@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,8 +23,8 @@ from st_modules.index import ray_engine as module
 from st_modules.index.engines import EmbedOptions
 from st_modules.index.entries import Entry
 from st_modules.index.ray_engine import RayEngine, RayOptions, ray_engine
-from st_modules.integrations.embedder import Embedder
 from tests.helpers.entries import write_entry
+from tests.helpers.ray_workers import Dying, Holding, Refusing
 from tests.helpers.references import TOLERANCE
 
 ray = pytest.importorskip("ray")
@@ -108,7 +107,8 @@ def test_a_loaded_model_is_refused_because_each_worker_loads_its_own(tiny: Sente
 
 def test_entries_are_taken_only_while_there_is_room_for_them(cluster: Any) -> None:
     taken: list[int] = []
-    with ray_engine(TINY, EmbedOptions(), RayOptions()) as engine:
+    holding: Any = Holding()
+    with ray_engine(holding, EmbedOptions(), RayOptions()) as engine:
         results = engine(in_chunks(entries(1000), 10, taken.append))
         first = next(results)
         at_once = len(first)
@@ -122,32 +122,16 @@ def test_nothing_is_embedded_of_nothing(cluster: Any) -> None:
         assert list(engine(iter([]))) == list(engine(iter([[], []]))) == []
 
 
-class _Refusing:
-    """What cannot load its model."""
-
-    @property
-    def embedder(self) -> Embedder:
-        raise UnknownModelError("Unknown model 'gme-2'.")
-
-
 def test_what_is_wrong_with_a_model_is_raised_as_it_is(cluster: Any) -> None:
-    refusing: Any = _Refusing()
+    refusing: Any = Refusing()
     engine = ray_engine(refusing, EmbedOptions(), RayOptions())
     with pytest.raises(UnknownModelError, match=r"^Unknown model 'gme-2'\.$"), engine as embed:
         list(embed(iter([entries(3)])))
 
 
-class _Dying:
-    """What takes its process with it whenever a model is asked for."""
-
-    @property
-    def embedder(self) -> Embedder:
-        os._exit(1)
-
-
 def test_workers_that_die_over_the_same_entries_end_the_run(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_RETRIES", 1)
-    dying: Any = _Dying()
+    dying: Any = Dying()
     lost = r"^words:0 to words:2: what embeds them was lost 2 times over.*memory"
     with pytest.raises(STModulesError, match=lost), ray_engine(dying, EmbedOptions(), RayOptions()) as engine:
         list(engine(iter([entries(3)])))

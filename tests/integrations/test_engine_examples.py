@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fuzz import ray_cluster
 from tests.helpers.paths import ROOT
 
 ENGINES = ROOT / "examples" / "engines"
@@ -23,9 +24,8 @@ EXAMPLES = {
 }
 # Nothing is told to anybody; what an engine asks of this machine stays small.
 QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "disabled",
-    "RAY_DEFAULT_OBJECT_STORE_MEMORY": str(100 * 2**20),
+    **ray_cluster.SETTINGS,
+    "RAY_DEFAULT_OBJECT_STORE_MEMORY": str(ray_cluster.STORE_BYTES),
     "DO_NOT_TRACK": "1",
     "DAFT_ANALYTICS_ENABLED": "0",
     "HAYSTACK_TELEMETRY_ENABLED": "False",
