@@ -57,7 +57,7 @@ def keep_freed_memory() -> None:
 
 
 def _multiply(layer: nn.Linear, input: Tensor) -> Tensor:
-    rows = input.numel() // layer.in_features if input.ndim > 1 else 0
+    rows = input.shape[:-1].numel() if input.ndim > 1 else 0
     enough = rows >= _FEWEST_ROWS or (rows and layer.weight.numel() >= _LARGE_WEIGHT)
     if enough and layer.weight.is_contiguous() and onednn.takes(input, layer.weight):
         return onednn.multiply(input, layer.weight, layer.bias)
