@@ -15,8 +15,9 @@ from torch.nn.functional import linear
 
 from st_modules.backbones import onednn
 
-# With fewer rows, finding oneDNN's kernel takes longer than it saves.
+# With fewer rows, finding oneDNN's kernel takes longer than it saves, unless the weight is as large as this.
 _FEWEST_ROWS = 8
+_LARGE_WEIGHT = 2**19
 # What a layer makes of so many rows stays in the caches of a core, or of those of a few.
 _CACHED_ROWS = 512
 # glibc learns nothing from blocks of 32 MiB and more.
@@ -56,7 +57,8 @@ def keep_freed_memory() -> None:
 
 
 def _multiply(layer: nn.Linear, input: Tensor) -> Tensor:
-    many = input.numel() >= _FEWEST_ROWS * layer.in_features
-    if many and layer.weight.is_contiguous() and onednn.takes(input, layer.weight):
+    rows = input.shape[:-1].numel() if input.ndim > 1 else 0
+    enough = rows >= _FEWEST_ROWS or (rows and layer.weight.numel() >= _LARGE_WEIGHT)
+    if enough and layer.weight.is_contiguous() and onednn.takes(input, layer.weight):
         return onednn.multiply(input, layer.weight, layer.bias)
     return linear(input, layer.weight, layer.bias)

@@ -101,6 +101,21 @@ def test_few_rows_are_multiplied_by_torch(shape: tuple[int, ...], products: list
     assert not products
 
 
+@pytest.mark.parametrize(
+    ("shape", "by_onednn"), [((1, 1, 512), True), ((3, 512), True), ((0, 512), False), ((512,), False)]
+)
+def test_few_rows_are_multiplied_by_onednn_where_the_weight_is_large(
+    shape: tuple[int, ...], by_onednn: bool, products: list[int]
+) -> None:
+    layer, rows = nn.Linear(512, 1024), make_rows(*shape)
+    speed_up_layers(layer)
+    with torch.no_grad():
+        expected = rows.double() @ layer.weight.double().T + layer.bias.double()
+        assert layer(rows).shape == expected.shape
+        assert torch.allclose(layer(rows).double(), expected, atol=1e-5)
+    assert bool(products) == by_onednn
+
+
 def test_a_weight_that_is_a_part_of_another_is_multiplied_by_torch(products: list[int]) -> None:
     # oneDNN takes a thousand times as long for it.
     net, rows = Net(), make_rows(9, 24)

@@ -3,7 +3,7 @@
     python tools/charts/draw_charts.py
 
 writes them to docs/images, in seconds and without network. The embedded model is asked for the cosines; the sizes are
-those of the table in docs/models.md.
+those of the table in docs/models.md, times and memory those of the tables in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -32,6 +32,15 @@ WAY = (
     ("features", "one vector a row, pooling included", "Normalize"),
     ("vectors", "of length 1, in the caller's order", ""),
 )
+
+WORKLOADS = {
+    "W1": "short texts under an instruction",
+    "W2": "texts of 10 to 1500 tokens",
+    "W3": "pictures",
+    "W4": "texts, pictures, and both together",
+    "W5": "one short query a call",
+    "W6": "JPEG files of 1 to 24 megapixels",
+}
 
 
 def draw_way() -> str:
@@ -125,6 +134,54 @@ def draw_sizes() -> str:
     return picture.write()
 
 
+def draw_speeds() -> str:
+    """Draw how many times as fast as the authors' code ours is, on a scale on which every doubling is as wide."""
+    found = _read_measured(r"(\S+) \([\d.–]+\)")
+    names = list(dict.fromkeys(name for name, _, _ in found))
+    left, step, gap, doubling = 190, 16, 34, 88
+    height = 44 + len(WORKLOADS) * (len(names) * step + gap)
+    picture = Picture(700, height, "Times of the authors' code over ours, for each family of models and each workload")
+    for times in (1, 2, 4, 8, 16):
+        x = left + doubling * float(np.log2(times))
+        picture.text(x, 20, f"{times} ×", FAINT, "middle", 12)
+        picture.rectangle(x, 28, 1, height - 36, "#d8d8d8")
+    for group, (workload, about) in enumerate(WORKLOADS.items()):
+        y = 40 + group * (len(names) * step + gap)
+        picture.text(20, y + 4, f"{workload}: {about}", bold=True, size=12)
+        times = {name: float(value) for name, of, value in found if of == workload}
+        for place, name in enumerate(names):
+            top = y + 12 + place * step
+            width = doubling * float(np.log2(times[name]))
+            picture.text(left - 8, top + 10, name, anchor="end", size=12)
+            picture.rectangle(left, top, width, step - 4, ACCENT)
+            picture.text(left + width + 6, top + 10, f"{times[name]:.1f}", size=12)
+    return picture.write()
+
+
+def draw_memory() -> str:
+    """Draw the memory above the model that ours and the authors' code take."""
+    ours, theirs = (_read_measured(cell) for cell in (r"(\d+) MiB \| \d+ MiB", r"\d+ MiB \| (\d+) MiB"))
+    step, left = 15, 250
+    picture = Picture(700, 60 + step * 2 * len(ours), "Peak memory above the model in MiB, ours and the authors' code")
+    for place, (name, colour) in enumerate((("ours", ACCENT), ("the authors' code", SECOND))):
+        picture.rectangle(left + 90 * place, 12, 12, 12, colour)
+        picture.text(left + 18 + 90 * place, 23, name, FAINT)
+    for place, ((name, workload, own), (_, _, other)) in enumerate(zip(ours, theirs, strict=True)):
+        y = 44 + place * 2 * step
+        picture.text(left - 8, y + 18, f"{name}, {workload}", anchor="end", size=12)
+        for number, (value, colour) in enumerate(((own, ACCENT), (other, SECOND))):
+            width = 0.37 * int(value)
+            picture.rectangle(left, y + number * (step - 2), width, step - 4, colour)
+            picture.text(left + width + 6, y + 10 + number * (step - 2), value, size=11)
+    return picture.write()
+
+
+def _read_measured(cell: str) -> list[tuple[str, str, str]]:
+    """Return family, workload and a cell of each row of a table in docs/performance.md."""
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    return re.findall(rf"^\| ([^|]+) \| (W\d) \| (?:\d+ \| )?{cell} \|", page, re.MULTILINE)
+
+
 def draw_all() -> dict[str, str]:
     """Draw every picture; returns the files by their names."""
     model = SentenceTransformer("tiny", device="cpu")
@@ -133,6 +190,8 @@ def draw_all() -> dict[str, str]:
         "prompts.svg": draw_prompts(model),
         "similarity-map.svg": draw_similarity_map(model),
         "model-sizes.svg": draw_sizes(),
+        "speeds.svg": draw_speeds(),
+        "memory.svg": draw_memory(),
     }
 
 
