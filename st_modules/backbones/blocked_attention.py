@@ -23,6 +23,7 @@ _SHORTEST = 512
 # So many scores stay in the caches; with fewer queries a product is no load, and with more nothing is gained.
 _CACHED_SCORES = 2**20
 _FEWEST_QUERIES, _MOST_QUERIES = 64, 512
+_STEPS, _ROUND_QUERIES = 32, 16
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, *, scale: float | None = None) -> Tensor:
@@ -65,30 +66,46 @@ def attend_in_blocks(
     rows, heads, asked, width = queries.shape
     tokens, together = keys.shape[2], heads // keys.shape[1]
     factor: float = width**-0.5 if scale is None else scale
+    step = _size_steps(tokens)
     block = _size_blocks(asked, tokens * together)
     # As the callers want it in the end: the heads of a token next to each other.
     attended = queries.new_empty(rows, asked, heads, values.shape[3]).transpose(1, 2)
-    later = queries.new_full((block, block), float("-inf")).triu_(1) if causal else None
+    later = queries.new_full((block, block + step), float("-inf")).triu_(1) if causal else None
+    key = keys.new_zeros(step * ceil(tokens / step), width)
+    value = values.new_zeros(values.shape[3], len(key))
     for row in range(rows):
         for head in range(keys.shape[1]):
+            key[:tokens], value[:, :tokens] = keys[row, head], values[row, head].T
             its = slice(head * together, (head + 1) * together)
-            key, value = keys[row, head].contiguous(), values[row, head].T.contiguous()
-            for first in range(0, asked, block):
-                query = queries[row, its, first : first + block]
-                count = query.shape[1]
-                seen = tokens - asked + first + count if causal else tokens
-                scores = onednn.multiply(query * factor, key[:seen])
+            for number in range(ceil(asked / block)):
+                # The last block begins within the one before it, so that all are of one size.
+                first = min(number * block, asked - block)
+                seen = tokens - asked + first + block if causal else tokens
+                taken = step * ceil(seen / step)
+                scores = onednn.multiply(queries[row, its, first : first + block] * factor, key[:taken])
                 if later is not None:
-                    scores[..., seen - count :] += later[:count, :count]
+                    scores[..., seen - block :] += later[:, : taken - seen + block]
+                else:
+                    scores[..., tokens:] = float("-inf")
                 weights = scores.softmax(-1)
-                attended[row, its, first : first + count] = onednn.multiply(weights, value[:, :seen].contiguous())
+                found = onednn.multiply(weights, value[:, :taken].contiguous())
+                attended[row, its, first : first + block] = found
     return attended
+
+
+# oneDNN compiles a kernel for every shape, and keeps a thousand of them: so there are few shapes, whatever the lengths.
+
+
+def _size_steps(tokens: int) -> int:
+    """Return what the number of scores is rounded up to: a power of two, and no more than a few hundredths of them."""
+    return 1 << max((tokens // _STEPS).bit_length() - 1, 0)
 
 
 def _size_blocks(asked: int, scores: int) -> int:
     """Return how many tokens' queries are taken at once, of which each has so many scores."""
     most = min(max(_CACHED_SCORES // scores, _FEWEST_QUERIES), _MOST_QUERIES)
-    return ceil(asked / ceil(asked / most))
+    even = ceil(asked / ceil(asked / most))
+    return min(_ROUND_QUERIES * ceil(even / _ROUND_QUERIES), asked)
 
 
 def speed_up_attention(tower: Any) -> None:

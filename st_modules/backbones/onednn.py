@@ -30,7 +30,8 @@ def multiply(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 def takes(*tensors: Tensor) -> bool:
     """Whether oneDNN gives what torch would: no gradients, and plain tensors in float32 on the CPU."""
     return (
-        is_faster()
+        not torch.compiler.is_compiling()
+        and is_faster()
         and not torch.is_grad_enabled()
         and all(
             type(each) in (Tensor, nn.Parameter) and each.dtype is torch.float32 and each.device.type == "cpu"
@@ -38,7 +39,6 @@ def takes(*tensors: Tensor) -> bool:
         )
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 

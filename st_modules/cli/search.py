@@ -98,7 +98,7 @@ def search(
         if like is not None:
             hits = _search_like(opened, like, k, where)
         else:
-            if mode is not ModeName.text and text is not None and _looks_like_picture(text):
+            if mode is not ModeName.text and image is None and text is not None and _looks_like_picture(text):
                 tell(f"{text!r} is looked for as a text. To look for a picture: --image {shlex.quote(text)}")
             if mode is not ModeName.text:
                 model = open_model(model_name or opened.model_name, device, weights, base_weights)

@@ -169,7 +169,7 @@ def name_problems(path: str, where: str | None = None, columns: Sequence[str] = 
         if where is not None and _is_of_condition(error):
             raise ConditionError(
                 f"where={shorten(where)}: {_explain(error)}. The columns are {', '.join(map(name_column, columns))}."
-                f"{_explain_quotes(where)}"
+                f"{_explain_quotes(where, columns)}"
             ) from error
         raise InputError(
             f"{path}: damaged, or not within reach: {_explain(error)}. Index its sources again, which mends an index "
@@ -177,10 +177,12 @@ def name_problems(path: str, where: str | None = None, columns: Sequence[str] = 
         ) from error
 
 
-def _explain_quotes(where: str) -> str:
-    """What to say of double quotes, between which SQL has the names of columns."""
-    quoted = [found[0] for found in _SKIPPED.finditer(where) if found[0].startswith('"')]
-    return f" Strings stand in single quotes: {shorten(quoted[-1][1:-1])}." if quoted else ""
+def _explain_quotes(where: str, columns: Sequence[str]) -> str:
+    """What to say of double quotes, between which SQL has the names of columns, where none of those is meant."""
+    names = {name.lower() for name in columns}
+    quoted = [found[0][1:-1] for found in _SKIPPED.finditer(where) if found[0].startswith('"')]
+    strings = [each.replace("'", "''") for each in quoted if each.lower() not in names]
+    return f" Strings stand in single quotes: '{shorten(strings[-1])[1:-1]}'." if strings else ""
 
 
 def name_column(name: str) -> str:

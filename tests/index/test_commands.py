@@ -126,6 +126,13 @@ def test_a_path_of_a_picture_as_a_text_is_told(
     assert result.stderr == f"{name!r} is looked for as a text. To look for a picture: --image {shown}\n"
 
 
+@pytest.mark.parametrize("where", ['"Source" = 1', '"source" > 1 AND nosuch = 1'])
+def test_columns_in_double_quotes_are_no_strings(drawings: Path, where: str) -> None:
+    result = run("search", drawings, "--like", "a", "--where", where)
+    assert result.exit_code == 1
+    assert "single quotes" not in result.stderr
+
+
 @pytest.mark.parametrize("args", [["a red circle"], ["no-such-file"], ["a.png", "--mode", "text"]])
 def test_other_texts_are_looked_for_without_a_word(drawings: Path, args: list[str]) -> None:
     assert run("search", drawings, *args).stderr in ("", "Nothing was found.\n")
@@ -160,6 +167,7 @@ def test_wrong_call_is_one_line(drawings: Path, args: list[str], words: list[str
         (["--like", "pictures/a.png"], ["no item has the id", "To look for a picture: --image pictures/a.png"]),
         (["--like", "a", "--where", "cost < 3"], ["cost < 3", "price"]),
         (["--like", "a", "--where", '"source" = "shoe"'], ["Strings stand in single quotes: 'shoe'."]),
+        (["--like", "a", "--where", 'source = "it\'s"'], ["Strings stand in single quotes: 'it''s'."]),
         (["--image", "gone.png"], ["gone.png"]),
         (["a", "--rerank", "./nowhere"], ["nowhere"]),
     ],
