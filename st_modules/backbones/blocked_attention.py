@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -18,12 +19,13 @@ from st_modules.backbones.attention import attends_by, register_attention, repla
 BLOCKED_ATTENTION = "st_modules_blocked"
 
 
-# With fewer tokens, a call for each head takes longer than the products save.
-_SHORTEST = 512
+# With fewer tokens, a call for each head takes longer than the products save; with more, the scores of few queries fill
+# the caches, and nothing is saved.
+_SHORTEST, _LONGEST = 512, 16384
 # So many scores stay in the caches; with fewer queries a product is no load, and with more nothing is gained.
 _CACHED_SCORES = 2**20
 _FEWEST_QUERIES, _MOST_QUERIES = 64, 512
-_STEPS, _ROUND_QUERIES = 32, 16
+_STEPS, _ROUND_QUERIES = 8, 16
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, *, scale: float | None = None) -> Tensor:
@@ -45,7 +47,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, *, scale: float | None
 
 def suits_blocks(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
     """Whether :func:`attend_in_blocks` is the faster way for these."""
-    return queries.shape[2] >= _SHORTEST and onednn.takes(queries, keys, values)
+    long = queries.shape[2] >= _SHORTEST and keys.shape[2] <= _LONGEST
+    return long and onednn.takes(queries, keys, values)
 
 
 def attend_in_blocks(
@@ -67,7 +70,7 @@ def attend_in_blocks(
     tokens, together = keys.shape[2], heads // keys.shape[1]
     factor: float = width**-0.5 if scale is None else scale
     step = _size_steps(tokens)
-    block = _size_blocks(asked, tokens * together)
+    block = _size_blocks(asked, tokens, together)
     # As the callers want it in the end: the heads of a token next to each other.
     attended = queries.new_empty(rows, asked, heads, values.shape[3]).transpose(1, 2)
     later = queries.new_full((block, block + step), float("-inf")).triu_(1) if causal else None
@@ -87,9 +90,8 @@ def attend_in_blocks(
                     scores[..., seen - block :] += later[:, : taken - seen + block]
                 else:
                     scores[..., tokens:] = float("-inf")
-                weights = scores.softmax(-1)
-                found = onednn.multiply(weights, value[:, :taken].contiguous())
-                attended[row, its, first : first + block] = found
+                weights = torch.softmax(scores, -1, out=scores)
+                attended[row, its, first : first + block] = onednn.multiply(weights, value[:, :taken].contiguous())
     return attended
 
 
@@ -97,13 +99,13 @@ def attend_in_blocks(
 
 
 def _size_steps(tokens: int) -> int:
-    """Return what the number of scores is rounded up to: a power of two, and no more than a few hundredths of them."""
+    """Return what the number of scores is rounded up to: a power of two, an eighth of them at most."""
     return 1 << max((tokens // _STEPS).bit_length() - 1, 0)
 
 
-def _size_blocks(asked: int, scores: int) -> int:
-    """Return how many tokens' queries are taken at once, of which each has so many scores."""
-    most = min(max(_CACHED_SCORES // scores, _FEWEST_QUERIES), _MOST_QUERIES)
+def _size_blocks(asked: int, tokens: int, together: int) -> int:
+    """Return how many tokens' queries, of so many heads each, are taken at once."""
+    most = max(min(max(_CACHED_SCORES // tokens, _FEWEST_QUERIES), _MOST_QUERIES) // together, 1)
     even = ceil(asked / ceil(asked / most))
     return min(_ROUND_QUERIES * ceil(even / _ROUND_QUERIES), asked)
 

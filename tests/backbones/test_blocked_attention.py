@@ -92,10 +92,11 @@ def test_rows_of_many_lengths_are_products_of_few_shapes(monkeypatch: pytest.Mon
     assert len(shapes) < 300
 
 
-@pytest.mark.parametrize("why", ["gradients", "half precision", "few tokens"])
+@pytest.mark.parametrize("why", ["gradients", "half precision", "few tokens", "many tokens"])
 def test_torch_attends_where_blocks_do_not_suit(why: str, short_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocked_attention, "attend_in_blocks", None)
-    tokens = 3 if why == "few tokens" else 9
+    monkeypatch.setattr(blocked_attention, "_LONGEST", 20)
+    tokens = {"few tokens": 3, "many tokens": 21}.get(why, 9)
     dtype = torch.bfloat16 if why == "half precision" else torch.float32
     queries, keys, values = (draw(1, 2, tokens, 8, seed=seed).to(dtype) for seed in (1, 2, 3))
     with torch.set_grad_enabled(why == "gradients"):
