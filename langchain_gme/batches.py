@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from langchain_gme.content import OnError, as_list, check_on_error, to_item
+from langchain_gme.content import OnError, as_list, check_on_error, find_place, name_documents, to_item
 from langchain_gme.embeddings import GMEEmbeddings
 from langchain_gme.rows import Ids, Metadatas, check_columns
 from st_modules import InputError, Place
@@ -92,9 +92,8 @@ def parse_batch(
     errors: list[InputError] = []
     for index, value in enumerate(values):
         try:
-            parsed.append(
-                to_item(value, Place(index), owner.embedder.image_limits, takes_video=owner.embedder.takes_video)
-            )
+            place = find_place(value, index, ids[index] if ids else None)
+            parsed.append(to_item(value, place, owner.embedder.image_limits, takes_video=owner.embedder.takes_video))
             places.append(index)
         except InputError as error:
             if on_error == "raise":
@@ -107,7 +106,8 @@ def encode_batch(owner: GMEEmbeddings, batch: Batch) -> Encoded:
     """Embed a batch."""
     options = owner.encode_options("document")
     if batch.on_error == "raise":
-        return Encoded(batch, owner.embedder.encode(batch.items, "document", **options), [])
+        with name_documents(batch.values, batch.ids):
+            return Encoded(batch, owner.embedder.encode(batch.items, "document", **options), [])
     return _from_valid(batch, *owner.embedder.embed_valid(batch.items, "document", **options))
 
 
@@ -115,7 +115,8 @@ async def aencode_batch(owner: GMEEmbeddings, batch: Batch) -> Encoded:
     """Embed a batch off the event loop."""
     options = {**owner.encode_options("document"), "delay": owner.batch_delay}
     if batch.on_error == "raise":
-        return Encoded(batch, await owner.embedder.aencode(batch.items, "document", **options), [])
+        with name_documents(batch.values, batch.ids):
+            return Encoded(batch, await owner.embedder.aencode(batch.items, "document", **options), [])
     return _from_valid(batch, *await owner.embedder.aembed_valid(batch.items, "document", **options))
 
 

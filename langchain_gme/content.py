@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from reprlib import repr as shorten
 from typing import Any, Literal, TypeAlias
 
@@ -68,6 +69,38 @@ def _how_to_list(values: object, name: str, single: tuple[type, ...]) -> str:
     if hasattr(values, "columns"):
         return ", of the column that is meant: list(frame['text'])"
     return f": list({name})" if isinstance(values, Iterable) else ""
+
+
+def find_place(value: Any, index: int, given_id: str | None = None) -> Place:
+    """Return what errors call a value: its position among those of a call, and its id where it has one.
+
+    Args:
+        value: The value.
+        index: Its position.
+        given_id: The id that it was given; that of a ``Document`` where it is left out.
+    """
+    id_ = given_id or (value.id if isinstance(value, Document) else None)
+    return Place(index, name=f"item {index}, document {id_}" if id_ else "")
+
+
+@contextmanager
+def name_documents(values: Sequence[Any], ids: Sequence[str | None] | None = None) -> Generator[None, None, None]:
+    """Name documents by their ids in errors about inputs that stand for these values."""
+    try:
+        yield
+    except InputError as error:
+        named = name_document(error, values, ids)
+        if named is error:
+            raise
+        raise named from error
+
+
+def name_document(error: InputError, values: Sequence[Any], ids: Sequence[str | None] | None = None) -> InputError:
+    """Return an error about the input that stands for one of these values with that one's id."""
+    if error.index is None:
+        return error
+    name = find_place(values[error.index], error.index, ids[error.index] if ids else None).name
+    return error.rename(name) if name else error
 
 
 def check_on_error(on_error: str) -> OnError:

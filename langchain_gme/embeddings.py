@@ -15,7 +15,7 @@ from langchain_core.runnables.config import run_in_executor
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 
 from langchain_gme.callers import count_left_out
-from langchain_gme.content import as_list, text_items, to_item
+from langchain_gme.content import as_list, find_place, name_documents, text_items, to_item
 from langchain_gme.precomputed import is_served, take_documents, take_query
 from st_modules import InputError, Place
 
@@ -221,7 +221,9 @@ class GMEEmbeddings(BaseModel, Embeddings):
         Raises:
             InputError: An item cannot be embedded; the message has its place in ``items``.
         """
-        return self._embed(self._items(items), "document")
+        parsed = self._items(items)
+        with name_documents(items):
+            return self._embed(parsed, "document")
 
     def embed_query_multimodal(self, item: Any) -> list[float]:
         """Embed one text, image, or image with a text on the query side.
@@ -266,7 +268,9 @@ class GMEEmbeddings(BaseModel, Embeddings):
     async def aembed_multimodal(self, items: Sequence[Any]) -> list[list[float]]:
         """Embed items on the document side, off the event loop; see :meth:`embed_multimodal`."""
         # A blob of text is a file to be read.
-        return await self._aembed(await run_in_executor(None, self._items, items), "document")
+        parsed = await run_in_executor(None, self._items, items)
+        with name_documents(items):
+            return await self._aembed(parsed, "document")
 
     async def aembed_query_multimodal(self, item: Any) -> list[float]:
         """Embed one item on the query side, off the event loop; see :meth:`embed_query_multimodal`."""
@@ -305,7 +309,7 @@ class GMEEmbeddings(BaseModel, Embeddings):
         self._embedder.check_instruction(side, instruction)
 
     def _items(self, items: object) -> list[Any]:
-        return [self._item(item, Place(index)) for index, item in enumerate(as_list(items, "items"))]
+        return [self._item(item, find_place(item, index)) for index, item in enumerate(as_list(items, "items"))]
 
     def _item(self, item: Any, place: Place) -> Any:
         return to_item(item, place, self._embedder.image_limits, takes_video=self._embedder.takes_video)

@@ -8,8 +8,8 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_gme.content import OnError, check_documents, check_on_error, document_images
-from st_modules import ImageLimits, ImageSource, InputError, Place
+from langchain_gme.content import OnError, check_documents, check_on_error, document_images, find_place
+from st_modules import ImageLimits, ImageSource, InputError
 
 IMAGE_ID = "image_sha256"
 """Key of the metadata entry that :func:`identify_images` adds."""
@@ -60,8 +60,9 @@ def report_unidentified(documents: Sequence[Any]) -> None:
 
 def _identify(document: Document, limits: ImageLimits | None, on_error: OnError, index: int) -> Document:
     try:
-        images = document_images(document, Place(index))
-        identities = [ImageSource(image, Place(index), limits).identify("sha256").hex() for image in images]
+        place = find_place(document, index)
+        images = document_images(document, place)
+        identities = [ImageSource(image, place, limits).identify("sha256").hex() for image in images]
     except InputError:
         if on_error == "raise":
             raise

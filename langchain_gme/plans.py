@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from langchain_gme.batches import Batch, Encoded
+from langchain_gme.content import find_place, name_document
 from langchain_gme.embeddings import GMEEmbeddings
 from langchain_gme.quirks import Quirks
 from langchain_gme.rows import Row, list_unique, make_row
@@ -120,7 +121,9 @@ def make_plan(owner: GMEEmbeddings, encoded: Encoded, quirks: Quirks) -> Plan:
 
 def _move(error: InputError, batch: Batch) -> InputError:
     """An error about one of the batch's items as one about the value that it is of."""
-    return error if error.index is None else error.shift(batch.places[error.index] - error.index)
+    if error.index is None:
+        return error
+    return name_document(error.shift(batch.places[error.index] - error.index), batch.values, batch.ids)
 
 
 def _make_row(owner: GMEEmbeddings, batch: Batch, number: int, quirks: Quirks) -> Row:
@@ -130,16 +133,17 @@ def _make_row(owner: GMEEmbeddings, batch: Batch, number: int, quirks: Quirks) -
         try:
             return owner.embedder.identify([item])[0]
         except InputError as error:
-            raise error.shift(place - (error.index or 0)) from error
+            raise name_document(error.shift(place - (error.index or 0)), batch.values, batch.ids) from error
 
+    given_id = batch.ids[place] if batch.ids is not None else None
     return make_row(
         batch.values[place],
         item,
         batch.metadatas[place] if batch.metadatas is not None else None,
-        batch.ids[place] if batch.ids is not None else None,
+        given_id,
         identify,
         quirks,
-        Place(place),
+        find_place(batch.values[place], place, given_id),
     )
 
 

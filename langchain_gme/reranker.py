@@ -11,7 +11,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field, PrivateAttr
 
-from langchain_gme.content import check_documents, to_item
+from langchain_gme.content import check_documents, find_place, to_item
 from st_modules import Place
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class MultimodalReranker(BaseDocumentCompressor):
         return (
             to_item(query, Place(0, name="query"), limits, takes_video=takes_video),
             [
-                to_item(document, Place(index), limits, takes_video=takes_video)
+                to_item(document, find_place(document, index), limits, takes_video=takes_video)
                 for index, document in enumerate(documents)
             ],
         )

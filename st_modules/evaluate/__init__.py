@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from st_modules.evaluate.files import BenchmarkDataError
     from st_modules.evaluate.folder import FolderTask
     from st_modules.evaluate.models import MTEBModel, load_model, model_meta, wrap_model
-    from st_modules.evaluate.report import Report
+    from st_modules.evaluate.report import Report, compare
     from st_modules.evaluate.run import Outcome, collect, evaluate
     from st_modules.evaluate.umrb import UMRB, umrb_benchmark
 
@@ -32,6 +32,7 @@ __all__ = [
     "Suite",
     "UnknownBenchmarkError",
     "collect",
+    "compare",
     "evaluate",
     "load_model",
     "model_meta",
@@ -64,6 +65,7 @@ __getattr__, __dir__ = lazy_names(
         "UMRB": "umrb",
         "UnknownBenchmarkError": "benchmarks",
         "collect": "run",
+        "compare": "report",
         "evaluate": "run",
         "load_model": "models",
         "model_meta": "models",

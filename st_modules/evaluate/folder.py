@@ -14,7 +14,7 @@ from st_modules.arguments import check_choice
 from st_modules.errors import ArgumentError, InputError, shorten
 from st_modules.evaluate.files import BenchmarkDataError, content_revision, rows
 from st_modules.evaluate.local_task import LocalTask, local_metadata
-from st_modules.files.tables import list_names, name_cells, open_csv, quote
+from st_modules.files.tables import list_columns, name_cells, open_csv, quote
 from st_modules.inputs.local_files import may_open
 
 _TABLES = ("queries.csv", "corpus.csv", "qrels.csv")
@@ -220,7 +220,7 @@ def _check_columns(path: Path, names: Sequence[str], needed: Sequence[str], eith
     missing = [name for name in needed if name not in names]
     missing = missing or (list(either) if either and not set(either) & set(names) else [])
     if missing:
-        there = list_names(names) or "none"
+        there = list_columns(names)
         raise BenchmarkDataError(f"{path}: no column {' or '.join(map(quote, missing))}; there are {there}.")
     for name in either:
         misnamed = [other for other in names if _MISNAMED[name].match(other) and other not in either]

@@ -62,14 +62,20 @@ class MTEBModel(AbsEncoder):
         meta: What mteb files its results under, of the model as it is now; see :meth:`update_revision`.
         instructions: Instructions in the place of those of the tasks and the model; see
             :func:`st_modules.evaluate.instructions.find_instruction` for the keys.
+        label: What the model is called in tables; its name in ``meta`` by default.
     """
 
     def __init__(
-        self, model: SentenceTransformer, meta: ModelMeta, instructions: Mapping[str, str] | None = None
+        self,
+        model: SentenceTransformer,
+        meta: ModelMeta,
+        instructions: Mapping[str, str] | None = None,
+        label: str | None = None,
     ) -> None:
         self.model = model
         self.mteb_model_meta = meta
         self.instructions = dict(instructions or {})
+        self.label = label or self.catalog_name or str(meta.name)
         self._described = _describe(model)
 
     @property
@@ -83,9 +89,9 @@ class MTEBModel(AbsEncoder):
         return self.meta.loader_kwargs.get("catalog_name")
 
     @property
-    def label(self) -> str:
-        """What the model is called in tables."""
-        return self.catalog_name or str(self.meta.name).rpartition("/")[2]
+    def version(self) -> str:
+        """Which weights and options the model has: the folders that mteb files its results in below its name."""
+        return "/".join(filter(None, (self.meta.revision, self.meta.experiment_name)))
 
     def update_revision(self) -> None:
         """File results apart from earlier ones where the model has been trained, or set otherwise, since then.
@@ -334,7 +340,15 @@ def wrap_model(
         "experiment_kwargs": changed or None,
         "modalities": _modalities(backbone is not None and backbone.takes_video),
     }
-    return MTEBModel(model, meta.model_copy(update=facts), instructions)
+    return MTEBModel(model, meta.model_copy(update=facts), instructions, None if spec else _label_of_other(name))
+
+
+def _label_of_other(name: str) -> str:
+    """Name a folder by its path, from here where it is below: many are called "model"."""
+    if not Path(name).is_dir():
+        return name
+    folder, here = Path(name).resolve(), Path.cwd()
+    return (folder.relative_to(here) if here in folder.parents else folder).as_posix()
 
 
 def _meta_of_other(name: str, revision: str) -> ModelMeta:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from st_modules.errors import ArgumentError
 from st_modules.evaluate.benchmarks import Entry, Suite
 from st_modules.evaluate.metrics import mean
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from st_modules.evaluate.run import Outcome
 
 AVERAGE = "Average"
+_LONGEST_STEM = 240
 Row = tuple[str, ...]
 
 
@@ -48,7 +51,16 @@ class Report:
             suite: The benchmark.
             *outcomes: At least one, as :func:`st_modules.evaluate.evaluate` returns it. Of a task that is in several
                 the last one counts.
+
+        Raises:
+            ArgumentError: They are of different models, or of one with other weights, options or instructions.
         """
+        models = dict.fromkeys(f"{outcome.model} {outcome.version}".rstrip() for outcome in outcomes)
+        if len(models) > 1:
+            raise ArgumentError(
+                f"A report is of one model, and these outcomes are of {len(models)}: {', '.join(models)}. For a table "
+                'with a column for each, call compare(suite, {"before": …, "after": …}).'
+            )
         scores, errors, submissions = (
             {task: value for outcome in outcomes for task, value in getattr(outcome, name).items()}
             for name in ("scores", "errors", "submissions")
@@ -105,6 +117,8 @@ class Report:
         """
         folder.mkdir(parents=True, exist_ok=True)
         stem = f"{self.suite.name}-{self.model}".replace("/", "__").replace(" ", "_")
+        # A file's name has 255 bytes at most, and folders are told apart by the end of a long path.
+        stem = os.fsencode(stem)[-_LONGEST_STEM:].decode("utf-8", "ignore")
         paths = folder / f"{stem}.md", folder / f"{stem}.html"
         for path, text in zip(paths, (self.markdown(), self.html()), strict=True):
             path.write_text(text, encoding="utf-8")
@@ -142,6 +156,42 @@ class Report:
             return [(entry.name, entry.group, "file for the server", str(self.submissions[entry.name]))]
         scores = self.scores.get(entry.name, {})
         return [(entry.name, entry.group, metric, _percent(score)) for metric, score in scores.items()]
+
+
+def compare(suite: Suite, outcomes: Mapping[str, Outcome]) -> str:
+    """Return the scores of several runs side by side, as a table in Markdown.
+
+    Args:
+        suite: The benchmark.
+        outcomes: What came out of each run, as :func:`st_modules.evaluate.evaluate` returns it, by the name of its
+            column.
+
+    Returns:
+        A row for each score of each task that was run, with a column for each outcome: the score in percent, "failed",
+        or "–" where the outcome has none.
+
+    Example:
+        >>> print(compare(suite, {"before": before, "after": after}))
+    """
+    rows = [
+        (entry.name, entry.group, metric, *(_cell(outcome, entry.name, metric) for outcome in outcomes.values()))
+        for entry in suite.entries
+        for metric in _metrics(entry, outcomes.values())
+    ]
+    return _markdown(("Task", "Group", "Score", *outcomes), rows)
+
+
+def _metrics(entry: Entry, outcomes: Iterable[Outcome]) -> list[str]:
+    """Return the names of the scores that any of the outcomes has of a task, or should have."""
+    found = (entry.metrics if entry.name in each.errors else each.scores.get(entry.name, ()) for each in outcomes)
+    return list(dict.fromkeys(metric for metrics in found for metric in metrics))
+
+
+def _cell(outcome: Outcome, task: str, metric: str) -> str:
+    if task in outcome.errors:
+        return "failed"
+    score = outcome.scores.get(task, {}).get(metric)
+    return "–" if score is None else _percent(score)
 
 
 def _percent(score: float) -> str:

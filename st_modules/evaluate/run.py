@@ -33,6 +33,7 @@ class Outcome:
         errors: What went wrong with each of the others.
         results: mteb's results, which have every other score too.
         submissions: The files for servers, of the tasks whose answers they have.
+        version: Which weights and options the model had, as :attr:`MTEBModel.version` says it.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Outcome:
     errors: dict[str, str] = field(default_factory=dict)
     results: dict[str, TaskResult] = field(default_factory=dict)
     submissions: dict[str, Path] = field(default_factory=dict)
+    version: str = ""
 
 
 def evaluate(
@@ -71,7 +73,7 @@ def evaluate(
     """
     model.update_revision()
     cache = mteb.ResultCache(folder)
-    outcome = Outcome(model.label, model.catalog_name)
+    outcome = Outcome(model.label, model.catalog_name, version=model.version)
     encode_kwargs = {"batch_size": batch_size, "show_progress_bar": show_progress_bar}
     for entry in entries:
         try:
@@ -96,7 +98,7 @@ def collect(model: MTEBModel, entries: Sequence[Entry], folder: Path) -> Outcome
     """
     model.update_revision()
     cache = mteb.ResultCache(folder)
-    outcome = Outcome(model.label, model.catalog_name)
+    outcome = Outcome(model.label, model.catalog_name, version=model.version)
     for entry in entries:
         kept = cache.load_task_result(entry.name, model.meta)
         if kept and _is_whole(kept, entry):

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from st_modules.errors import InputError
-from st_modules.files.kinds import find_kind, kind_by_content, kind_by_name, read_head
+from st_modules.files.kinds import describe_unread, find_kind, kind_by_content, kind_by_name, read_head
 from st_modules.files.pages import read_pdf
 from st_modules.files.records import NamedImage, Problems, Reading, Record, check_name, make_record
 
 _NAMED = 5
+_OTHERS = ("file that is neither image nor PDF", "files that are neither images nor PDFs")
 
 
 @dataclass
@@ -120,13 +121,14 @@ def _sort_file(path: Path, contents: _Contents) -> None:
 
 def _describe_rest(folder: Path, contents: _Contents, links: list[Path]) -> list[str]:
     """What was left out, a line for each reason."""
+    left_out: dict[tuple[str, str], list[Path]] = {}
+    for path in contents.others:
+        left_out.setdefault(describe_unread(path) or _OTHERS, []).append(path)
+    left_out["file that cannot be read", "files that cannot be read"] = contents.unreadable
+    left_out["folder behind a symbolic link", "folders behind symbolic links"] = links
     return [
         f"{folder}: left out {len(paths)} {what[len(paths) > 1]}: {_list_names(folder, paths)}"
-        for paths, what in (
-            (contents.others, ("file that is neither image nor PDF", "files that are neither images nor PDFs")),
-            (contents.unreadable, ("file that cannot be read", "files that cannot be read")),
-            (links, ("folder behind a symbolic link", "folders behind symbolic links")),
-        )
+        for what, paths in left_out.items()
         if paths
     ]
 

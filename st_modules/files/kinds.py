@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from st_modules.errors import InputError
-from st_modules.inputs.formats import IMAGE_SUFFIXES, begins_like_image
+from st_modules.inputs.formats import IMAGE_SUFFIXES, begins_like_image, has_image_suffix
 
 JSONL_SUFFIXES = frozenset({".jsonl", ".ndjson"})
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -25,6 +25,7 @@ _SUFFIXES: dict[str, Kind] = {
     ".parquet": "parquet",
     ".pdf": "pdf",
 }
+_VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".flv", ".mpg", ".mpeg", ".3gp"})
 _JSON = re.compile(r"\{\s*$|\[\s*($|[{\"])")
 _MARKUP = re.compile(r"\s*<(\?xml|!doctype|html|svg)\b", re.IGNORECASE)
 _NAMES = {"image": "an image", "pdf": "a PDF", "parquet": "Parquet"}
@@ -67,6 +68,22 @@ def find_kind(path: Path, head: bytes) -> Kind:
     return "image" if named == "text" and kind_by_content(head) == "image" else named
 
 
+def describe_unread(path: Path) -> tuple[str, str] | None:
+    """What a file is called that is not read, and what several are; ``None`` where its name is of no such kind.
+
+    Args:
+        path: A file that is none of those that are read, by its name and by its content.
+    """
+    if has_image_suffix(str(path)):
+        return (
+            "picture of a format that is not read; convert it to JPEG or PNG",
+            "pictures of formats that are not read; convert them to JPEG or PNG",
+        )
+    if path.suffix.lower() in _VIDEO_SUFFIXES:
+        return "video, which is not embedded", "videos, which are not embedded"
+    return None
+
+
 def check_content(path: Path, kind: Kind, head: bytes) -> None:
     """Make sure that lines or rows are read from a file that has them.
 
@@ -87,6 +104,8 @@ def check_content(path: Path, kind: Kind, head: bytes) -> None:
     if found := kind_by_content(head):
         suffix = ".png, .jpg …" if found == "image" else f".{found}"
         raise InputError(f"its content is {_NAMES[found]}, whatever its name says; rename it to {suffix}", str(path))
+    if kind == "text" and (unread := describe_unread(path)):
+        raise InputError(f"a {unread[0]}.", str(path))
     if b"\0" in head:
         raise InputError(
             "not UTF-8 text but binary; pass images, PDFs, Parquet, CSV, JSONL, or texts saved as UTF-8.", str(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from st_modules.files.texts import LONGEST_LINE, number_lines, read_lines
 from st_modules.inputs.limits import ImageLimits
 
 _MOST_NAMES = 50  # in a message
+_DELIMITED = "cells are separated by commas, and by tabs in a file that ends in .tsv"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Columns:
             InputError: A column that was asked for is not there, nor is one to embed, or two have the same name.
         """
         _check_names(names, place)
-        there = list_names(names)
+        there = list_columns(names)
         if unknown := [name for name in self.named().values() if name not in names]:
             raise InputError(f"no column {quote(unknown[0])}; there are {there}.", place)
         chosen = {
@@ -131,6 +133,16 @@ def list_names(names: Sequence[str]) -> str:
     """Return names for a message, the first of many."""
     more = len(names) - _MOST_NAMES
     return ", ".join(map(quote, names[:_MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
+
+
+def list_columns(names: Sequence[str]) -> str:
+    """Return the names of a table's columns for a message, which says so where something else is between the cells."""
+    return (list_names(names) or "none") + (f"; {_DELIMITED}" if _is_joined(names) else "")
+
+
+def _is_joined(names: Sequence[str]) -> bool:
+    """Whether the only column of a table seems to be several, with another delimiter between them."""
+    return len(names) == 1 and re.search("[,;\t]", names[0]) is not None
 
 
 def _show(value: Any) -> str:
@@ -285,10 +297,9 @@ def name_cells(names: list[str], cells: list[str], place: str) -> dict[str, str]
         InputError: There are more or fewer cells than columns.
     """
     if len(cells) != len(names):
+        mended = "put quotes around a cell that has a delimiter or a line break in it"
         raise InputError(
-            f"{len(cells)} cells for {len(names)} columns; put quotes around a cell that has a delimiter or a line "
-            "break in it",
-            place,
+            f"{len(cells)} cells for {len(names)} columns; {_DELIMITED if _is_joined(names) else mended}", place
         )
     return dict(zip(names, cells, strict=True))
 

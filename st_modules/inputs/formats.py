@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = frozenset(
 # Pictures of other formats: a file of such a name is one that cannot be read, and no text.
 _OTHER_SUFFIXES = frozenset(
     {".heic", ".heif", ".svg", ".jxl", ".ico", ".icns", ".psd", ".tga", ".jp2", ".j2k", ".eps", ".pcx", ".dds", ".xbm"}
-    | {".pfm"}
+    | {".pfm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"}
 )
 
 # "BM" and "P6" alone are how a text may begin, and the length of a DIB's header is a number like others: its planes,

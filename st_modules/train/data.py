@@ -14,7 +14,7 @@ from datasets import Dataset, load_dataset, load_from_disk
 
 from st_modules.errors import InputError
 from st_modules.files.kinds import DELIMITERS
-from st_modules.files.tables import check_csv
+from st_modules.files.tables import check_csv, list_columns, quote
 from st_modules.train.config import ColumnSettings, ItemSettings, SourceSettings
 from st_modules.train.validation import ConfigError
 
@@ -47,7 +47,9 @@ def load_source(settings: SourceSettings) -> Dataset:
     rows = _leave_encoded(_limit(_read(settings), settings.limit))
     used = _used_columns(settings.columns)
     if unknown := sorted(used - set(rows.column_names)):
-        raise ConfigError(f"{settings.name}: no column {unknown[0]!r}; there are {', '.join(rows.column_names)}.")
+        raise ConfigError(
+            f"{settings.name}: no column {quote(unknown[0])}; there are {list_columns(rows.column_names)}."
+        )
     rows = rows.select_columns(sorted(used))
     if not len(rows):
         raise ConfigError(f"{settings.name}: there are no rows in it.")

@@ -83,6 +83,11 @@ def test_version() -> None:
     assert run("--version").stdout.startswith("st-modules 0.")
 
 
+def test_the_package_is_run_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "st_modules", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == run("--version").stdout
+
+
 # --------------------------------------------------------------------------------------------- wrong names
 
 

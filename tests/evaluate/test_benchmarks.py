@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from st_modules import cli, list_models
+from st_modules.errors import ArgumentError
 from st_modules.evaluate import (
     BENCHMARKS,
     UMRB,
@@ -21,6 +22,7 @@ from st_modules.evaluate import (
     Report,
     Suite,
     UnknownBenchmarkError,
+    compare,
     open_benchmark,
     published,
 )
@@ -203,6 +205,37 @@ def test_a_report_of_runs_has_the_last_score_of_each_task() -> None:
     assert made.groups_header == ("Group", "Tasks", "gme-2b", "gme-2b, published")
     assert made.scores == {"NFCorpus": {"ndcg_at_10": 0.3}, "SciFact": {"ndcg_at_10": 0.2}}
     assert made.errors == {"FiQA2018": "no network"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [Outcome("vlm2vec-v2", "vlm2vec-v2"), Outcome("gme-2b", "gme-2b", version="weights-2")],
+    ids=["another model", "other weights"],
+)
+def test_a_report_refuses_outcomes_of_different_models(other: Outcome) -> None:
+    first = Outcome("gme-2b", "gme-2b", {"NFCorpus": {"ndcg_at_10": 0.1}}, version="weights-1")
+    with pytest.raises(ArgumentError, match=r"gme-2b weights-1, .*compare\(suite, \{"):
+        Report.of(open_benchmark("umrb"), first, other)
+
+
+def test_outcomes_are_compared_side_by_side() -> None:
+    before = Outcome("mine", None, {"NFCorpus": {"ndcg_at_10": 0.1}, "SciFact": {"ndcg_at_10": 0.2}})
+    after = Outcome("mine", None, {"NFCorpus": {"ndcg_at_10": 0.345, "recall_at_1": 1.0}}, {"FiQA2018": "no network"})
+    assert compare(open_benchmark("umrb"), {"before": before, "after": after}).splitlines() == [
+        "| Task | Group | Score | before | after |",
+        "| --- | --- | --- | --- | --- |",
+        "| FiQA2018 | T→T | ndcg_at_10 | – | failed |",
+        "| NFCorpus | T→T | ndcg_at_10 | 10.00 | 34.50 |",
+        "| NFCorpus | T→T | recall_at_1 | – | 100.00 |",
+        "| SciFact | T→T | ndcg_at_10 | 20.00 | – |",
+    ]
+
+
+def test_a_report_of_a_long_path_is_named_by_its_end(tmp_path: Path) -> None:
+    suite = Suite("drawings", open_benchmark("drawings").entries)
+    (page, _), (other, _) = (Report(suite, "é" * 300 + name, {}, {}).write(tmp_path) for name in ("/a", "/b"))
+    assert page.name.endswith("__a.md")
+    assert other.name.endswith("__b.md")
 
 
 def test_markdown_and_html_have_the_same_cells() -> None:

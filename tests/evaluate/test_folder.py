@@ -227,6 +227,10 @@ def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
         ),
         (replace("queries.csv", "id,text,image", "id,txt,img"), '{}/queries.csv: no column "text" or "image"; there'),
         (replace("corpus.csv", "image", "Picture"), '{}/corpus.csv: the column "Picture" is not read; call it "image"'),
+        (
+            lambda folder: (folder / "queries.csv").write_text("id;text\n1;a circle\n"),
+            '{}/queries.csv: no column "id"; there are "id;text"; cells are separated by commas',
+        ),
         (append("queries.csv", "q", "a circle"), "{}/queries.csv:14: 2 cells for 3 columns"),
         (append("queries.csv", "", "a circle", ""), "{}/queries.csv:14: an empty id."),
         (append("queries.csv", 3, "a circle", ""), '{0}/queries.csv:14: the id "3" is that of {0}/queries.csv:5 too.'),

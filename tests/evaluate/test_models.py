@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import os
@@ -30,8 +31,18 @@ from tokenizers import Tokenizer
 
 from st_modules import InputError, SentenceTransformer, get_model, list_models
 from st_modules.demo.wording import caption, paraphrase
-from st_modules.errors import MissingExtraError
-from st_modules.evaluate import Entry, MTEBModel, collect, evaluate, load_model, model_meta, wrap_model
+from st_modules.errors import ArgumentError, MissingExtraError
+from st_modules.evaluate import (
+    Entry,
+    MTEBModel,
+    Report,
+    collect,
+    evaluate,
+    load_model,
+    model_meta,
+    open_benchmark,
+    wrap_model,
+)
 from st_modules.evaluate import models as models_module
 from st_modules.evaluate.drawings import DRAWINGS, Drawings, DrawingsI2T, DrawingsIT2I, DrawingsMixed, DrawingsT2I
 from st_modules.evaluate.instructions import find_instruction
@@ -628,6 +639,35 @@ def test_a_saved_model_is_filed_under_its_folder_and_weights(tiny: SentenceTrans
     assert meta is not None
     assert meta.name == "local/my-model"
     assert str(meta.revision).startswith("weights-")
+
+
+def test_saved_models_of_one_name_are_told_apart(
+    tiny: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = copy.deepcopy(tiny)
+    other.truncate_dim = 64
+    tiny.save_pretrained("mine/model")
+    other.save_pretrained("other/model")
+    models = [load_model(name, device="cpu") for name in ("mine/model", "./other/model/")]
+    outcomes = [run(model, Path("out"), entry(DrawingsT2I)) for model in models]
+    assert [each.model for each in outcomes] == ["mine/model", "other/model"]
+    assert len(list(Path("out").rglob("DrawingsT2I.json"))) == 2
+    with pytest.raises(ArgumentError, match="compare"):
+        Report.of(open_benchmark("drawings"), *outcomes)
+
+
+def test_a_folder_that_is_not_below_this_one_is_called_by_its_whole_path(
+    tiny: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert wrap_model(tiny, ".").label == tmp_path.resolve().as_posix()
+
+
+def test_outcomes_with_other_instructions_are_of_other_versions(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    models = [wrap_model(tiny, "tiny", instructions=each) for each in (None, {"query": "Find it."}, None)]
+    first, second, third = (run(model, tmp_path, entry(DrawingsT2I)).version for model in models)
+    assert first == third != second
 
 
 def test_results_of_other_options_are_filed_apart(tiny: SentenceTransformer, tmp_path: Path) -> None:

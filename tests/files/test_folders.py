@@ -56,6 +56,24 @@ def test_other_files_are_named(folder: Path, read: Read, others: list[str], told
     assert read(folder).notes == [f"{folder}: left out {told}"]
 
 
+def test_pictures_of_other_formats_and_videos_are_told_as_such(folder: Path, read: Read) -> None:
+    for name in ("notes.heic", "logo.svg", "b/clip.mov", "a.txt"):
+        (folder / name).write_text("text")
+    assert names(folder, read) == PICTURES
+    assert read(folder).notes == [
+        f"{folder}: left out 1 file that is neither image nor PDF: a.txt",
+        f"{folder}: left out 1 video, which is not embedded: b/clip.mov",
+        f"{folder}: left out 2 pictures of formats that are not read; convert them to JPEG or PNG: "
+        "logo.svg, notes.heic",
+    ]
+
+
+def test_a_picture_of_another_format_says_what_to_do(folder: Path, read: Read) -> None:
+    (folder / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(InputError, match=r"a\.heic: a picture of a format that is not read; convert it to JPEG or PNG"):
+        read(folder / "a.heic")
+
+
 def test_hidden_files_that_are_no_pictures_are_left_out_in_silence(folder: Path, read: Read) -> None:
     (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
     (folder / "._z.png").write_bytes(b"\0\5\x16\7")

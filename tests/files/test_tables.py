@@ -114,7 +114,15 @@ def test_columns_are_chosen_by_name(
     ("content", "columns", "problem"),
     [
         ("id,title\n1,a\n", {}, ': no column to embed; pass --text or --image with one of "id", "title"'),
-        ("id;text\n1;a\n", {}, ': no column to embed; pass --text or --image with one of "id;text"'),
+        (
+            "id;text\n1;a\n",
+            {},
+            ': no column to embed; pass --text or --image with one of "id;text"; cells are separated by commas, and by '
+            "tabs in a file that ends in .tsv.",
+        ),
+        ("id\ttext\n1\ta\n", {"id": "id"}, ': no column "id"; there are "id\\ttext"; cells are separated by commas'),
+        ("a;b\n1;x, y\n", {"text": "a;b"}, ":2: 2 cells for 1 columns; cells are separated by commas"),
+        ("id\n1\n", {"text": "text"}, ': no column "text"; there are "id".'),
         ("id,text\n1,a\n", {"text": "Text"}, ': no column "Text"; there are "id", "text"'),
         ("id,text\n1,a\n", {"id": "key"}, ': no column "key"; there are "id", "text"'),
         ("id,text\n1,a\n", {"text": ""}, ": no column to embed"),

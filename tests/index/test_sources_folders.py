@@ -75,12 +75,25 @@ def test_names_that_fit_exactly_are_all_there() -> None:
 
 
 def test_what_is_neither_is_told_by_name(folder: Path) -> None:
-    for name in ("t.csv", "b/t.parquet", "archive.zip", "film.mp4"):
+    for name in ("t.csv", "b/t.parquet", "archive.zip", "notes.docx"):
         (folder / name).write_bytes(b"1")
     sources = open_sources(folder)
     assert len(list(sources)) == 2 * len(TREE)
     assert sources.notes == [
-        f"{folder}: left out 4 files that are no pictures, texts or PDFs: archive.zip, b/t.parquet, film.mp4, t.csv"
+        f"{folder}: left out 4 files that are no pictures, texts or PDFs: archive.zip, b/t.parquet, notes.docx, t.csv"
+    ]
+
+
+def test_pictures_of_other_formats_and_videos_are_told_as_such(folder: Path) -> None:
+    for name in ("a.HEIC", "b/raw.cr2", "drawing.psd", "clip.mov"):
+        (folder / name).write_bytes(b"1")
+    (folder / "logo.svg").write_text("<svg/>")
+    sources = open_sources(folder)
+    assert len(list(sources)) == 2 * len(TREE)
+    assert sources.notes == [
+        f"{folder}: left out 4 pictures of formats that are not read; convert them to JPEG or PNG: "
+        "a.HEIC, b/raw.cr2, drawing.psd, logo.svg",
+        f"{folder}: left out 1 video, which is not embedded: clip.mov",
     ]
 
 
@@ -179,6 +192,8 @@ def test_a_folder_that_cannot_be_listed_stops_the_run(folder: Path, monkeypatch:
         ("folder/*.gif", r"folder/\*.gif: nothing to embed in it"),
         ("folder/**x/*.png", "no pattern of paths"),
         ("other.bin", "other.bin: of no kind that is read"),
+        ("a.heic", "a.heic: a picture of a format that is not read; convert it to JPEG or PNG"),
+        ("clip.mov", "clip.mov: a video, which is not embedded"),
         ("empty", "empty: nothing to embed in it"),
         ("empty.jsonl", "empty.jsonl: nothing to embed in it"),
         ("empty.csv", r"empty.csv: (nothing to embed in it|no column)"),
@@ -195,7 +210,8 @@ def test_a_source_with_nothing_is_an_error_at_once(
     Path("empty").mkdir()
     for name in ("empty.jsonl", "empty.csv"):
         Path(name).write_bytes(b"")
-    Path("other.bin").write_bytes(b"\1\2")
+    for name in ("other.bin", "a.heic", "clip.mov"):
+        Path(name).write_bytes(b"\1\2")
     with pytest.raises(InputError, match=told):
         Sources([folder, given])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,7 @@ from langchain_text_splitters import RecursiveCharacterTextSplitter
 
 from langchain_gme import (
     GMEEmbeddings,
+    MultimodalFilter,
     MultimodalRetriever,
     MultimodalStore,
     aadd_multimodal,
@@ -441,6 +443,51 @@ def test_bad_items_are_listed_and_the_others_stored(
     first, *lines = record.getMessage().splitlines()
     assert first == "5 of 8 items cannot be embedded and were left out:"
     assert [line.partition(":")[0].partition(",")[0] for line in lines] == [f"item {n}" for n in (0, 2, 4, 5, 7)]
+
+
+MISSING = [Document("a text", id="SKU-1"), Document("", id="SKU-2", metadata={"image": "missing.png"})]
+NAMED = r"item 1, document SKU-2: missing\.png: no such file"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("by_ids", [False, True])
+def test_a_document_that_cannot_be_embedded_is_named_by_its_id(
+    store: MultimodalStore, caplog: pytest.LogCaptureFixture, is_async: bool, by_ids: bool
+) -> None:
+    items: list[Any] = ["a text", {"image": "missing.png"}] if by_ids else MISSING
+    ids = ["SKU-1", "SKU-2"] if by_ids else None
+
+    def add(on_error: Any) -> list[str]:
+        call = store.aadd_items(items, ids=ids, on_error=on_error) if is_async else None
+        return asyncio.run(call) if call else store.add_items(items, ids=ids, on_error=on_error)
+
+    with pytest.raises(InputError, match=f"^{NAMED}") as caught:
+        add("raise")
+    assert caught.value.index == 1
+    with caplog.at_level(logging.WARNING, "langchain_gme"):
+        assert add("skip") == ["SKU-1"]
+    assert re.search(NAMED, caplog.text)
+
+
+@pytest.mark.parametrize(
+    "embed",
+    [
+        lambda owner: owner.embed_multimodal(MISSING),
+        lambda owner: asyncio.run(owner.aembed_multimodal(MISSING)),
+        lambda owner: MultimodalFilter(embeddings=owner).compress_documents(MISSING, "a text"),
+        lambda owner: identify_images(MISSING),
+        lambda owner: MultimodalStore.from_documents(MISSING, owner),
+    ],
+    ids=["embed", "aembed", "filter", "identify", "from_documents"],
+)
+def test_every_door_names_a_document_by_its_id(owner: GMEEmbeddings, embed: Callable[[GMEEmbeddings], object]) -> None:
+    with pytest.raises(InputError, match=f"^{NAMED}"):
+        embed(owner)
+
+
+def test_a_document_with_nothing_in_it_is_named_by_its_id(owner: GMEEmbeddings) -> None:
+    with pytest.raises(InputError, match="^item 1, document SKU-2: a Document with neither text nor image"):
+        owner.embed_multimodal(["a text", Document("", id="SKU-2")])
 
 
 def test_skipping_can_be_asked_of_one_call(store: MultimodalStore, caplog: pytest.LogCaptureFixture) -> None:

@@ -114,8 +114,8 @@ def test_a_document_that_cannot_be_read_is_named(reranker: CrossEncoder) -> None
     with pytest.raises(InputError, match="^pair 1, document: /none.png: no such file") as caught:
         found.compress_documents([DOCUMENTS[0], Document("", metadata={"image": "/none.png"})], "a dog")
     assert caught.value.index == 1
-    with pytest.raises(InputError, match="neither text nor image"):
-        found.compress_documents([Document("")], "a dog")
+    with pytest.raises(InputError, match="^item 0, document SKU-1: .*neither text nor image"):
+        found.compress_documents([Document("", id="SKU-1")], "a dog")
     with pytest.raises(InputError, match="of type str; pass a Document"):
         found.compress_documents(["a dog"], "a dog")  # type: ignore[list-item]
     with pytest.raises(InputError, match="^pair 0, query: "):

@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from st_modules._imports import import_extra
 from st_modules.errors import InputError
-from st_modules.files.kinds import kind_by_content
+from st_modules.files.kinds import describe_unread, kind_by_content
 from st_modules.files.records import check_name
 from st_modules.index.entries import Unreadable
 from st_modules.index.sources.kinds import HEAD_BYTES, ITEMS, Kind, find_kind, is_hidden
@@ -178,7 +179,9 @@ class Tree:
         if kind is not None and self._wants(kind):
             return _check_name(found.file, kind)
         if not hidden and not named(found.source):
-            left_out.add(found.source, *_OTHERS[self.pattern is None])
+            # Tables and archives are read, where they are named.
+            unread = describe_unread(Path(found.source)) if kind is None else None
+            left_out.add(found.source, *(unread or _OTHERS[self.pattern is None]))
         return None
 
 
@@ -253,6 +256,8 @@ def _name_file(source: str) -> NamedFile:
     if kind is None:
         kind = _kind_by_content(file)
     if kind is None:
+        if unread := describe_unread(Path(source)):
+            raise InputError(f"a {unread[0]}.", source)
         raise InputError(
             "of no kind that is read: pictures, texts (.txt, .md), PDFs, .jsonl, .csv, .tsv, .parquet, .tar, .tar.gz.",
             source,
