@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,8 @@ class JsonRecord:
     def _id(self, key: str, value: Any) -> str:
         if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
             raise self._wrong(key, value, "an id (a string or a whole number)")
+        if has_control_characters(str(value)):
+            raise self._wrong(key, value, "an id without control characters")
         return str(value)
 
     def _wrong(self, key: str, value: Any, wanted: str) -> BenchmarkDataError:
@@ -114,6 +117,11 @@ def read_records(path: Path) -> list[JsonRecord]:
         if not isinstance(value, dict):
             raise BenchmarkDataError(f"{path}: record {number}: must be an object, and is {str(value)[:80]!r}.")
     return [JsonRecord(f"{path}: record {number}", value) for number, value in enumerate(content)]
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether a text has a character that no id may have: what computes the scores cuts ids at NUL, or aborts."""
+    return any(unicodedata.category(char) == "Cc" for char in text)
 
 
 def require_image(path: Path, record: JsonRecord) -> Path:

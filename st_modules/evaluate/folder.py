@@ -12,7 +12,7 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 
 from st_modules.arguments import check_choice
 from st_modules.errors import ArgumentError, InputError, shorten
-from st_modules.evaluate.files import BenchmarkDataError, content_revision, rows
+from st_modules.evaluate.files import BenchmarkDataError, content_revision, has_control_characters, rows
 from st_modules.evaluate.local_task import LocalTask, local_metadata
 from st_modules.files.tables import list_names, name_cells, open_csv, quote
 from st_modules.inputs.local_files import may_open
@@ -155,6 +155,8 @@ def _read_side(table: Path) -> Side:
 def _add_id(places: dict[str, str], id_: str, place: str) -> None:
     if not id_:
         raise BenchmarkDataError(f"{place}: an empty id.")
+    if has_control_characters(id_):
+        raise BenchmarkDataError(f"{place}: the id {_show(id_)} has a control character; take it out of the column.")
     if id_ in places:
         raise BenchmarkDataError(f"{place}: the id {_show(id_)} is that of {places[id_]} too.")
     places[id_] = place

@@ -229,6 +229,11 @@ def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
         (replace("corpus.csv", "image", "Picture"), '{}/corpus.csv: the column "Picture" is not read; call it "image"'),
         (append("queries.csv", "q", "a circle"), "{}/queries.csv:14: 2 cells for 3 columns"),
         (append("queries.csv", "", "a circle", ""), "{}/queries.csv:14: an empty id."),
+        (
+            append("queries.csv", "q\0a", "a circle", ""),
+            '{}/queries.csv:14: the id "q\\u0000a" has a control character',
+        ),
+        (append("corpus.csv", "d\x85", "a circle", ""), '{}/corpus.csv:14: the id "d\\u0085" has a control character'),
         (append("queries.csv", 3, "a circle", ""), '{0}/queries.csv:14: the id "3" is that of {0}/queries.csv:5 too.'),
         (append("corpus.csv", "new", " ", ""), "{}/corpus.csv:14: neither a text nor an image"),
         (append("corpus.csv", "new", "", "9.png"), '{0}/corpus.csv:14: the image "9.png" is no file in {0}.'),
