@@ -13,6 +13,7 @@ from typing import Any
 from datasets import Dataset, Features, Image, Value
 
 from st_modules.errors import STModulesError
+from st_modules.inputs.images import ImageSource
 
 
 class BenchmarkDataError(STModulesError, ValueError):
@@ -144,6 +145,9 @@ def rows(
         ids: One id a row.
         texts: One text a row, the empty string for none.
         images: One picture a row, ``None`` for none.
+
+    Raises:
+        ImageError: Later, where a row is read: its picture is damaged or over a limit; the message names the file.
     """
     columns: dict[str, list[Any]] = {"id": list(ids)}
     features: dict[str, Any] = {"id": Value("string")}
@@ -151,8 +155,20 @@ def rows(
         columns["text"], features["text"] = list(texts), Value("string")
     if images is not None:
         columns["image"] = [None if path is None else str(path) for path in images]
-        features["image"] = Image()
+        features["image"] = _PictureFile()
     return Dataset.from_dict(columns, features=Features(features))
+
+
+class _PictureFile(Image):
+    """A column of paths whose pictures are read as all pictures here are.
+
+    What datasets reads is turned by its EXIF orientation, which the authors of the benchmarks do not do, and its errors
+    name no file.
+    """
+
+    def decode_example(self, value: Any, token_per_repo_id: Any = None) -> Any:
+        """Read the picture of a row, in its own mode."""
+        return ImageSource(Path(value["path"]), value["path"]).load()
 
 
 def content_revision(paths: Iterable[Path]) -> str:

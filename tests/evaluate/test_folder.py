@@ -11,6 +11,9 @@ from typing import Any
 import mteb
 import numpy as np
 import pytest
+from mteb._create_dataloaders import create_dataloader
+from mteb.types import PromptType
+from PIL import ExifTags, Image
 from sklearn.metrics import ndcg_score
 from typer.testing import CliRunner
 
@@ -140,7 +143,31 @@ def test_pictures_are_opened_when_they_are_embedded(folder: Path) -> None:
 def test_a_picture_that_cannot_be_read_fails_the_task(tiny: SentenceTransformer, folder: Path, tmp_path: Path) -> None:
     (folder / "pictures" / "3.png").write_bytes(b"no picture")
     (error,) = run(tiny, folder, tmp_path / "out").errors.values()
-    assert "3.png" in error
+    assert error.startswith(f"{folder / 'pictures' / '3.png'}: ")
+
+
+def test_a_huge_picture_is_refused_by_its_header(tiny: SentenceTransformer, folder: Path, tmp_path: Path) -> None:
+    Image.new("1", (30_000, 30_000)).save(folder / "pictures" / "3.png")
+    (error,) = run(tiny, folder, tmp_path / "out").errors.values()
+    assert error.startswith(f"{folder / 'pictures' / '3.png'}: ")
+
+
+@pytest.mark.parametrize("documents", [picture, mixed])
+def test_pictures_are_not_turned_by_their_exif_orientation(folder: Path, documents: Cells) -> None:
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    pixels = np.zeros((20, 60, 3), dtype=np.uint8)
+    for number in range(len(SCENES)):
+        Image.fromarray(pixels).save(folder / "pictures" / f"{number}.png", exif=turned)
+    write_table(
+        folder / "corpus.csv", ROW, [(len(SCENES) - number, *documents(number)) for number in range(len(SCENES))]
+    )
+    task = FolderTask(folder)
+    batches: Any = create_dataloader(
+        task.subsets()["default"]["corpus"], task_metadata=task.metadata, prompt_type=PromptType("document")
+    )
+    found = [image.size for batch in batches for image in batch["image"] if image is not None]
+    assert set(found) == {(60, 20)}
 
 
 def test_mteb_takes_the_task(tiny: SentenceTransformer, folder: Path) -> None:
