@@ -31,7 +31,7 @@ from tokenizers import Tokenizer
 
 from st_modules import InputError, SentenceTransformer, get_model, list_models
 from st_modules.demo.wording import caption, paraphrase
-from st_modules.errors import MissingExtraError
+from st_modules.errors import ArgumentError, MissingExtraError
 from st_modules.evaluate import Entry, MTEBModel, collect, evaluate, load_model, model_meta, wrap_model
 from st_modules.evaluate import models as models_module
 from st_modules.evaluate.drawings import DRAWINGS, Drawings, DrawingsI2T, DrawingsIT2I, DrawingsMixed, DrawingsT2I
@@ -254,6 +254,12 @@ def test_a_task_that_fails_does_not_stop_the_others(tiny: SentenceTransformer, t
     outcome = run(wrap_model(tiny, "tiny"), tmp_path, broken, entry(DrawingsT2I))
     assert outcome.errors == {"Broken": "RuntimeError: no such data"}
     assert set(outcome.scores) == {"DrawingsT2I"}
+
+
+def test_two_tasks_of_one_name_are_refused(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    entries = [entry(DrawingsT2I), entry(DrawingsMixed), entry(DrawingsT2I, scenes=5)]
+    with pytest.raises(ArgumentError, match=r"^entries\[0\] and entries\[2\] are both called 'DrawingsT2I'"):
+        run(wrap_model(tiny, "tiny"), tmp_path, *entries)
 
 
 class _Silent(MTEBModel):
