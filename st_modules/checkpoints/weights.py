@@ -93,7 +93,7 @@ def _list_parts(name: str, value: Any) -> Generator[tuple[str, Tensor | str], No
     """List the tensors in an entry of a state: quantised layers have tuples and types there."""
     if isinstance(value, Tensor):
         # A quantised tensor has no bits to look at, but scales beside its numbers.
-        yield name, value.dequantize() if value.is_quantized else value
+        yield name, (value.dequantize() if value.is_quantized else value).detach()
     elif isinstance(value, (tuple, list)):
         for place, part in enumerate(cast("Sequence[Any]", value)):
             yield from _list_parts(f"{name}.{place}", part)

@@ -60,6 +60,7 @@ def quantised(seed: int) -> nn.Module:
     return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(64, 64)), {nn.Linear}, dtype=torch.qint8)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's quantisation is said to move to another package
 def test_the_weights_of_a_quantised_layer_are_told_apart() -> None:
     for tell in (sum_weights, digest_weights):
         assert tell(quantised(0)) == tell(quantised(0)) != tell(quantised(1))
