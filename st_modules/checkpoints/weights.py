@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging as python_logging
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,11 @@ _OF_FILES = frozenset({"quantization_config", "gguf_file", "subfolder"})
 
 _OF_MODEL = ("config", "add_pooling_layer", "key_mapping")
 """Arguments of ``from_pretrained`` that decide which weights a model has, and under which names files have them."""
+
+_SUMMED_AT_ONCE = 1 << 20
+"""How many 64-bit numbers: what is made on the way takes 8 MiB."""
+
+_FACTOR = 0x9E3779B97F4A7C15  # odd, and with many bits set
 
 UNUSED_WEIGHTS = frozenset({"lm_head.weight", "logit_scale"})
 """The language-modelling head and CLIP's temperature, which no embedding needs: they may be missing or there."""
@@ -59,25 +64,54 @@ def stored_dtype(folder: Path) -> torch.dtype:
 def digest_weights(model: nn.Module) -> str:
     """Name the weights that a model has in memory by their content: 16 hexadecimal digits of a BLAKE2b hash."""
     digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for name, value in sorted(_list_state(model).items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        else:
+            digest.update(f"{name} {value}".encode())
     return digest.hexdigest()
 
 
-def sum_weights(model: nn.Module) -> dict[str, int]:
-    """Return for each weight of a model in memory the sum of its bits, read as 64-bit numbers, modulo 2**64.
+def sum_weights(model: nn.Module) -> dict[str, int | str]:
+    """Return for each weight of a model in memory a weighted sum of its bits, read as 64-bit numbers, modulo 2**64.
 
-    It names no weights, but tells in a fraction of a hash's time, wherever they are, that they have been trained.
+    It names no weights, but tells in a fraction of a hash's time, wherever they are, that they have been trained or
+    stand in another order. What is no weight is as ``repr`` has it.
     """
-    return {name: _sum_bits(tensor.flatten().view(torch.uint8)) for name, tensor in model.state_dict().items()}
+    return {
+        name: _sum_bits(value.flatten().view(torch.uint8)) if isinstance(value, Tensor) else value
+        for name, value in _list_state(model).items()
+    }
+
+
+def _list_state(model: nn.Module) -> dict[str, Tensor | str]:
+    return dict(part for name, value in model.state_dict().items() for part in _list_parts(name, value))
+
+
+def _list_parts(name: str, value: Any) -> Generator[tuple[str, Tensor | str], None, None]:
+    """List the tensors in an entry of a state: quantised layers have tuples and types there."""
+    if isinstance(value, Tensor):
+        # A quantised tensor has no bits to look at, but scales beside its numbers.
+        yield name, (value.dequantize() if value.is_quantized else value).detach()
+    elif isinstance(value, (tuple, list)):
+        for place, part in enumerate(cast("Sequence[Any]", value)):
+            yield from _list_parts(f"{name}.{place}", part)
+    else:
+        yield name, repr(value)
 
 
 def _sum_bits(octets: torch.Tensor) -> int:
     if octets.storage_offset() % 8:  # as 64-bit numbers, these cannot be read in place
         octets = octets.clone()
     whole = len(octets) // 8 * 8
-    return int(octets[:whole].view(torch.int64).sum()) + int(octets[whole:].sum())
+    numbers = octets[:whole].view(torch.int64)
+    # Odd factors: that a single number is another one always shows.
+    factors = torch.arange(min(len(numbers), _SUMMED_AT_ONCE), device=octets.device) * 2 + 1
+    total = 0
+    for block in numbers.split(_SUMMED_AT_ONCE):
+        total = (total * _FACTOR + int((block * factors[: len(block)]).sum())) % 2**64
+    return (total + int.from_bytes(octets[whole:].cpu().numpy().tobytes(), "little")) % 2**64
 
 
 def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:

@@ -19,7 +19,7 @@ from st_modules.evaluate.cirr import CIRR, CIRRSubset, CIRRSubsetTest, CIRRTest
 from st_modules.evaluate.drawings import DRAWINGS
 from st_modules.evaluate.fashioniq import FashionIQ
 from st_modules.evaluate.files import BenchmarkDataError
-from st_modules.evaluate.folder import FolderTask, read_folder
+from st_modules.evaluate.folder import FolderTask, check_task_name, read_folder
 from st_modules.evaluate.local_task import LocalTask
 
 
@@ -207,8 +207,9 @@ _FROM_FILES: Mapping[str, Callable[[Path], Suite]] = {
 
 
 def _of_folder(folder: Path) -> Suite:
-    read_folder(folder)  # what is wrong in it is told before a model is loaded
     name = folder.resolve().name
+    check_task_name(name)
+    read_folder(folder)  # what is wrong in it is told before a model is loaded
     entry = Entry(name, name, ("ndcg_at_10", "recall_at_1"), functools.partial(FolderTask, folder))
     return Suite(name, (entry,))
 

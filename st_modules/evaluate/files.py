@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from datasets import Dataset, Features, Image, Value
 
 from st_modules.errors import STModulesError
+from st_modules.inputs.images import ImageSource
 
 
 class BenchmarkDataError(STModulesError, ValueError):
@@ -81,6 +83,8 @@ class JsonRecord:
     def _id(self, key: str, value: Any) -> str:
         if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
             raise self._wrong(key, value, "an id (a string or a whole number)")
+        if has_control_characters(str(value)):
+            raise self._wrong(key, value, "an id without control characters")
         return str(value)
 
     def _wrong(self, key: str, value: Any, wanted: str) -> BenchmarkDataError:
@@ -116,6 +120,11 @@ def read_records(path: Path) -> list[JsonRecord]:
     return [JsonRecord(f"{path}: record {number}", value) for number, value in enumerate(content)]
 
 
+def has_control_characters(text: str) -> bool:
+    """Whether a text has a character that no id may have: what computes the scores cuts ids at NUL, or aborts."""
+    return any(unicodedata.category(char) == "Cc" for char in text)
+
+
 def require_image(path: Path, record: JsonRecord) -> Path:
     """Return the path of an image that is there.
 
@@ -136,6 +145,9 @@ def rows(
         ids: One id a row.
         texts: One text a row, the empty string for none.
         images: One picture a row, ``None`` for none.
+
+    Raises:
+        ImageError: Later, where a row is read: its picture is damaged or over a limit; the message names the file.
     """
     columns: dict[str, list[Any]] = {"id": list(ids)}
     features: dict[str, Any] = {"id": Value("string")}
@@ -143,8 +155,20 @@ def rows(
         columns["text"], features["text"] = list(texts), Value("string")
     if images is not None:
         columns["image"] = [None if path is None else str(path) for path in images]
-        features["image"] = Image()
+        features["image"] = _PictureFile()
     return Dataset.from_dict(columns, features=Features(features))
+
+
+class _PictureFile(Image):
+    """A column of paths whose pictures are read as all pictures here are.
+
+    What datasets reads is turned by its EXIF orientation, which the authors of the benchmarks do not do, and its errors
+    name no file.
+    """
+
+    def decode_example(self, value: Any, token_per_repo_id: Any = None) -> Any:
+        """Read the picture of a row, in its own mode."""
+        return ImageSource(Path(value["path"]), value["path"]).load()
 
 
 def content_revision(paths: Iterable[Path]) -> str:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 
 from st_modules.arguments import check_choice
 from st_modules.errors import ArgumentError, InputError, shorten
-from st_modules.evaluate.files import BenchmarkDataError, content_revision, rows
+from st_modules.evaluate.files import BenchmarkDataError, content_revision, has_control_characters, rows
 from st_modules.evaluate.local_task import LocalTask, local_metadata
 from st_modules.files.tables import list_columns, name_cells, open_csv, quote
 from st_modules.inputs.local_files import may_open
 
 _TABLES = ("queries.csv", "corpus.csv", "qrels.csv")
 _LONGEST_SHOWN = 100
+_LONGEST_NAME = 200  # files may have names of 255 bytes, which have the model's name or an ending too
 _SCORES = ("ndcg", "map", "recall", "precision", "mrr", "hit_rate")
-_MISNAMED = {"text": re.compile(r"te?xt", re.IGNORECASE), "image": re.compile(r"ima?g|pic|photo", re.IGNORECASE)}
-"""How columns begin that are hardly called so for another reason than that they are texts or pictures."""
+_MISNAMED = {
+    "text": {"text", "texts", "txt", "txts"},
+    "image": {
+        *("image", "images", "img", "imgs", "pic", "pics", "picture", "pictures", "photo", "photos"),
+        *("image_path", "img_path", "picture_path", "photo_path", "image_file", "img_file"),
+    },
+}
+"""What columns are called, in any case, that are meant to be read as texts or pictures."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class FolderTask(LocalTask):
 
     Other columns are not read. What the columns have says what looks for what (``t2i``, ``it2i``, ``t2it`` …), and so
     which of its own instructions the model gets. Results are filed under a hash of the tables and of the pictures that
-    they name.
+    they name, and under the main score.
 
     Args:
         folder: Where the tables are. They are read at once, the pictures when they are embedded.
@@ -92,9 +100,10 @@ class FolderTask(LocalTask):
     ) -> None:
         folder = Path(folder)
         name = folder.resolve().name if name is None else name
-        if not name or Path(name).name != name:
-            raise ArgumentError(f"name={shorten(name)}: pass a name that a file can have; results are kept under it.")
+        check_task_name(name)
         check_choice("main_score", main_score, [f"{score}_at_{k}" for score in _SCORES for k in self.k_values])
+        tables = [folder / table for table in _TABLES]
+        before = _states(tables)
         self.data = read_folder(folder)
         sides = (self.data.queries, self.data.corpus)
         self.metadata = local_metadata(
@@ -105,10 +114,17 @@ class FolderTask(LocalTask):
             main_score=main_score,
         )
         pictures = dict.fromkeys(path for side in sides for path in side.images if path is not None)
-        super().__init__(content_revision([*(folder / table for table in _TABLES), *pictures]))
+        self._read = {**before, **_states(pictures)}
+        # mteb's results say what the main score is, and are not those of the same task with another one.
+        super().__init__(f"{content_revision([*tables, *pictures])}-{main_score}")
 
     def subsets(self) -> Mapping[str, RetrievalSplitData]:
-        """Lay the rows out as mteb has them."""
+        """Lay the rows out as mteb has them.
+
+        Raises:
+            BenchmarkDataError: A file is another one than when the tables were read.
+        """
+        self._check_unchanged()
         queries, corpus = (
             rows(
                 list(side.places),
@@ -120,6 +136,50 @@ class FolderTask(LocalTask):
         right = {query: dict(scores) for query, scores in self.data.right.items()}
         return {"default": RetrievalSplitData(corpus=corpus, queries=queries, relevant_docs=right, top_ranked=None)}
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task as mteb does.
+
+        Raises:
+            BenchmarkDataError: A file was changed meanwhile; the scores would be filed under the hash of another one.
+        """
+        scores = super().evaluate(*args, **kwargs)
+        self._check_unchanged()
+        return scores
+
+    def _check_unchanged(self) -> None:
+        now = _states(self._read)
+        for path, state in self._read.items():
+            if now[path] != state:
+                raise BenchmarkDataError(
+                    f"{path}: was changed or removed after the task was made; make it again when the files are at rest."
+                )
+
+
+def _states(paths: Iterable[Path]) -> dict[Path, tuple[int, ...] | None]:
+    """Return what tells, without reading a file, that it was written since; ``None`` for one that is not there."""
+    states: dict[Path, tuple[int, ...] | None] = {}
+    for path in paths:
+        try:
+            status = path.stat()
+            states[path] = (status.st_ino, status.st_size, status.st_mtime_ns)
+        except (OSError, ValueError):
+            states[path] = None
+    return states
+
+
+def check_task_name(name: str) -> None:
+    """Make sure that results can be kept under a task's name.
+
+    Raises:
+        ArgumentError: No file can be called so, or mteb calls another one so.
+    """
+    if not name or Path(name).name != name or name == ".." or has_control_characters(name):
+        raise ArgumentError(f"name={shorten(name)}: pass a name that a file can have; results are kept under it.")
+    if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
+        raise ArgumentError(f"name={shorten(name)}: longer than {_LONGEST_NAME} bytes; results are kept in such files.")
+    if name.casefold() == "model_meta":
+        raise ArgumentError(f"name={shorten(name)}: mteb has a file of its own of that name; pass another one.")
+
 
 def read_folder(folder: Path) -> FolderData:
     """Read the three tables, and see that the pictures are there.
@@ -127,6 +187,8 @@ def read_folder(folder: Path) -> FolderData:
     Raises:
         BenchmarkDataError: As of :class:`FolderTask`.
     """
+    if folder.is_file():
+        raise BenchmarkDataError(f"{folder}: a file; pass the folder that has {', '.join(_TABLES)}.")
     if not folder.is_dir():
         raise BenchmarkDataError(f"{folder}: no such folder.")
     if missing := [name for name in _TABLES if not (folder / name).is_file()]:
@@ -155,6 +217,8 @@ def _read_side(table: Path) -> Side:
 def _add_id(places: dict[str, str], id_: str, place: str) -> None:
     if not id_:
         raise BenchmarkDataError(f"{place}: an empty id.")
+    if has_control_characters(id_):
+        raise BenchmarkDataError(f"{place}: the id {_show(id_)} has a control character; take it out of the column.")
     if id_ in places:
         raise BenchmarkDataError(f"{place}: the id {_show(id_)} is that of {places[id_]} too.")
     places[id_] = place
@@ -223,7 +287,7 @@ def _check_columns(path: Path, names: Sequence[str], needed: Sequence[str], eith
         there = list_columns(names)
         raise BenchmarkDataError(f"{path}: no column {' or '.join(map(quote, missing))}; there are {there}.")
     for name in either:
-        misnamed = [other for other in names if _MISNAMED[name].match(other) and other not in either]
+        misnamed = [other for other in names if other.strip().casefold() in _MISNAMED[name] and other not in either]
         if name not in names and misnamed:
             raise BenchmarkDataError(
                 f"{path}: the column {quote(misnamed[0])} is not read; call it {quote(name)}, or take it out."

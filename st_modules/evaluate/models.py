@@ -13,6 +13,7 @@ import numpy as np
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
+from peft.tuners.tuners_utils import BaseTunerLayer
 from tqdm.auto import tqdm
 
 import st_modules
@@ -102,6 +103,9 @@ class MTEBModel(AbsEncoder):
         if now != self._described:
             self._described = now
             self.mteb_model_meta = self.meta.model_copy(update={"revision": _revision_in_memory(self.model)})
+        options = _add_instructions(self.meta.experiment_kwargs, self.instructions)
+        if options != self.meta.experiment_kwargs:
+            self.mteb_model_meta = self.meta.model_copy(update={"experiment_kwargs": options})
 
     @property
     def _instructed(self) -> bool:
@@ -331,13 +335,11 @@ def wrap_model(
     backbone = find_backbone(model)
     meta = model_meta(spec, revision=revision) if spec else _meta_of_other(name, revision)
     changed = {key: str(value) for key, value in (options or {}).items()}
-    if instructions:
-        changed["instructions"] = hashlib.sha256(repr(sorted(instructions.items())).encode()).hexdigest()[:12]
     facts = {
         "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "embed_dim": model.get_embedding_dimension(),
         "max_tokens": model.max_seq_length,
-        "experiment_kwargs": changed or None,
+        "experiment_kwargs": _add_instructions(changed, instructions or {}),
         "modalities": _modalities(backbone is not None and backbone.takes_video),
     }
     return MTEBModel(model, meta.model_copy(update=facts), instructions, None if spec else _label_of_other(name))
@@ -349,6 +351,14 @@ def _label_of_other(name: str) -> str:
         return name
     folder, here = Path(name).resolve(), Path.cwd()
     return (folder.relative_to(here) if here in folder.parents else folder).as_posix()
+
+
+def _add_instructions(options: Mapping[str, Any] | None, instructions: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what mteb files results apart for: the options that a model was loaded with, and its instructions."""
+    told = {key: value for key, value in (options or {}).items() if key != "instructions"}
+    if instructions:
+        told["instructions"] = hashlib.sha256(repr(sorted(instructions.items())).encode()).hexdigest()[:12]
+    return told or None
 
 
 def _meta_of_other(name: str, revision: str) -> ModelMeta:
@@ -369,7 +379,7 @@ def _revision_in_memory(model: SentenceTransformer) -> str:
     return f"weights-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
-def _describe(model: SentenceTransformer) -> tuple[dict[str, int], str]:
+def _describe(model: SentenceTransformer) -> tuple[dict[str, int | str], str]:
     """Return what tells, in less time than a hash takes, whether a model embeds as it did."""
     return sum_weights(model), _describe_options(model)
 
@@ -377,7 +387,12 @@ def _describe(model: SentenceTransformer) -> tuple[dict[str, int], str]:
 def _describe_options(model: SentenceTransformer) -> str:
     modules: list[Any] = list(model)
     options = [module.get_config_dict() for module in modules if hasattr(module, "get_config_dict")]
-    told = [options, model.prompts, model.default_prompt_name, model.truncate_dim]
+    adapters = [
+        [name, list(layer.active_adapters), layer.disable_adapters, getattr(layer, "scaling", None)]
+        for name, layer in model.named_modules()
+        if isinstance(layer, BaseTunerLayer)
+    ]
+    told = [options, model.prompts, model.default_prompt_name, model.truncate_dim, adapters]
     return json.dumps(told, sort_keys=True, default=str)
 
 

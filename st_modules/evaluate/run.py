@@ -15,7 +15,7 @@ from mteb.models import EncoderProtocol
 from mteb.results import TaskResult
 from mteb.types import EncodeKwargs
 
-from st_modules.errors import STModulesError
+from st_modules.errors import ArgumentError, STModulesError, shorten
 from st_modules.evaluate.benchmarks import Entry
 from st_modules.evaluate.files import BenchmarkDataError
 from st_modules.evaluate.models import MTEBModel
@@ -70,7 +70,11 @@ def evaluate(
 
     Returns:
         Scores, files and errors by task.
+
+    Raises:
+        ArgumentError: Two tasks have the same name, under which their results would be kept.
     """
+    _check_names(entries)
     model.update_revision()
     cache = mteb.ResultCache(folder)
     outcome = Outcome(model.label, model.catalog_name, version=model.version)
@@ -86,6 +90,17 @@ def evaluate(
         except Exception as error:
             outcome.errors[entry.name] = _tell(error)
     return outcome
+
+
+def _check_names(entries: Sequence[Entry]) -> None:
+    places: dict[str, int] = {}
+    for place, entry in enumerate(entries):
+        first = places.setdefault(entry.name, place)
+        if first != place:
+            raise ArgumentError(
+                f"entries[{first}] and entries[{place}] are both called {shorten(entry.name)}; give each a name of its "
+                "own, such as that of FolderTask(folder, name)."
+            )
 
 
 def collect(model: MTEBModel, entries: Sequence[Entry], folder: Path) -> Outcome:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from st_modules.checkpoints.weights import sum_weights
+from st_modules.checkpoints.weights import digest_weights, sum_weights
 
 
 def holder(tensor: torch.Tensor) -> nn.Module:
@@ -36,7 +36,8 @@ def test_the_sum_is_of_the_numbers_wherever_they_lie(dtype: torch.dtype) -> None
     across = tensor.t().contiguous().t()
     octets = tensor.flatten().view(torch.uint8).numpy().tobytes()
     words = [int.from_bytes(octets[at : at + 8], "little", signed=True) for at in range(0, len(octets) // 8 * 8, 8)]
-    total = sum(words) + sum(octets[len(octets) // 8 * 8 :])
+    total = sum(word * (2 * place + 1) for place, word in enumerate(words))
+    total += int.from_bytes(octets[len(octets) // 8 * 8 :], "little")
     for each in (tensor, behind, across):
         found = sum_weights(holder(each))["weight"]
         assert (found - total) % 2**64 == 0
@@ -44,3 +45,22 @@ def test_the_sum_is_of_the_numbers_wherever_they_lie(dtype: torch.dtype) -> None
 
 def test_a_weight_of_one_number_is_told_to_have_changed() -> None:
     assert sum_weights(holder(torch.tensor(1.0))) != sum_weights(holder(torch.tensor(2.0)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [7, 300_000])
+def test_rows_in_another_order_change_the_sum(dtype: torch.dtype, rows: int) -> None:
+    table = torch.arange(rows * 8).view(rows, 8).to(dtype)
+    assert sum_weights(holder(table)) != sum_weights(holder(table.flip(0).contiguous()))
+
+
+def quantised(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    # More numbers than are written out of a tensor.
+    return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(64, 64)), {nn.Linear}, dtype=torch.qint8)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's quantisation is said to move to another package
+def test_the_weights_of_a_quantised_layer_are_told_apart() -> None:
+    for tell in (sum_weights, digest_weights):
+        assert tell(quantised(0)) == tell(quantised(0)) != tell(quantised(1))

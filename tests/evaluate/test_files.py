@@ -575,6 +575,7 @@ CIRCO_MISTAKES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda records: records[2].update(relative_caption=3), "'relative_caption' must be a string"),
     (lambda records: records[2].update(gt_img_ids=[]), "'gt_img_ids' must be a list of ids"),
     (lambda records: records[2].update(gt_img_ids=[None]), "'gt_img_ids' must be an id"),
+    (lambda records: records[2].update(id="2\0"), "'id' must be an id without control characters"),
     (lambda records: records[2].update(reference_img_id=5), "its image '5' is not in"),
     (lambda records: records[2].update(target_img_id=5), "its image '5' is not in"),
     (lambda records: records[2].update(gt_img_ids=[127, 5]), "its image '5' is not in"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,9 @@ from typing import Any
 import mteb
 import numpy as np
 import pytest
+from mteb._create_dataloaders import create_dataloader
+from mteb.types import PromptType
+from PIL import ExifTags, Image
 from sklearn.metrics import ndcg_score
 from typer.testing import CliRunner
 
@@ -140,7 +146,36 @@ def test_pictures_are_opened_when_they_are_embedded(folder: Path) -> None:
 def test_a_picture_that_cannot_be_read_fails_the_task(tiny: SentenceTransformer, folder: Path, tmp_path: Path) -> None:
     (folder / "pictures" / "3.png").write_bytes(b"no picture")
     (error,) = run(tiny, folder, tmp_path / "out").errors.values()
-    assert "3.png" in error
+    assert error.startswith(f"{folder / 'pictures' / '3.png'}: ")
+
+
+def test_a_huge_picture_is_refused_by_its_header(tiny: SentenceTransformer, folder: Path, tmp_path: Path) -> None:
+    path = folder / "pictures" / "3.png"
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", 30_000, 30_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    (error,) = run(tiny, folder, tmp_path / "out").errors.values()
+    assert error.startswith(f"{path}: ")
+    assert "30000" in error
+
+
+@pytest.mark.parametrize("documents", [picture, mixed])
+def test_pictures_are_not_turned_by_their_exif_orientation(folder: Path, documents: Cells) -> None:
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    pixels = np.zeros((20, 60, 3), dtype=np.uint8)
+    for number in range(len(SCENES)):
+        Image.fromarray(pixels).save(folder / "pictures" / f"{number}.png", exif=turned)
+    write_table(
+        folder / "corpus.csv", ROW, [(len(SCENES) - number, *documents(number)) for number in range(len(SCENES))]
+    )
+    task = FolderTask(folder)
+    batches: Any = create_dataloader(
+        task.subsets()["default"]["corpus"], task_metadata=task.metadata, prompt_type=PromptType("document")
+    )
+    found = [image.size for batch in batches for image in batch["image"] if image is not None]
+    assert set(found) == {(60, 20)}
 
 
 def test_mteb_takes_the_task(tiny: SentenceTransformer, folder: Path) -> None:
@@ -173,6 +208,46 @@ def test_results_on_other_data_are_not_taken_for_those_on_these(
     else:
         (folder / name).write_bytes((folder / name).read_bytes().replace(b"\r\n", b"\n"))
     assert collect(model, [entry], tmp_path / "out").scores == {}
+
+
+def test_the_main_score_is_that_of_the_task_though_there_are_results_with_another(
+    tiny: SentenceTransformer, folder: Path, tmp_path: Path
+) -> None:
+    model = wrap_model(tiny, "tiny")
+    for main in ("ndcg_at_10", "recall_at_1", "ndcg_at_10"):
+        made = functools.partial(FolderTask, folder, main_score=main)
+        entries = [Entry("mine", "mine", ("main_score", "ndcg_at_10", "recall_at_1"), made)]
+        scores = evaluate(model, entries, tmp_path / "out", show_progress_bar=False).scores["mine"]
+        assert scores["main_score"] == scores[main]
+        assert scores["ndcg_at_10"] != scores["recall_at_1"]
+
+
+def replace_picture(folder: Path) -> None:
+    draw(SCENES[4], seed=99).save(folder / "pictures" / "4.png")
+    os.utime(folder / "pictures" / "4.png", ns=(1, 1))
+
+
+def test_a_file_that_changed_since_its_hash_was_taken_fails_the_task(
+    tiny: SentenceTransformer, folder: Path, tmp_path: Path
+) -> None:
+    task = FolderTask(folder)
+    replace_picture(folder)
+    entry = Entry("mine", "mine", ("ndcg_at_10",), lambda: task)
+    outcome = evaluate(wrap_model(tiny, "tiny"), [entry], tmp_path, show_progress_bar=False)
+    assert outcome.scores == {}
+    assert outcome.errors["mine"].startswith(f"{folder / 'pictures' / '4.png'}: was changed or removed")
+
+
+def test_a_file_that_changes_while_the_task_runs_fails_it(
+    tiny: SentenceTransformer, folder: Path, tmp_path: Path
+) -> None:
+    task = FolderTask(folder)
+    task.load_data()
+    replace_picture(folder)
+    entry = Entry("mine", "mine", ("ndcg_at_10",), lambda: task)
+    outcome = evaluate(wrap_model(tiny, "tiny"), [entry], tmp_path, show_progress_bar=False)
+    assert outcome.errors["mine"].startswith(f"{folder / 'pictures' / '4.png'}: was changed or removed")
+    assert list(tmp_path.rglob("mine.json")) == []
 
 
 def test_files_that_no_table_names_change_nothing(folder: Path) -> None:
@@ -233,6 +308,11 @@ def replace(name: str, old: str, new: str) -> Callable[[Path], None]:
         ),
         (append("queries.csv", "q", "a circle"), "{}/queries.csv:14: 2 cells for 3 columns"),
         (append("queries.csv", "", "a circle", ""), "{}/queries.csv:14: an empty id."),
+        (
+            append("queries.csv", "q\0a", "a circle", ""),
+            '{}/queries.csv:14: the id "q\\u0000a" has a control character',
+        ),
+        (append("corpus.csv", "d\x1b", "a circle", ""), '{}/corpus.csv:14: the id "d\\u001b" has a control character'),
         (append("queries.csv", 3, "a circle", ""), '{0}/queries.csv:14: the id "3" is that of {0}/queries.csv:5 too.'),
         (append("corpus.csv", "new", " ", ""), "{}/corpus.csv:14: neither a text nor an image"),
         (append("corpus.csv", "new", "", "9.png"), '{0}/corpus.csv:14: the image "9.png" is no file in {0}.'),
@@ -285,12 +365,44 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     [
         ("a/b", {}, "name='a/b': pass a name that a file can have"),
         ("", {}, "name='': pass a name"),
+        ("..", {}, "name='..': pass a name"),
+        ("a\0b", {}, r"name='a.x00b': pass a name"),
+        ("model_meta", {}, "name='model_meta': mteb has a file of its own"),
+        ("x" * 201, {}, "name='x+.*: longer than 200 bytes"),
+        ("ü" * 101, {}, "name='ü+.*: longer than 200 bytes"),
         ("mine", {"main_score": "recall@1"}, "main_score='recall@1': pass one of .*'recall_at_1'"),
     ],
 )
 def test_a_wrong_argument_is_named(folder: Path, name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         FolderTask(folder, name, **options)
+
+
+def test_a_file_in_the_place_of_a_folder_is_named_as_one(folder: Path) -> None:
+    with pytest.raises(BenchmarkDataError, match=r"queries\.csv: a file; pass the folder"):
+        FolderTask(folder / "queries.csv")
+
+
+@pytest.mark.parametrize("column", ["photographer", "picking_no", "image_width", "Imagination", "texture"])
+def test_a_column_of_another_meaning_is_not_taken_for_a_misnamed_one(folder: Path, column: str) -> None:
+    only = "image" if column == "texture" else "text"
+    cells = ("", "pictures/0.png") if only == "image" else ("a circle", "")
+    cell = cells[only == "image"]
+    count = len(SCENES)
+    write_table(folder / "corpus.csv", ("id", only, column), [(count - n, cell, 7) for n in range(count)])
+    assert FolderTask(folder).data.corpus.kinds == [only]
+
+
+@pytest.mark.parametrize("column", ["Image", "IMG", "pictures", "photo", "image_path"])
+def test_a_misnamed_column_is_named_with_its_right_name(folder: Path, column: str) -> None:
+    rewrite(folder / "corpus.csv", "image", column)
+    with pytest.raises(BenchmarkDataError, match=f'the column "{column}" is not read; call it "image"'):
+        FolderTask(folder)
+
+
+def test_a_folder_whose_name_no_results_can_have_is_refused_when_it_is_opened(folder: Path) -> None:
+    with pytest.raises(ArgumentError, match="name='model_meta': mteb has a file of its own"):
+        open_benchmark(str(folder.rename(folder.parent / "model_meta")))
 
 
 # --------------------------------------------------------------------------------------------------- command

@@ -6,7 +6,7 @@ import copy
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,7 @@ from mteb.abstasks.classification import AbsTaskClassification
 from mteb.abstasks.sts import AbsTaskSTS
 from mteb.models import SentenceTransformerEncoderWrapper
 from mteb.types import PromptType
+from peft.tuners.lora import LoraLayer
 from scipy.stats import spearmanr
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sklearn.metrics import ndcg_score
@@ -48,6 +49,7 @@ from st_modules.evaluate.drawings import DRAWINGS, Drawings, DrawingsI2T, Drawin
 from st_modules.evaluate.instructions import find_instruction
 from st_modules.evaluate.local_task import local_metadata
 from st_modules.prompts.templates import TEMPLATES
+from st_modules.train import LoraSettings, add_lora
 from tests.helpers.evaluation import ranks, similarities
 from tests.helpers.paths import GOLDEN
 from tests.helpers.references import ONE_A_TEMPLATE, reference
@@ -171,6 +173,40 @@ def test_results_of_a_wrapped_model_are_not_those_of_it_before_it_was_trained(tm
     assert model.meta.revision == wrap_model(model.model, "tiny").meta.revision
 
 
+def triple_scaling(model: SentenceTransformer) -> None:
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.scaling = {name: 3 * scaling for name, scaling in layer.scaling.items()}
+
+
+@pytest.mark.parametrize("change", [lambda model: model.disable_adapters(), triple_scaling], ids=["disabled", "scaled"])
+def test_results_of_a_model_with_an_adapter_are_not_those_of_it_used_otherwise(
+    change: Callable[[SentenceTransformer], None],
+) -> None:
+    model = SentenceTransformer("tiny", device="cpu")
+    add_lora(model, LoraSettings())
+    wrapped = wrap_model(model, "tiny")
+    before = wrapped.meta.revision
+    wrapped.update_revision()
+    assert wrapped.meta.revision == before
+    change(model)
+    wrapped.update_revision()
+    assert wrapped.meta.revision != before
+    assert wrapped.meta.revision == wrap_model(model, "tiny").meta.revision
+
+
+def test_results_under_other_instructions_are_filed_apart_once_they_are_changed(tiny: SentenceTransformer) -> None:
+    model = wrap_model(tiny, "tiny")
+    plain = model.meta.experiment_kwargs
+    model.instructions["query"] = "Find it."
+    model.update_revision()
+    instructed = wrap_model(tiny, "tiny", instructions={"query": "Find it."})
+    assert model.meta.experiment_kwargs == instructed.meta.experiment_kwargs != plain
+    model.instructions.clear()
+    model.update_revision()
+    assert model.meta.experiment_kwargs == plain
+
+
 @pytest.mark.parametrize("options", [{"truncate_dim": 8}, {"prompts": {"t2i": "Find it."}}], ids=str)
 def test_results_of_a_model_with_other_options_are_filed_apart(
     tiny: SentenceTransformer, options: dict[str, Any]
@@ -229,6 +265,12 @@ def test_a_task_that_fails_does_not_stop_the_others(tiny: SentenceTransformer, t
     outcome = run(wrap_model(tiny, "tiny"), tmp_path, broken, entry(DrawingsT2I))
     assert outcome.errors == {"Broken": "RuntimeError: no such data"}
     assert set(outcome.scores) == {"DrawingsT2I"}
+
+
+def test_two_tasks_of_one_name_are_refused(tiny: SentenceTransformer, tmp_path: Path) -> None:
+    entries = [entry(DrawingsT2I), entry(DrawingsMixed), entry(DrawingsT2I, scenes=5)]
+    with pytest.raises(ArgumentError, match=r"^entries\[0\] and entries\[2\] are both called 'DrawingsT2I'"):
+        run(wrap_model(tiny, "tiny"), tmp_path, *entries)
 
 
 class _Silent(MTEBModel):
