@@ -204,6 +204,19 @@ def test_the_adapters_in_the_readme_pass_a_type_checker(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["generalDiagnostics"] == []
 
 
+def test_the_quick_start_in_the_readme_runs_as_written_in_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    *blocks, placeholders = readme_blocks("Quick start")
+    assert "does not run as it stands" in placeholders
+    namespace: dict[str, Any] = {"__name__": "documentation"}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert namespace["best"] == Path("green.png")
+    assert Path("my-model", "modules.json").is_file()
+
+
 @pytest.mark.parametrize("section", ["LangChain", "LlamaIndex"])
 def test_an_adapter_in_the_readme_runs_as_written_in_an_empty_folder(
     section: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

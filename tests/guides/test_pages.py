@@ -32,7 +32,7 @@ def test_a_catalogue_of_products(page: PageRunner) -> None:
 
 
 def test_a_benchmark_of_ones_own(page: PageRunner, capsys: pytest.CaptureFixture[str]) -> None:
-    assert page.run("own-benchmark.md") == {"python": 6, "bash": 0, "command": 1}
+    assert page.run("own-benchmark.md") == {"python": 7, "bash": 0, "command": 1}
     table, python = (
         re.findall(r"ndcg_at_10[ |]+([\d.]+)", text) for text in (page.printed[0], capsys.readouterr().out)
     )
@@ -55,5 +55,5 @@ def test_pdfs(page: PageRunner) -> None:
 
 
 def test_questions(page: PageRunner, capsys: pytest.CaptureFixture[str]) -> None:
-    assert page.run("faq.md") == {"python": 10, "bash": 0, "command": 0}
+    assert page.run("faq.md") == {"python": 11, "bash": 0, "command": 0}
     assert "127.0.0.1" in capsys.readouterr().out

@@ -28,6 +28,8 @@ from tests.helpers.store_tables import Failures, Operation, markdown
 
 DIMENSION = 128
 TEXT = "two small black crosses"
+CHANGED = "three large yellow moons"
+"""The new text of a node that was a picture."""
 
 OpenStore = Callable[[str], BasePydanticVectorStore]
 """Opens the store of a name, empty at first."""
@@ -166,6 +168,25 @@ def filtered_query(setting: Setting) -> None:
     assert ask(setting, CAPTIONS[BLUE_STAR], top_k=4, filters=filters) == [STAR]
 
 
+def insert_again(setting: Setting) -> None:
+    index = index_of(setting)
+    changed = TextNode(id_=node_id(STAR), text=CHANGED, metadata={"number": STAR})
+    changed.excluded_embed_metadata_keys = ["number"]
+    index.insert_nodes(list(setting.embedding([changed])))
+    retriever = MultimodalVectorIndexRetriever(index, similarity_top_k=len(CAPTIONS) + 2)
+    found = sorted(numbers(retriever, CHANGED))
+    assert found == list(range(len(CAPTIONS) + 1)), "rows are there twice"
+    best, *_ = retriever.retrieve(CHANGED)
+    assert best.node.get_content() == CHANGED, "the old row is there"
+
+
+def delete(setting: Setting) -> None:
+    index = index_of(setting)
+    index.delete_nodes([node_id(STAR)], delete_from_docstore=True)
+    retriever = MultimodalVectorIndexRetriever(index, similarity_top_k=len(CAPTIONS) + 1)
+    assert sorted(numbers(retriever, CAPTIONS[STAR])) == [each for each in range(len(CAPTIONS) + 1) if each != STAR]
+
+
 def async_use(setting: Setting) -> None:
     async def insert_and_ask() -> list[int]:
         index = VectorStoreIndex([], storage_context=setting.context(), embed_model=setting.embedding)
@@ -240,6 +261,8 @@ OPERATIONS: dict[str, Callable[[Setting], None]] = {
     "picture → picture": image_query,
     "picture + text → picture": composed_query,
     "with `filters`": filtered_query,
+    "the same id again": insert_again,
+    "`delete_nodes`": delete,
     "`acall`, `ainsert_nodes`, `aretrieve`": async_use,
     "`IngestionPipeline`, then `insert_nodes`": pipeline,
     "`IngestionPipeline` into the store, `from_vector_store`": pipeline_into_store,
@@ -255,12 +278,19 @@ FAILURES: Failures = {
     "leaves out texts": (AssertionError, "text nodes are left out"),
     "has no async client": (ValueError, "Async client is not initialized"),
     "does not keep text": (ValueError, "vector store that does not store text"),
+    "keeps the old one": (AssertionError, "the old row is there"),
+    "keeps both": (AssertionError, "rows are there twice"),
+    "an error": (Exception, "No field named"),
 }
 EXCEPTIONS: dict[tuple[str, Operation], str] = {
     **{(store, built_from_nodes): "leaves out pictures without text" for store in STORES},
     ("Qdrant `:memory:`", core_retriever): "leaves out texts",
     ("Qdrant `:memory:`", async_use): "has no async client",
     ("SimpleVectorStore", pipeline_into_store): "does not keep text",
+    ("Chroma", insert_again): "keeps the old one",
+    ("LanceDB", insert_again): "keeps both",
+    ("PGVectorStore", insert_again): "keeps both",
+    ("LanceDB", delete): "an error",
 }
 
 

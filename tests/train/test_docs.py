@@ -41,14 +41,14 @@ def test_an_example_is_a_valid_configuration(path: Path) -> None:
 
 
 def test_the_configuration_of_the_page_is_valid(drawn: Path) -> None:
-    block, _ = blocks("yaml")
+    _, block = blocks("yaml")
     (drawn / "config.yaml").write_text(block)
     (source,) = read_config(drawn / "config.yaml").data
     assert len(load_source(source)) == 12
 
 
 def test_the_table_of_the_page_trains_a_model(drawn: Path) -> None:
-    (table,), (_, block) = blocks("csv"), blocks("yaml")
+    (table,), (block, _) = blocks("csv"), blocks("yaml")
     (drawn / "config.yaml").write_text(block)
     config = read_config(drawn / "config.yaml")
     (source,) = config.data
