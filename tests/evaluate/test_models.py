@@ -230,7 +230,7 @@ def test_an_outcome_has_the_models_name(tmp_path: Path) -> None:
     model.save_pretrained(str(tmp_path / "mine"))
     names = ("tiny", "someone/model", str(tmp_path / "mine"))
     found = [(made.model, made.catalog_name) for made in (run(wrap_model(model, name), tmp_path) for name in names)]
-    assert found == [("tiny", "tiny"), ("model", None), ("mine", None)]
+    assert found == [("tiny", "tiny"), ("someone/model", None), (str(tmp_path / "mine"), None)]
 
 
 def test_a_task_with_results_is_not_run_again(tiny: SentenceTransformer, tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def test_pictures_of_other_formats_and_videos_are_told_as_such(folder: Path, rea
     assert names(folder, read) == PICTURES
     assert read(folder).notes == [
         f"{folder}: left out 1 file that is neither image nor PDF: a.txt",
-        f"{folder}: left out 1 video, which is not embedded: b/clip.mov",
         f"{folder}: left out 2 pictures of formats that are not read; convert them to JPEG or PNG: "
         "logo.svg, notes.heic",
+        f"{folder}: left out 1 video, which is not embedded: b/clip.mov",
     ]
 
 

@@ -186,7 +186,7 @@ def test_a_megapairs_picture_that_is_missing_is_named(gallery: Gallery, tmp_path
     ("content", "name", "message"),
     [
         ('{"caption": "a"}', "rows.jsonl", 'no column "image"; there are "caption"'),
-        ("caption;image\na, b;c.png", "rows.csv", "cells are separated by commas"),
+        ("caption;image\na b;c.png", "rows.csv", "cells are separated by commas"),
         ('{"caption": ', "rows.jsonl", "cannot be read"),
         ("", "rows.jsonl", "rows"),
         ("not parquet", "rows.parquet", "cannot be read"),
