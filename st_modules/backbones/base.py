@@ -35,9 +35,6 @@ from st_modules.prompts.tokenizer import SegmentTokenizer
 
 logger = logging.getLogger(__name__)
 
-_all_options: set[str] = set()
-"""What any backbone has as an option."""
-
 
 class Backbone(StoredBackbone):
     """Base class of the modules that turn items into one vector each.
@@ -163,21 +160,12 @@ class Backbone(StoredBackbone):
         check_image_limits(value)
         self._image_limits = value
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        _all_options.update(cls.config_keys)
-
     def __setattr__(self, name: str, value: Any) -> None:
-        # Options are checked whenever they are set, by the rules for those that were saved. So are those of other
-        # backbones, which nothing here would read; what a base class reads is set by its constructor alone.
-        if name in self.config_keys or (name in _all_options and not self._inherits(name)):
+        # Options are checked whenever they are set, by the rules for those that were saved.
+        if name in self.config_keys:
             known = {key: getattr(self, key) for key in self.config_keys if hasattr(self, key)}
             self.check_options({**known, name: value})
         super().__setattr__(name, value)
-
-    def _inherits(self, name: str) -> bool:
-        """Whether something is an option of a class that this one is made of."""
-        return any(name in base.config_keys for base in type(self).__mro__ if issubclass(base, StoredBackbone))
 
     @abstractmethod
     def get_embedding_dimension(self) -> int:

@@ -67,7 +67,7 @@ def digest_weights(model: nn.Module) -> str:
     for name, value in sorted(_list_state(model).items()):
         if isinstance(value, Tensor):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         else:
             digest.update(f"{name} {value}".encode())
     return digest.hexdigest()

@@ -172,19 +172,6 @@ def test_an_option_that_cannot_be_is_refused_when_it_is_set_and_changes_nothing(
     assert getattr(model[0], name) == before
 
 
-@pytest.mark.parametrize("name", ["tile_layout", "num_crops", "rounded_crop"])
-def test_an_option_of_other_models_is_refused_when_it_is_set(model: SentenceTransformer, name: str) -> None:
-    with pytest.raises(ArgumentError, match=f"^{name}: no option of Qwen2VL; known are "):
-        setattr(model[0], name, 1)
-    assert not hasattr(model[0], name)
-
-
-def test_an_attribute_that_is_no_option_can_be_set(model: SentenceTransformer) -> None:
-    backbone: Any = model[0]
-    backbone.note = "mine"
-    assert backbone.note == "mine"
-
-
 def test_bounds_that_exclude_each_other_are_refused_by_the_next_call(model: SentenceTransformer) -> None:
     backbone: Any = model[0]
     backbone.min_image_tokens = 99

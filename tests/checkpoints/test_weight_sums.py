@@ -40,6 +40,7 @@ def test_the_sum_is_of_the_numbers_wherever_they_lie(dtype: torch.dtype) -> None
     total += int.from_bytes(octets[len(octets) // 8 * 8 :], "little")
     for each in (tensor, behind, across):
         found = sum_weights(holder(each))["weight"]
+        assert isinstance(found, int)
         assert (found - total) % 2**64 == 0
 
 
