@@ -18,13 +18,13 @@ from st_modules.backbones.attention import attends_by, register_attention, repla
 
 BLOCKED_ATTENTION = "st_modules_blocked"
 
-
 # With fewer tokens, a call for each head takes longer than the products save; with more, the scores of few queries fill
 # the caches, and nothing is saved.
 _SHORTEST, _LONGEST = 512, 16384
 # So many scores stay in the caches; with fewer queries a product is no load, and with more nothing is gained.
 _CACHED_SCORES = 2**20
 _FEWEST_QUERIES, _MOST_QUERIES = 64, 512
+# oneDNN compiles a kernel for every shape, and keeps a thousand of them: rounded, there are few, whatever the lengths.
 _STEPS, _ROUND_QUERIES = 8, 16
 
 
@@ -93,9 +93,6 @@ def attend_in_blocks(
                 weights = torch.softmax(scores, -1, out=scores)
                 attended[row, its, first : first + block] = onednn.multiply(weights, value[:, :taken].contiguous())
     return attended
-
-
-# oneDNN compiles a kernel for every shape, and keeps a thousand of them: so there are few shapes, whatever the lengths.
 
 
 def _size_steps(tokens: int) -> int:

@@ -7,15 +7,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from st_modules.errors import ArgumentError
 from st_modules.evaluate.benchmarks import Entry, Suite
 from st_modules.evaluate.metrics import mean
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from st_modules.evaluate.run import Outcome
 
 AVERAGE = "Average"
