@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,16 +12,14 @@ import numpy as np
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
-from peft.tuners.tuners_utils import BaseTunerLayer
 from tqdm.auto import tqdm
 
 import st_modules
 from st_modules.backbones.base import Backbone, find_backbone
 from st_modules.catalog import ModelSpec, find_published
-from st_modules.checkpoints.weights import digest_weights, sum_weights
 from st_modules.errors import name_inputs
-from st_modules.evaluate.files import digest_file
 from st_modules.evaluate.instructions import find_instruction
+from st_modules.evaluate.revisions import describe_model, name_weights_in_memory, weights_revision
 from st_modules.integrations.others import encode_with_others
 from st_modules.model import SentenceTransformer
 from st_modules.prompts.templates import TEMPLATES
@@ -46,8 +43,6 @@ _LANGUAGES = {
 _CHANGES_NO_VECTOR = frozenset(
     {"device", "cache_folder", "token", "local_files_only", "keep_prefixes", "max_batch_tokens"}
 )
-_HASHED_SUFFIXES = frozenset({".safetensors", ".bin", ".pth", ".pt", ".json"})
-"""Weights, and what says how they are used: the same weights under other options are another model."""
 
 
 class MTEBModel(AbsEncoder):
@@ -77,7 +72,7 @@ class MTEBModel(AbsEncoder):
         self.mteb_model_meta = meta
         self.instructions = dict(instructions or {})
         self.label = label or self.catalog_name or str(meta.name)
-        self._described = _describe(model)
+        self._described = describe_model(model)
 
     @property
     def meta(self) -> ModelMeta:
@@ -99,10 +94,10 @@ class MTEBModel(AbsEncoder):
 
         :func:`st_modules.evaluate.evaluate` does it; before a call of mteb's own it has to be done.
         """
-        now = _describe(self.model)
+        now = describe_model(self.model)
         if now != self._described:
             self._described = now
-            self.mteb_model_meta = self.meta.model_copy(update={"revision": _revision_in_memory(self.model)})
+            self.mteb_model_meta = self.meta.model_copy(update={"revision": name_weights_in_memory(self.model)})
         options = _add_instructions(self.meta.experiment_kwargs, self.instructions)
         if options != self.meta.experiment_kwargs:
             self.mteb_model_meta = self.meta.model_copy(update={"experiment_kwargs": options})
@@ -330,7 +325,7 @@ def wrap_model(
         The model, with metadata that has its number of parameters, its dimension and its longest input.
     """
     folders = [Path(folder) for folder in (weights, base_weights) if folder is not None]
-    revision = weights_revision(folders) if folders else revision or _revision_in_memory(model)
+    revision = weights_revision(folders) if folders else revision or name_weights_in_memory(model)
     spec = find_published(name)
     backbone = find_backbone(model)
     meta = model_meta(spec, revision=revision) if spec else _meta_of_other(name, revision)
@@ -371,44 +366,3 @@ def _meta_of_other(name: str, revision: str) -> ModelMeta:
         "framework": ["Sentence Transformers", "PyTorch"],
     }
     return ModelMeta.create_empty(overwrites=changes)
-
-
-def _revision_in_memory(model: SentenceTransformer) -> str:
-    """Name what a model embeds by now: by its weights, and by the options that they are used with."""
-    told = f"{digest_weights(model)} {_describe_options(model)}"
-    return f"weights-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
-
-
-def _describe(model: SentenceTransformer) -> tuple[dict[str, int | str], str]:
-    """Return what tells, in less time than a hash takes, whether a model embeds as it did."""
-    return sum_weights(model), _describe_options(model)
-
-
-def _describe_options(model: SentenceTransformer) -> str:
-    modules: list[Any] = list(model)
-    options = [module.get_config_dict() for module in modules if hasattr(module, "get_config_dict")]
-    adapters = [
-        [name, list(layer.active_adapters), layer.disable_adapters, getattr(layer, "scaling", None)]
-        for name, layer in model.named_modules()
-        if isinstance(layer, BaseTunerLayer)
-    ]
-    told = [options, model.prompts, model.default_prompt_name, model.truncate_dim, adapters]
-    return json.dumps(told, sort_keys=True, default=str)
-
-
-def weights_revision(paths: Iterable[Path]) -> str:
-    """Name local weights by their content.
-
-    Args:
-        paths: Folders with files of weights and of options, or such files.
-
-    Returns:
-        ``weights-`` and twelve digits of a SHA-256.
-    """
-    digest = hashlib.sha256()
-    for path in paths:
-        files = [path] if path.is_file() else sorted(path.rglob("*"))
-        for file in files:
-            if file.is_file() and file.suffix in _HASHED_SUFFIXES:
-                digest.update(digest_file(file))
-    return f"weights-{digest.hexdigest()[:12]}"

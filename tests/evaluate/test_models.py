@@ -48,6 +48,7 @@ from st_modules.evaluate import models as models_module
 from st_modules.evaluate.drawings import DRAWINGS, Drawings, DrawingsI2T, DrawingsIT2I, DrawingsMixed, DrawingsT2I
 from st_modules.evaluate.instructions import find_instruction
 from st_modules.evaluate.local_task import local_metadata
+from st_modules.evaluate.revisions import weights_revision
 from st_modules.prompts.templates import TEMPLATES
 from st_modules.train import LoraSettings, add_lora
 from tests.helpers.evaluation import ranks, similarities
@@ -670,7 +671,7 @@ def test_other_weights_have_another_revision(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"weights" + bytes([number]))
         (folder / "README.md").write_text("same", encoding="utf-8")
-    revisions = {models_module.weights_revision([tmp_path / str(number)]) for number in (0, 1, 0)}
+    revisions = {weights_revision([tmp_path / str(number)]) for number in (0, 1, 0)}
     assert len(revisions) == 2
 
 
