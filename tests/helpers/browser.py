@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 
 @contextmanager
@@ -24,5 +24,7 @@ def open_browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(
             executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         )
+        # The default is 5 s; a machine that is busy with other tests takes longer to no one's harm.
+        expect.set_options(timeout=30_000)
         yield browser
         browser.close()

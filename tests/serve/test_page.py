@@ -55,7 +55,6 @@ def index(collection: Path, tiny: SentenceTransformer) -> Index:
 def stranger(browser: Browser) -> Iterator[Page]:
     """The page in a tab that has no key yet; at its end, whom it asked and what went wrong in it are looked at."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(20_000)
     hosts: set[str | None] = set()
     problems: list[str] = []
     page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
@@ -74,6 +73,13 @@ def page(stranger: Page, url: str) -> Page:
     stranger.goto(url)
     expect(stranger.locator("#search-form")).to_be_visible()
     return stranger
+
+
+def follow(page: Page, link: str) -> None:
+    """Go to another view. The browser changes it after the click, and what was said before it is gone then."""
+    page.get_by_role("link", name=link, exact=True).click()
+    view = page.evaluate("location.hash").removeprefix("#")
+    expect(page.locator(f"#{view}-title")).to_be_focused()
 
 
 def search(page: Page, text: str | None = None) -> None:
@@ -115,12 +121,14 @@ def test_a_text_finds_what_the_index_finds_with_its_pictures(page: Page, index: 
     page.get_by_label("Instruction", exact=True).select_option("t2i")
     page.get_by_role("spinbutton", name="Results").fill("6")
     search(page, CAPTIONS[2])
-    assert_same(found(page), expected(index.search(CAPTIONS[2], 6, prompt_name="t2i")))
-    pictures = page.locator("#hits img")
-    expect(pictures.first).to_be_visible()
-    assert page.evaluate(
-        "[...document.querySelectorAll('#hits img')].every((each) => each.naturalWidth > 50 && each.alt)"
-    )
+    hits = index.search(CAPTIONS[2], 6, prompt_name="t2i")
+    assert_same(found(page), expected(hits))
+    expect(page.locator("#hits img")).to_have_count(sum(hit.image is not None for hit in hits))
+    assert page.evaluate("""async () => {
+        const pictures = [...document.querySelectorAll("#hits img")];
+        await Promise.all(pictures.map((each) => each.decode()));
+        return pictures.every((each) => each.naturalWidth > 50 && each.alt);
+    }""")
 
 
 def test_own_words_are_an_instruction(page: Page, index: Index) -> None:
@@ -239,7 +247,7 @@ def test_the_key_is_asked_for_and_kept_in_the_tab(stranger: Page, url: str) -> N
 
 
 def test_the_map_has_the_cosines_of_what_encode_makes(page: Page, tiny: SentenceTransformer, gallery: Gallery) -> None:
-    page.get_by_role("link", name="Compare").click()
+    follow(page, "Compare")
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(complaint(page)).to_contain_text("Add 2 to 10")
     for text in (CAPTIONS[2], HOSTILE):
@@ -263,7 +271,7 @@ def test_the_map_has_the_cosines_of_what_encode_makes(page: Page, tiny: Sentence
 
 
 def test_at_most_ten_are_compared(page: Page, gallery: Gallery) -> None:
-    page.get_by_role("link", name="Compare").click()
+    follow(page, "Compare")
     for paths in (gallery.paths, gallery.paths):
         page.get_by_label("choose pictures").set_input_files(list(paths))
         expect(page.get_by_role("status")).to_contain_text("to be compared")
@@ -292,7 +300,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, gallery: Gallery) -> Path:
 
 
 def load(page: Page, folder: Path) -> None:
-    page.get_by_role("link", name="Your files").click()
+    follow(page, "Your files")
     page.get_by_label("choose a folder").set_input_files(folder)
     expect(page.get_by_role("status")).to_have_text("6 files are ready to be searched.")
 
@@ -309,7 +317,7 @@ def test_a_folder_is_searched_and_bad_files_are_listed(
     failed = sorted(page.locator("#failed li").all_inner_texts())
     assert failed[0].startswith("mine/bad.png: not an image that can be read")
     assert failed[1] == "mine/table.xlsx: no picture and no text file"
-    page.get_by_role("link", name="Search them").click()
+    follow(page, "Search them")
     expect(page.get_by_label("Your files (6 items)")).to_be_checked()
     expect(page.locator("#filter-field")).to_be_hidden()
     give(page, "drop", "#query-zone", gallery.query)
@@ -327,23 +335,23 @@ def test_a_folder_is_searched_and_bad_files_are_listed(
 
 def test_more_like_an_own_file_and_back_to_the_index(page: Page, folder: Path, index: Index) -> None:
     load(page, folder)
-    page.get_by_role("link", name="Search them").click()
+    follow(page, "Search them")
     search(page, CAPTIONS[RED_CIRCLE])
     page.get_by_role("button", name="More like this: result 1", exact=True).click()
     expect(page.locator("#hits > li")).to_have_count(5)
     page.get_by_label("The index (13 items)").check()
     search(page, CAPTIONS[RED_CIRCLE])
     assert_same(found(page), expected(index.search(CAPTIONS[RED_CIRCLE], 12)))
-    page.get_by_role("link", name="Your files").click()
+    follow(page, "Your files")
     page.get_by_role("button", name="Close them").click()
     expect(page.get_by_role("status")).to_have_text("The files are closed.")
-    page.get_by_role("link", name="Search", exact=True).click()
+    follow(page, "Search")
     expect(page.locator("#places")).to_be_hidden()
 
 
 def test_reading_can_be_cancelled(page: Page, folder: Path) -> None:
     page.route("**/v1/embeddings", lambda route: None)
-    page.get_by_role("link", name="Your files").click()
+    follow(page, "Your files")
     page.get_by_label("choose a folder").set_input_files(folder)
     expect(page.locator("#loaded")).to_contain_text("of 8 files read")
     page.get_by_role("button", name="Cancel").click()
@@ -352,7 +360,7 @@ def test_reading_can_be_cancelled(page: Page, folder: Path) -> None:
 
 
 def test_too_many_files_are_refused_in_words(page: Page) -> None:
-    page.get_by_role("link", name="Your files").click()
+    follow(page, "Your files")
     page.evaluate("""() => {
         const transfer = new DataTransfer();
         for (let number = 0; number < 2001; number += 1) transfer.items.add(new File([], `${number}.png`));
@@ -367,7 +375,7 @@ def test_without_an_index_own_files_are_searched(stranger: Page, tiny: SentenceT
         expect(stranger.locator("#nothing")).to_be_visible()
         expect(stranger.locator("#search-form")).to_be_hidden()
         load(stranger, folder)
-        stranger.get_by_role("link", name="Search them").click()
+        follow(stranger, "Search them")
         search(stranger, CAPTIONS[2])
         assert len(found(stranger)) == 6
 
@@ -408,7 +416,7 @@ def _show_files(page: Page, folder: Path) -> None:
 
 
 def _show_map(page: Page, folder: Path) -> None:
-    page.get_by_role("link", name="Compare").click()
+    follow(page, "Compare")
     page.get_by_label("choose pictures").set_input_files([folder / f"{number}.png" for number in (0, 1, 2, 3, 4)])
     page.get_by_label("A text", exact=True).fill("word" * 60)
     page.get_by_role("button", name="Add the text").click()
