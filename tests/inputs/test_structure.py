@@ -341,6 +341,19 @@ ORDINARY: dict[str, Callable[[], tuple[str, bytes]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", [1, 3, 5])
+def test_a_thumbnail_of_another_image_is_refused(kind: int) -> None:
+    source = ImageSource(tiff((254, 4, 1, kind)), "photo.nef")
+    for ask in (lambda: source.size, source.load):
+        with pytest.raises(ImageError, match="photo.nef: .*a thumbnail of 8x8 pixels.*Convert it"):
+            ask()
+
+
+@pytest.mark.parametrize("kind", [0, 2])
+def test_a_page_is_no_thumbnail(kind: int) -> None:
+    assert ImageSource(tiff((254, 4, 1, kind))).load().size == (8, 8)
+
+
 def test_the_bytes_of_a_tag_count_as_memory() -> None:
     small, large = (
         estimate_cost(io.BytesIO(tiff((40_000, 7, size, bytes(size)))), "TIFF", ImageLimits(), whole=True).memory

@@ -7,10 +7,13 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from st_modules.errors import ImageError
 from st_modules.inputs.structure.cost import Cost
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP = 256, 257, 258, 259, 277, 278
+_KIND, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP = 254, 256, 257, 258, 259, 277, 278
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
+# A bit of the kind: a smaller copy of another image of the file.
+_REDUCED = 1
 _OFFSETS, _COUNTS = (273, 324), (279, 325)
 # EXIF, GPS and interoperability: directories of their own, of which Pillow reads each tag.
 _DIRECTORIES = (34665, 34853, 40965)
@@ -51,7 +54,7 @@ def add_tiff(stream: BinaryIO, cost: Cost) -> None:
     """Add what the first page of a TIFF takes.
 
     Raises:
-        ImageError: It is over a limit.
+        ImageError: It is over a limit, or a thumbnail.
     """
     length = stream.seek(0, os.SEEK_END)
     stream.seek(0)
@@ -69,6 +72,11 @@ def add_tiff(stream: BinaryIO, cost: Cost) -> None:
         return next(iter(values(tag)), default)
 
     width, height = value(_WIDTH, 0), value(_HEIGHT, 0)
+    if value(_KIND, 0) & _REDUCED:
+        raise ImageError(
+            f"its first image is a thumbnail of {width}x{height} pixels, as in raw photographs of cameras (DNG, NEF, ARW); "
+            "the image itself is not read. Convert it to JPEG, PNG or a plain TIFF."
+        )
     cost.add_pixels(width, height)
     across = max(value(_TILE_WIDTH, width), 1)
     down = max(value(_TILE_HEIGHT, min(value(_ROWS_PER_STRIP, height), height)), 1)
