@@ -8,7 +8,6 @@ from typing import Any
 
 import sentence_transformers
 import torch
-from sentence_transformers.util import batch_to_device
 from torch import Tensor, nn
 
 from st_modules.arguments import check_integer, check_optional_integer
@@ -179,7 +178,7 @@ class CrossEncoder(CatalogModel, sentence_transformers.CrossEncoder):
         self._stop_training()
 
         def score(features: dict[str, Any]) -> Tensor:
-            return self(batch_to_device(features, device))["scores"]
+            return self(features)["scores"]
 
         engine = Engine(
             backbone,

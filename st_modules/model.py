@@ -12,7 +12,7 @@ import numpy as np
 import sentence_transformers
 import torch
 from sentence_transformers.sentence_transformer.modules import Normalize
-from sentence_transformers.util import batch_to_device, truncate_embeddings
+from sentence_transformers.util import truncate_embeddings
 from torch import Tensor, nn
 
 from st_modules.arguments import check_integer, check_optional_integer, check_truncation
@@ -410,7 +410,7 @@ class SentenceTransformer(CatalogModel, sentence_transformers.SentenceTransforme
         self._stop_training()
 
         def embed(features: dict[str, Any]) -> Tensor:
-            vectors = self(batch_to_device(features, device), **kwargs)["sentence_embedding"]
+            vectors = self(features, **kwargs)["sentence_embedding"]
             # What is not finite may be cut off below, and is all zeros where a norm was.
             whole = vectors.isfinite().all(1, keepdim=True) & vectors.any(1, keepdim=True)
             vectors = vectors.masked_fill(~whole, torch.nan)

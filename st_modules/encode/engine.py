@@ -21,6 +21,7 @@ from st_modules.backbones.prefixes import PrefixStates
 from st_modules.backbones.rows import Planned, Row, visuals_of
 from st_modules.encode.batching import find_unique, plan_batches, share_prefix
 from st_modules.encode.options import EncodeOptions
+from st_modules.encode.transfer import Features, move, pin
 from st_modules.errors import InputError
 from st_modules.inputs.items import Item
 from st_modules.prompts.templates import Side
@@ -31,7 +32,6 @@ _MOST_READERS = 16
 _CPU_TOKENS = 2048
 _LEAST_TOKENS, _MOST_TOKENS = 2048, 16384
 
-Features: TypeAlias = dict[str, Any]
 MapImages: TypeAlias = Callable[..., Iterable[Any]]
 """``map``, or one that works in several threads."""
 
@@ -41,8 +41,9 @@ class Engine:
 
     Args:
         backbone: What turns items into rows, and rows into features.
-        embed: Runs the whole model on a batch's features, and returns vectors of shape (rows, dimension).
-        device: Where it runs them.
+        embed: Runs the whole model on a batch's features, which are on the device, and returns vectors of shape (rows,
+            dimension).
+        device: Where the model is.
         options: Which ways of saving work are used.
         batch_size: Most rows in a batch.
         max_batch_tokens: Most tokens in a batch; ``None`` is what suits the device.
@@ -63,6 +64,7 @@ class Engine:
         self._options = options
         self._batch_size = batch_size
         self._max_tokens = (max_batch_tokens or default_max_tokens(device)) if options.token_budget else sys.maxsize
+        self._device = device
         self._ahead = reads_ahead(device)
         self._packs = options.packing and backbone.packs
 
@@ -123,6 +125,7 @@ class Engine:
             done = 0
             for batch, features in self._prepare_batches(rows, batches, states):
                 try:
+                    move(features, self._device)
                     vectors = self._embed(features)
                 except torch.OutOfMemoryError:
                     if len(batch) == 1:
@@ -173,7 +176,7 @@ class Engine:
         with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as readers:
             in_threads = partial(prepare, read=readers.map)
             if self._ahead:
-                yield from _prepare_ahead(in_threads, batches)
+                yield from _prepare_ahead(in_threads, batches, self._device)
             else:
                 yield from ((batch, in_threads(batch)) for batch in batches)
 
@@ -202,16 +205,22 @@ class Engine:
 
 
 def _prepare_ahead(
-    prepare: Callable[[list[int]], Features], batches: Sequence[list[int]]
+    prepare: Callable[[list[int]], Features], batches: Sequence[list[int]], device: torch.device
 ) -> Iterator[tuple[list[int], Features]]:
-    """Prepare each batch while the one before it is in use."""
+    """Prepare each batch while the one before it is in use, as far as the way to the device."""
+
+    def prepare_pinned(batch: list[int]) -> Features:
+        features = prepare(batch)
+        pin(features, device)
+        return features
+
     with ThreadPoolExecutor(1) as ahead:
-        waiting = [ahead.submit(prepare, batches[0])]
+        waiting = [ahead.submit(prepare_pinned, batches[0])]
         for batch, following in zip(batches, [*batches[1:], None], strict=True):
             # In lists that are emptied: a name would keep a batch's pixels alive while the next ones are read.
             ready = [waiting.pop().result()]
             if following:
-                waiting.append(ahead.submit(prepare, following))
+                waiting.append(ahead.submit(prepare_pinned, following))
             yield batch, ready.pop()
 
 
