@@ -121,6 +121,13 @@ def test_neither_cuda_nor_torchvision_comes_but_by_torch_itself(extra: str) -> N
     assert {name for name in needs if name.startswith(CUDA)} == set()
 
 
+@pytest.mark.skipif(
+    (sys.platform, *sys.version_info[:2]) != ("linux", 3, 11), reason="other systems need other packages"
+)
+def test_every_pin_is_of_what_is_needed() -> None:
+    assert set(PINS) - needs_of("st-modules", ["dev"]) == set()
+
+
 @pytest.fixture(scope="module")
 def fresh(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment that has the wheel, what it needs without extras, and nothing else.
