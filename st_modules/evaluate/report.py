@@ -32,6 +32,7 @@ class Report:
         errors: What went wrong, by task.
         published_for: The catalog's name of the model, where it is one of the catalog's.
         submissions: Files for servers, by task.
+        version: Which weights and options the model had: the folders of its results below its name.
     """
 
     suite: Suite
@@ -40,6 +41,7 @@ class Report:
     errors: Mapping[str, str]
     published_for: str | None = None
     submissions: Mapping[str, Path] = field(default_factory=dict)
+    version: str = ""
 
     @classmethod
     def of(cls, suite: Suite, *outcomes: Outcome) -> Self:
@@ -63,7 +65,8 @@ class Report:
             {task: value for outcome in outcomes for task, value in getattr(outcome, name).items()}
             for name in ("scores", "errors", "submissions")
         )
-        return cls(suite, outcomes[-1].model, scores, errors, outcomes[-1].catalog_name, submissions)
+        last = outcomes[-1]
+        return cls(suite, last.model, scores, errors, last.catalog_name, submissions, last.version)
 
     @property
     def groups_header(self) -> Row:
@@ -129,7 +132,8 @@ class Report:
     @property
     def _notes(self) -> list[str]:
         run = f"Scores in percent; {len(self.scores)} of {len(self._scored)} tasks have one."
-        return [f"{run} Published: {self.suite.source}." if self._columns else run]
+        published = f" Published: {self.suite.source}." if self._columns else ""
+        return [f"{run}{published}", *([f"Weights and options: {self.version}."] if self.version else [])]
 
     @property
     def _scored(self) -> list[Entry]:
