@@ -219,12 +219,20 @@ def wait_for_in_flight(url: str, count: int, find_end: Callable[[], str | None],
         replica: What the replica's name has to match.
     """
     line = re.compile(rf'^st_modules_requests_in_flight{{replica="({replica})"}} {count}.0$', re.MULTILINE)
-    while True:
-        end = find_end()  # asked first: what ends while the replica answers may be in its answer
-        if found := line.search(httpx.get(f"{url}/metrics", timeout=60).text):
-            return found.group(1)
-        if end is not None:
-            pytest.fail(f"{count} requests in flight were never seen: {end}")
+    # Several at a time: one after the other, they would all go to the replica that has nothing to do.
+    asked = 2 * REPLICAS.replicas
+    with ThreadPoolExecutor(asked) as pool:
+        while True:
+            end = find_end()  # asked first: what ends while the replica answers may be in its answer
+            for figures in pool.map(read_figures, [url] * asked):
+                if found := line.search(figures):
+                    return found.group(1)
+            if end is not None:
+                pytest.fail(f"{count} requests in flight were never seen: {end}")
+
+
+def read_figures(url: str) -> str:
+    return httpx.get(f"{url}/metrics", timeout=60).text
 
 
 def test_a_cluster_that_serves_already_is_refused(url: str, lock: Path) -> None:
