@@ -120,24 +120,25 @@ def test_a_module_of_an_adapter_without_its_library_says_what_to_install(package
 
 
 @pytest.mark.parametrize("package", ADAPTERS)
-def test_an_adapter_without_its_library_says_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_without_its_library_says_what_to_install(package: str) -> None:
     _, library, advice = ADAPTERS[package]
     with pytest.raises(MissingExtraError) as caught:
-        import_without(package, library, monkeypatch)
+        import_without(package, library)
     assert str(caught.value) == advice
 
 
 @pytest.mark.parametrize("package", ADAPTERS)
-def test_another_missing_package_is_named_as_python_names_it(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_missing_package_is_named_as_python_names_it(package: str) -> None:
     with pytest.raises(ModuleNotFoundError, match="typing"):
-        import_without(package, "typing", monkeypatch)
+        import_without(package, "typing")
 
 
-def import_without(package: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def import_without(package: str, missing: str) -> None:
     """Import a package anew, where something that its modules import is not installed."""
     module = importlib.import_module(package)
-    for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
-        monkeypatch.delitem(sys.modules, name)
-    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
-        monkeypatch.setitem(sys.modules, name, None)
-    runpy.run_path(str(module.__file__))
+    with pytest.MonkeyPatch.context() as patch:  # pytest's plugins import things too, when the test has ended
+        for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
+            patch.delitem(sys.modules, name)
+        for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+            patch.setitem(sys.modules, name, None)
+        runpy.run_path(str(module.__file__))
