@@ -96,17 +96,16 @@ class Report:
 
     def markdown(self) -> str:
         """Return the report as Markdown."""
-        parts = [f"# {self._title}", *self._notes, _markdown(self.groups_header, self.groups())]
+        parts = [f"# {self._title}", self._note, _markdown(self.groups_header, self.groups())]
         return "\n\n".join([*parts, _markdown(self.tasks_header, self.tasks())]) + "\n"
 
     def html(self) -> str:
         """Return the report as a page."""
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self._notes)
         return (
             f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(self._title)}</title>'
             "<style>body{font-family:sans-serif;margin:2rem}table{border-collapse:collapse;margin:1rem 0}"
             "td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left}</style>"
-            f"<h1>{html.escape(self._title)}</h1>{notes}"
+            f"<h1>{html.escape(self._title)}</h1><p>{html.escape(self._note)}</p>"
             f"{_html(self.groups_header, self.groups())}{_html(self.tasks_header, self.tasks())}</html>\n"
         )
 
@@ -130,10 +129,10 @@ class Report:
         return f"{self.suite.name}: {self.model}"
 
     @property
-    def _notes(self) -> list[str]:
+    def _note(self) -> str:
         run = f"Scores in percent; {len(self.scores)} of {len(self._scored)} tasks have one."
         published = f" Published: {self.suite.source}." if self._columns else ""
-        return [f"{run}{published}", *([f"Weights and options: {self.version}."] if self.version else [])]
+        return run + published + (f" Weights and options: {self.version}." if self.version else "")
 
     @property
     def _scored(self) -> list[Entry]:

@@ -210,8 +210,8 @@ def test_a_report_of_runs_has_the_last_score_of_each_task() -> None:
 def test_a_report_says_which_weights_it_is_of() -> None:
     outcome = Outcome("gme-2b", "gme-2b", {"NFCorpus": {"ndcg_at_10": 0.1}}, version="weights-1/max_image_tokens_<64>")
     made = Report.of(open_benchmark("umrb"), outcome)
-    assert "\n\nWeights and options: weights-1/max_image_tokens_<64>.\n\n" in made.markdown()
-    assert "<p>Weights and options: weights-1/max_image_tokens_&lt;64&gt;.</p>" in made.html()
+    assert " Weights and options: weights-1/max_image_tokens_<64>.\n\n" in made.markdown()
+    assert " Weights and options: weights-1/max_image_tokens_&lt;64&gt;.</p>" in made.html()
     assert "Weights and options" not in report().markdown()
 
 
