@@ -23,7 +23,7 @@ from st_modules.cli import app
 from st_modules.demo.drawings import draw
 from st_modules.demo.scenes import random_scenes
 from st_modules.demo.wording import caption
-from st_modules.train import ConfigError, DataCollator, TrainConfig, load_adapter, read_config, run
+from st_modules.train import ConfigError, TrainConfig, load_adapter, read_config, run
 from st_modules.train.trainer import Trainer
 from tests.helpers.gallery import CAPTIONS, Gallery
 
@@ -132,20 +132,39 @@ def test_a_run_with_the_same_seed_has_the_same_losses(finished: Path, data: Path
     assert losses(again.output, "checkpoint-8") == pytest.approx(losses(finished, "checkpoint-8"), abs=1e-6)
 
 
-def test_pictures_that_other_processes_read_give_the_same_losses(
-    finished: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    collate, readers = DataCollator.__call__, tmp_path / "readers"
+# In a process of its own: the readers are forked off it, and this one may have had servers of other tests in it, whose
+# threads a fork breaks off.
+READ_BY_OTHERS = """
+import os
+import sys
+from pathlib import Path
+
+from st_modules.train import DataCollator, read_config, run
+
+collate, readers = DataCollator.__call__, Path(sys.argv[2])
+
+
+def note(self, rows):
+    (readers / str(os.getpid())).touch()
+    return collate(self, rows)
+
+
+DataCollator.__call__ = note
+run(read_config(Path(sys.argv[1])), quiet=True)
+print(os.getpid())
+"""
+
+
+def test_pictures_that_other_processes_read_give_the_same_losses(finished: Path, data: Path, tmp_path: Path) -> None:
+    readers = tmp_path / "readers"
     readers.mkdir()
-
-    def noted(self: DataCollator, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        (readers / str(os.getpid())).touch()
-        return collate(self, rows)
-
-    monkeypatch.setattr(DataCollator, "__call__", noted)
     training = {**settings(data, tmp_path)["training"], "workers": 2}
-    run(config(data, tmp_path / "out", training=training), quiet=True)
-    assert len({path.name for path in readers.iterdir()} - {str(os.getpid())}) == 2
+    config(data, tmp_path / "out", training=training)
+    command = [sys.executable, "-c", READ_BY_OTHERS, str(tmp_path / "out.yaml"), str(readers)]
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stderr
+    assert len({path.name for path in readers.iterdir()} - {ran.stdout.split()[-1]}) == 2
     assert losses(tmp_path / "out", "checkpoint-8") == pytest.approx(losses(finished, "checkpoint-8"), abs=1e-6)
 
 
