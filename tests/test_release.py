@@ -19,6 +19,7 @@ from tests.helpers.paths import ROOT
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 WORKFLOWS = ROOT / ".github" / "workflows"
 PAGE = (ROOT / "docs" / "versions.md").read_text(encoding="utf-8")
+TESTED = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", line)]
 # What conda-forge calls differently.
 CONDA_NAMES = {"torch": "pytorch"}
 
@@ -55,6 +56,7 @@ def test_ci_runs_what_is_run_elsewhere() -> None:
     ci = read(WORKFLOWS / "ci.yml")
     assert ci["permissions"] == {"contents": "read"}
     assert [step["run"] for step in ci["jobs"]["check"]["steps"] if "run" in step] == [".ci/run"]
+    assert ci["jobs"]["check"]["strategy"]["matrix"]["python"] == TESTED
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,5 @@ def test_the_page_on_versions_has_the_bounds_and_the_pin(name: str) -> None:
 
 
 def test_python_is_what_the_page_on_versions_says() -> None:
-    tested = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", line)]
     assert f"`{PROJECT['requires-python']}`" in PAGE
-    assert re.findall(r"^\| (3\.\d+) \| every test", PAGE, re.MULTILINE) == tested
+    assert re.findall(r"^\| (3\.\d+) \| every test", PAGE, re.MULTILINE) == TESTED
