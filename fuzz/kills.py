@@ -143,6 +143,7 @@ class _Killed:
     def __init__(self, moments: random.Random) -> None:
         self.moments = moments
         self.kills = 0
+        self.in_a_row = 0
         self.seconds = 1.0
 
     def time_it(self, call: Callable[[], object]) -> None:
@@ -152,8 +153,11 @@ class _Killed:
 
     def kill(self, arguments: Sequence[str]) -> bool:
         """Run a command that is killed, or that ends before; whether it was killed is returned."""
-        killed = run_command(arguments, self.moments.uniform(0, self.seconds))
+        # Later from kill to kill: on a machine that has become slower since it was timed, it comes to its end too.
+        most = self.seconds * 1.2**self.in_a_row
+        killed = run_command(arguments, self.moments.uniform(0, most))
         self.kills += killed
+        self.in_a_row = self.in_a_row + 1 if killed else 0
         return killed
 
 

@@ -19,6 +19,11 @@ SETTINGS = {
     "RAY_AUTH_MODE": "disabled",
     # Ray would have its workers wait for whatever else runs on this machine.
     "RAY_worker_niceness": "0",
+    # A proxy that starts slowly here, beside other work, is not to be killed for it.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    # Ray would kill workers for what other processes take of the memory.
+    "RAY_memory_monitor_refresh_ms": "0",
 }
 """What Ray reads from the environment; every cluster that this process starts, or a process of its own, has it."""
 

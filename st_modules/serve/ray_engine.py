@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from st_modules.serve.ray_proxy import MAX_BODY_BYTES, MAX_REQUESTS, list_middle
 _NAME = "st-modules"
 # Where Ray's proxy reads what is to stand before it.
 _PROXY_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+# How long Ray waits for a proxy that starts before it kills it: 5 s by itself, which a busy machine takes to import.
+_PROXY_PATIENCE = "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"
+_PROXY_START_SECONDS = "60"
 _GATE = f"{list_middlewares.__module__}.{list_middlewares.__name__}"
 # How often a replica that cannot load its model is started anew before the server gives up.
 _STARTS = 3
@@ -134,6 +138,7 @@ def _start(
         MAX_BODY_BYTES: str(limits.max_body_bytes),
         # What all replicas take, and what may wait.
         MAX_REQUESTS: str((cluster.replicas + 1) * limits.max_requests),
+        _PROXY_PATIENCE: os.environ.get(_PROXY_PATIENCE, _PROXY_START_SECONDS),
     }
     serve.start(
         http_options={"host": host, "port": port, "request_timeout_s": limits.timeout},

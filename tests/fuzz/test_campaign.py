@@ -157,8 +157,10 @@ def test_what_a_process_of_its_own_raises_is_told() -> None:
 
 
 @linux
-@pytest.mark.parametrize(("call", "words"), [(signal.pause, "killed"), (lambda: os._exit(3), "status 768")])
-def test_a_process_of_its_own_that_ends_otherwise_is_told(call: Any, words: str) -> None:
-    outcome, _ = run_apart(call, seconds=0.2)
+@pytest.mark.parametrize(
+    ("call", "seconds", "words"), [(signal.pause, 0.2, "killed"), (lambda: os._exit(3), 60, "status 768")]
+)
+def test_a_process_of_its_own_that_ends_otherwise_is_told(call: Any, seconds: float, words: str) -> None:
+    outcome, _ = run_apart(call, seconds=seconds)
     assert isinstance(outcome, str)
     assert words in outcome

@@ -22,7 +22,9 @@ def open_browser() -> Iterator[Browser]:
         if path is None:
             pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
         browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+            executable_path=path,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+            timeout=120_000,
         )
         # The default is 5 s; a machine that is busy with other tests takes longer to no one's harm.
         expect.set_options(timeout=30_000)

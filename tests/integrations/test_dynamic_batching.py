@@ -11,7 +11,7 @@ import pytest
 
 from st_modules.integrations.dynamic_batching import DynamicBatcher
 
-LONG = 0.2
+LONG = 1.0
 Call = Callable[[list[Any], Mapping[str, Any], float], Coroutine[Any, Any, list[Any]]]
 
 

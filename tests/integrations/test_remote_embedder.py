@@ -309,7 +309,8 @@ def test_those_that_follow_what_was_too_much_are_sent_in_smaller_requests(
 ) -> None:
     front.actions.append(answers(status))
     same(connect(front).encode(TEXTS, "document", batch_size=4), tiny.encode_document(TEXTS))
-    assert counts(front).count(4) <= 3  # one that is sent already, and one that is prepared
+    # Those that are sent already, and one that is prepared.
+    assert counts(front).count(4) <= 4
 
 
 def test_what_is_prepared_ahead_is_little(gallery: Gallery) -> None:
@@ -389,10 +390,10 @@ async def test_a_server_that_hangs_is_waited_for_once(front: Front) -> None:
     done = threading.Event()
     front.actions.extend([lambda handler: done.wait(30)] * 2)
     try:
-        remote = connect(front, timeout=0.3)
-        with pytest.raises(ServerError, match=r"not answered within 0.3 s; raise timeout"):
+        remote = connect(front, timeout=2)
+        with pytest.raises(ServerError, match=r"not answered within 2 s; raise timeout"):
             remote.encode(TEXTS[:2], "query")
-        with pytest.raises(ServerError, match=r"not answered within 0.3 s"):
+        with pytest.raises(ServerError, match=r"not answered within 2 s"):
             await remote.aencode(TEXTS[:2], "query")
         assert counts(front) == [2, 2]
     finally:
@@ -502,11 +503,11 @@ async def test_an_answer_that_drips_is_waited_for_no_longer_than_any(front: Fron
             done.wait(0.01)
 
     done = threading.Event()
-    remote = connect(front, timeout=0.3)
+    remote = connect(front, timeout=2)
     front.actions.extend([drip] * 2)
-    with pytest.raises(ServerError, match=r"not answered within 0.3 s"):
+    with pytest.raises(ServerError, match=r"not answered within 2 s"):
         remote.encode(TEXTS[:1], "query")
-    with pytest.raises(ServerError, match=r"not answered within 0.3 s"):
+    with pytest.raises(ServerError, match=r"not answered within 2 s"):
         await remote.aencode(TEXTS[:1], "query")
 
 

@@ -301,7 +301,7 @@ async def test_the_event_loop_goes_on_while_many_documents_are_embedded(embeddin
 async def test_concurrent_queries_are_embedded_in_few_batches_and_each_gets_its_own(
     tiny: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embeddings = GMEEmbeddings(model="tiny", model_kwargs=CPU, batch_delay=0.2)
+    embeddings = GMEEmbeddings(model="tiny", model_kwargs=CPU, batch_delay=1.0)
     sizes: list[int] = []
     encode = embeddings.client.encode_query
     monkeypatch.setattr(

@@ -157,7 +157,7 @@ async def test_the_event_loop_goes_on_while_nodes_are_embedded(embedding: GMEEmb
 async def test_concurrent_queries_are_embedded_together_and_each_gets_its_own(
     tiny: SentenceTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embedding = GMEEmbedding("tiny", device="cpu", batch_delay=0.2)
+    embedding = GMEEmbedding("tiny", device="cpu", batch_delay=1.0)
     embedder: Any = embedding._embedder
     model = embedder.model
     sizes: list[int] = []

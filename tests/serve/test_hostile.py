@@ -246,7 +246,13 @@ NESTED: dict[str, Callable[[Any], dict[str, Any]]] = {
 
 
 @EVERY_API
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(value=VALUES | ITEMS, others=OTHERS)
 def test_no_body_brings_about_an_error_of_the_servers(
     client: TestClient, path: str, value: Any, others: dict[str, Any]

@@ -114,7 +114,7 @@ def test_what_a_killed_replica_had_is_saved_by_asking_again(url: str, tiny: Sent
         victim.kill()
         vectors = [each.result() for each in found]
     np.testing.assert_allclose(vectors, tiny.encode(texts), atol=1e-5)
-    assert not victim.is_running()
+    victim.wait(60)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell the most memory")

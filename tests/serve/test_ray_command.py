@@ -132,6 +132,20 @@ def test_what_a_replica_raised_at_its_start_is_told_in_a_line() -> None:
         ray_engine._start(serve, *arguments)
 
 
+@pytest.mark.parametrize("own", [None, "7"])
+def test_a_proxy_that_starts_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch, own: str | None) -> None:
+    name = "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"
+    monkeypatch.setenv(name, own) if own else monkeypatch.delenv(name, raising=False)
+    started: dict[str, Any] = {}
+    serve: Any = SimpleNamespace(
+        start=started.update,
+        deployment=lambda **options: lambda found: SimpleNamespace(bind=lambda make_app: None),
+        run=lambda *arguments, **options: None,
+    )
+    ray_engine._start(serve, lambda: pytest.fail("loaded"), RayServeOptions(), ServeLimits(), "127.0.0.1", 80, 1)
+    assert started["controller_options"]["runtime_env"]["env_vars"][name] == (own or "60")
+
+
 def test_more_time_to_drain_than_ray_waits_for_is_waited_for() -> None:
     waited: list[str] = []
 

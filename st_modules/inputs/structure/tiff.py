@@ -74,8 +74,8 @@ def add_tiff(stream: BinaryIO, cost: Cost) -> None:
     width, height = value(_WIDTH, 0), value(_HEIGHT, 0)
     if value(_KIND, 0) & _REDUCED:
         raise ImageError(
-            f"its first image is a thumbnail of {width}x{height} pixels, as in raw photographs of cameras (DNG, NEF, ARW); "
-            "the image itself is not read. Convert it to JPEG, PNG or a plain TIFF."
+            f"its first image is a thumbnail of {width}x{height} pixels, as in raw photographs (DNG, NEF, ARW); the "
+            "image itself is not read. Convert it to JPEG, PNG or a plain TIFF."
         )
     cost.add_pixels(width, height)
     across = max(value(_TILE_WIDTH, width), 1)
