@@ -23,10 +23,10 @@ from st_modules.serve.ray_proxy import MAX_BODY_BYTES, MAX_REQUESTS, list_middle
 _NAME = "st-modules"
 # Where Ray's proxy reads what is to stand before it.
 _PROXY_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+_GATE = f"{list_middlewares.__module__}.{list_middlewares.__name__}"
 # How long Ray waits for a proxy that starts before it kills it: 5 s by itself, which a busy machine takes to import.
 _PROXY_PATIENCE = "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"
 _PROXY_START_SECONDS = "60"
-_GATE = f"{list_middlewares.__module__}.{list_middlewares.__name__}"
 # How often a replica that cannot load its model is started anew before the server gives up.
 _STARTS = 3
 # Ray's own waiting for an application's end.
