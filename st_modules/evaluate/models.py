@@ -86,7 +86,7 @@ class MTEBModel(AbsEncoder):
 
     @property
     def version(self) -> str:
-        """Which weights and options the model has: the folders that mteb files its results in below its name."""
+        """Which weights and options the model has: its revision, and what mteb calls its options."""
         return "/".join(filter(None, (self.meta.revision, self.meta.experiment_name)))
 
     def update_revision(self) -> None:

@@ -32,7 +32,7 @@ class Report:
         errors: What went wrong, by task.
         published_for: The catalog's name of the model, where it is one of the catalog's.
         submissions: Files for servers, by task.
-        version: Which weights and options the model had: the folders of its results below its name.
+        version: Which weights and options the model had, as :attr:`MTEBModel.version` says it.
     """
 
     suite: Suite
